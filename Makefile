@@ -1,0 +1,124 @@
+# Everything needed is Python 3.11 or newer with venv, and make: the rest is installed into .venv on first use.
+
+CONFIG  ?= configs/quickstart.py
+WORKDIR ?= runs/$(basename $(patsubst configs/%,%,$(CONFIG)))
+ARGS    ?=
+DATASET ?=
+# Tests mostly wait for compilations, which use one core each.
+WORKERS ?= 2
+PYTEST_ARGS ?=
+# Any other Python: make setup PYTHON=/path/to/python3.12
+PYTHON  ?=
+
+VENV := .venv
+PY   := $(VENV)/bin/python
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup train test test-fast test-oldest lint data lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+train: $(VENV)/.for-training ## train CONFIG (quick start if not given); WORKDIR=..., ARGS="--config.seed=1 ..."
+	$(PY) main.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+
+test: lint ## check style and type hints, then run all tests
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.for-tests ## check style and type hints
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+test-oldest: .venv-oldest/.for-tests ## run all tests with the oldest supported versions (.venv-oldest)
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+data: ## download and prepare DATASET, e.g. DATASET=cifar10 (TensorFlow, in .venv-data)
+	@if [ -z "$(DATASET)" ]; then \
+	  echo "Say which: make data DATASET=cifar10 (or cifar100, fashion_mnist, mnist)" >&2; exit 2; fi
+	@$(MAKE) --no-print-directory .venv-data/.for-data
+	.venv-data/bin/python -m deepnmf_jax.data.prepare $(DATASET) $(ARGS)
+
+setup: $(VENV)/.for-tests ## install all that training and the tests need (.venv)
+
+lock: ## write requirements.lock anew from the newest versions (.venv-lock, Python 3.11)
+	@rm -rf .venv-lock
+	@$(call environment,.venv-lock)
+	@.venv-lock/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "requirements.lock is for Python 3.11: make lock PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(call install,.venv-lock,-e '.[test$(COMMA)dev]')
+	@{ echo "# The versions tested with Python 3.11, written by \`make lock\`. The Makefile uses it as constraints;"; \
+	   echo "# pip install -r requirements.lock installs exactly these."; \
+	   .venv-lock/bin/python -m pip freeze --disable-pip-version-check --all --exclude pip --exclude-editable; \
+	 } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+	@rm -rf .venv-lock
+
+clean: ## remove caches and build products (runs/ and the environments stay)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
+
+# A stamp in an environment says what has been installed there; it is renewed when the lists of packages change.
+$(VENV)/.for-training: pyproject.toml requirements.lock
+	@$(call environment,$(VENV))
+	@$(call install,$(VENV),-e . $$($(call constraints,$(VENV))))
+	@touch $@
+
+$(VENV)/.for-tests: pyproject.toml requirements.lock
+	@$(call environment,$(VENV))
+	@$(call install,$(VENV),-e '.[test$(COMMA)dev]' $$($(call constraints,$(VENV))))
+	@touch $@ $(VENV)/.for-training
+
+.venv-oldest/.for-tests: pyproject.toml requirements-oldest.txt
+	@$(call environment,.venv-oldest)
+	@$(call install,.venv-oldest,-e '.[test]' -c requirements-oldest.txt)
+	@touch $@
+
+.venv-data/.for-data: pyproject.toml
+	@$(call environment,.venv-data)
+	@$(call install,.venv-data,-e '.[data]')
+	@touch $@
+
+COMMA := ,
+
+# $(call environment,FOLDER): a virtual environment there, unless a working one exists.
+define environment
+if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+  found=""; \
+  for python in $(or $(PYTHON),python3.11 python3 python3.12 python3.13); do \
+    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+  done; \
+  if [ -z "$$found" ]; then \
+    echo "Python 3.11 or newer is needed; tried: $(or $(PYTHON),python3.11 python3 python3.12 python3.13)." >&2; \
+    echo "On Debian or Ubuntu: apt-get install python3 python3-venv. Or: make PYTHON=/path/to/python3.11" >&2; \
+    exit 1; \
+  fi; \
+  if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+    echo "$$found cannot make virtual environments: its module venv or ensurepip is missing." >&2; \
+    echo "On Debian or Ubuntu: apt-get install python3-venv" >&2; \
+    exit 1; \
+  fi; \
+  echo "Creating $(1) with $$("$$found" --version)"; \
+  "$$found" -m venv --clear $(1); \
+fi
+endef
+
+# $(call install,FOLDER,ARGUMENTS): pip install there; networks fail, so it gets three tries.
+define install
+echo "Installing into $(1) (the first time: about 1 GB, some minutes)"; \
+for try in 1 2 3; do \
+  if $(1)/bin/python -m pip install --quiet --no-input --disable-pip-version-check $(2); then break; fi; \
+  if [ $$try = 3 ]; then echo "pip could not install into $(1): see its message above." >&2; exit 1; fi; \
+  echo "pip failed; trying again in 10 s" >&2; sleep 10; \
+done
+endef
+
+# $(call constraints,FOLDER): the tested versions, where that Python is the one they were tested with.
+define constraints
+$(1)/bin/python -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")'
+endef

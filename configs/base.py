@@ -1,0 +1,70 @@
+"""Every setting with its unit: the paper's recipe for CNMF+1x1 on CIFAR-10 (paper, section 2).
+
+Command: python main.py --config=configs/base.py --workdir=runs/base. The other files name what they change.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The base configuration."""
+    return ConfigDict(
+        {
+            # cifar10, cifar100, fashion_mnist, mnist (TFDS), mnist5k (built in), or the path of an .npz file
+            # with x_train, y_train, x_test, y_test.
+            "dataset": "cifar10",
+            "data_dir": "",  # folder of the TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
+            "num_validation": 5000,  # training images held out, stratified; they choose, the test set only reports
+            "split_seed": 0,  # of the held-out images, the same for all seeds
+            "seed": 0,  # of initial weights, order of the data and augmentation
+            "num_seeds": 1,  # seeds seed, seed + 1, ... trained at once, as one program
+            "num_epochs": 500,  # passes through the training images, at most
+            "batch_size": 50,  # images
+            "eval_batch_size": 500,  # images
+            "log_every_steps": 20,  # steps between two updates of the progress bar
+            "save_every_steps": 0,  # steps between checkpoints within an epoch; 0: one at the end of each epoch
+            "model": {
+                "layer": "nmf",  # "nmf" or "conv"
+                "mixing": True,  # a 1x1 convolution after each layer
+                "width": 1.0,  # factor on the features 32, 64, 96
+                "groups": (1,),  # one number for all blocks that it divides, or one a block
+                "pooling": "average",  # "average", "max", "nmf", "conv", "none"
+                "batch_statistics": "running",  # "running", or "batch": of the test batch, as in the authors' code
+                "batch_norm_momentum": 0.9,  # share of the old running statistics kept at each step
+                "use_bias": True,  # of convolutions in place of NMF
+                "num_iters": 20,  # iterations of the inference
+                "epsilon": 1.0,  # step size of the inference, in (0, 1], in the paper's convention
+                "gradient": "approximate",  # "approximate", "unrolled", "implicit"
+                "cg_steps": 4,  # of the implicit gradient
+                "local_learning": "none",  # "none", "kl", "mse"
+            },
+            "augmentation": {
+                "crop": 28,  # pixels, side of a random window (centred in evaluation); 0: whole images
+                "flip": True,  # left to right, half of the images
+                "brightness": 0.5,  # factor drawn from 1 +- this
+                "contrast": 0.1,  # factor drawn from 1 +- this
+                "saturation": 0.1,  # factor drawn from 1 +- this
+                "hue": 0.15,  # turns of the colour circle, drawn from +- this
+                "per": "image",  # one draw an "image", or a "batch" as in the authors' code
+            },
+            "optimizer": {  # Adam
+                "learning_rate": {"nmf": 0.001, "mixing": 0.001, "batch_norm": 0.001},  # of each parameter group
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,  # the first layer's gradients are of its order
+                "schedule": "plateau",  # "constant", "plateau", "one_cycle"
+                "plateau": {
+                    "loss": "validation",  # which loss must fall: "validation" or "train"
+                    "factor": 0.1,  # on all rates
+                    "patience": 10,  # epochs without improvement that are tolerated
+                    "threshold": 1e-4,  # relative fall that counts as improvement
+                    "smallest_rate": 1e-9,  # training ends when the largest rate gets here
+                },
+                "one_cycle": {
+                    "warmup_share": 0.3,  # of the steps, in which the rates rise
+                    "start_divisor": 25.0,  # peak rate over first rate
+                    "end_divisor": 1e4,  # first rate over last rate
+                },
+            },
+        }
+    )

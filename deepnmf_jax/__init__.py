@@ -1,0 +1,36 @@
+"""Deep non-negative matrix factorization networks in JAX and Flax.
+
+The public names are those of `__all__`; the rest of the package may change from version to version.
+"""
+
+from deepnmf_jax import models
+from deepnmf_jax.core.divergences import certificate, kl_divergence, residual
+from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint, local_gradient, with_local_gradient
+from deepnmf_jax.core.inference import infer, infer_checked
+from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
+from deepnmf_jax.core.patches import extract_patches
+from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, NormalizedConv
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LocalMixing",
+    "NMFConv",
+    "NMFDense",
+    "NMFPool",
+    "NormalizedConv",
+    "__version__",
+    "approximate_adjoint",
+    "certificate",
+    "extract_patches",
+    "implicit_adjoint",
+    "infer",
+    "infer_checked",
+    "kl_divergence",
+    "local_gradient",
+    "models",
+    "normalize_patches",
+    "normalize_weights",
+    "residual",
+    "with_local_gradient",
+]

@@ -1,0 +1,95 @@
+"""Argument checks of the core, and their messages."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental import checkify
+
+from deepnmf_jax.core.gradients import GRADIENTS
+
+DTYPES = ("float32", "float64", "bfloat16")
+
+
+def is_concrete(*arrays: Array) -> bool:
+    """Whether the values of all arrays can be looked at (they are not being traced by jit, grad or vmap)."""
+    return not any(isinstance(a, jax.core.Tracer) for a in arrays)
+
+
+def check_choice(name: str, value: object, allowed: tuple) -> None:
+    """ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r} is unknown; use one of {', '.join(map(repr, allowed))}")
+
+
+def check_integer(name: str, value: object, smallest: int) -> None:
+    """ValueError unless `value` is a whole number of at least `smallest`."""
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < smallest:  # type: ignore[operator]
+        raise ValueError(f"{name} = {value!r}, but it must be a whole number of at least {smallest}")
+
+
+def check_settings(num_iters: int, epsilon: float, gradient: str, cg_steps: int) -> None:
+    """ValueError for settings of `infer` outside what they allow."""
+    check_integer("num_iters", num_iters, 1)
+    if not (isinstance(epsilon, (int, float, np.number)) and 0 < epsilon <= 1):
+        raise ValueError(
+            f"epsilon = {epsilon!r}, but it must lie in (0, 1], in the paper's convention "
+            "(e of the authors' code is e / (1 + e) here)"
+        )
+    check_choice("gradient", gradient, GRADIENTS)
+    check_integer("cg_steps", cg_steps, 0)
+
+
+def check_arguments(x: Array, w: Array, num_iters: int, epsilon: float, gradient: str, cg_steps: int) -> None:
+    """ValueError for shapes, dtypes and settings of `infer` that do not fit; looks at no value, so works under jit."""
+    check_settings(num_iters, epsilon, gradient, cg_steps)
+    for name, a in (("x", x), ("w", w)):
+        if a.dtype.name not in DTYPES:
+            raise ValueError(f"{name} has dtype {a.dtype.name}; use one of {', '.join(DTYPES)} (1e-19 is 0 in float16)")
+    if w.ndim != 2:
+        raise ValueError(f"w has shape {w.shape}; it must be (k, n), one row a unit")
+    if x.ndim < 1 or x.shape[-1] != w.shape[1]:
+        raise ValueError(f"x has shape {x.shape} and w {w.shape}; the last axis of both must be n, one entry an input")
+    if 0 in w.shape:
+        raise ValueError(f"w has shape {w.shape}; it needs at least one unit and one input")
+
+
+def _row_tolerance(a: Array) -> float:
+    return 1e-2 if a.dtype == jnp.bfloat16 else 1e-3
+
+
+_HOW_TO_MEND = {
+    "x": "pass the raw patches through normalize_patches(jax.nn.relu(...))",
+    "w": "pass the raw weights through normalize_weights(...)",
+}
+
+
+def check_values(x: Array, w: Array) -> None:
+    """ValueError for negative or non-finite entries and rows of x or w that sum to neither 1 nor 0 (concrete
+    arrays)."""
+    for name, a in (("x", x), ("w", w)):
+        if not is_concrete(a):
+            continue
+        values = np.asarray(a).astype(np.float64)
+        if bad := int((~np.isfinite(values)).sum()):
+            raise ValueError(f"{name} has {bad} entries that are NaN or infinite; all must be finite")
+        if bad := int((values < 0).sum()):
+            raise ValueError(f"{name} has {bad} negative entries (smallest {values.min():.3g}); {_HOW_TO_MEND[name]}")
+        sums = values.sum(axis=-1)
+        off = ~((np.abs(sums - 1) <= _row_tolerance(a)) | (sums == 0))
+        if off.any():
+            raise ValueError(
+                f"{name} has {int(off.sum())} rows whose sum is neither 1 nor 0 (one is {sums[off].flat[0]:.6g}); "
+                + _HOW_TO_MEND[name]
+            )
+
+
+def checkify_values(x: Array, w: Array) -> None:
+    """The checks of `check_values` as `checkify.check`, for traced arrays."""
+    for name, a in (("x", x), ("w", w)):
+        sums = jnp.sum(a.astype(jnp.promote_types(a.dtype, jnp.float32)), axis=-1)
+        unit = (jnp.abs(sums - 1) <= _row_tolerance(a)) | (sums == 0)
+        checkify.check(jnp.all(jnp.isfinite(a)), f"{name} has entries that are NaN or infinite; all must be finite")
+        checkify.check(jnp.all(a >= 0), f"{name} has negative entries; {_HOW_TO_MEND[name]}")
+        checkify.check(jnp.all(unit), f"{name} has rows whose sum is neither 1 nor 0; {_HOW_TO_MEND[name]}")

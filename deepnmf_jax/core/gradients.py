@@ -1,0 +1,170 @@
+"""How the result of the fixed-point iteration is differentiated.
+
+One forward, three gradients: "approximate" (the paper's), "unrolled" (autodiff) and "implicit" (adjoint of the fixed
+point). The first two of the paper's steps and the implicit adjoint share one form: with an adjoint activity v,
+
+    grad_x = (v w) / R,      grad_w = v^T (x / R) - h^T (x / R * grad_x),      R = h w,
+
+and v = h * g for the approximate gradient of a cotangent g.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core.updates import denominator, em_factor, reconstruct
+
+GRADIENTS = ("approximate", "unrolled", "implicit")
+LOCAL_RULES = ("kl", "mse")
+
+
+def differentiable(
+    forward: Callable[[Array, Array], Array], x: Array, w: Array, *, gradient: str, cg_steps: int
+) -> Array:
+    """h = forward(x, w) with the gradient asked for. Computed in float32 at least, returned in the dtype of x."""
+    if gradient == "unrolled":
+        return forward(*_accumulate(x, w)).astype(x.dtype)
+    return _with_adjoint(x, w, forward, cg_steps if gradient == "implicit" else 0)
+
+
+def _accumulate(*arrays: Array) -> list[Array]:
+    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+    return [a.astype(dtype) for a in arrays]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _with_adjoint(x: Array, w: Array, forward: Callable[[Array, Array], Array], cg_steps: int) -> Array:
+    return forward(*_accumulate(x, w)).astype(x.dtype)
+
+
+def _with_adjoint_fwd(
+    x: Array, w: Array, forward: Callable[[Array, Array], Array], cg_steps: int
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    h = forward(*_accumulate(x, w))
+    return h.astype(x.dtype), (x, w, h)
+
+
+def _with_adjoint_bwd(
+    forward: Callable[[Array, Array], Array], cg_steps: int, residuals: tuple[Array, Array, Array], g: Array
+) -> tuple[Array, Array]:
+    x, w, h = residuals
+    grad_x, grad_w = implicit_adjoint(*_accumulate(x, w, h, g), cg_steps=cg_steps)
+    return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
+
+
+_with_adjoint.defvjp(_with_adjoint_fwd, _with_adjoint_bwd)
+
+
+def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, Array]:
+    """The paper's one-step gradient at a given h (eq. 13, 17 to 19): the exact VJP of T(x, w) = h * q(x, w, h), h
+    fixed.
+
+    x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes.
+    """
+    return _pull_back(x, w, h, h * g)
+
+
+def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -> tuple[Array, Array]:
+    """Gradient of the fixed point h(x, w) for the cotangent g, by `cg_steps` steps of conjugate gradients.
+
+    Solves (D M D + max(1 - q, 0)) z = D g with D = diag(sqrt(h)) and M = w diag(x / R^2) w^T, one system a row of
+    x, started at z = D g: with 0 steps it is `approximate_adjoint`. Exact where h is an optimum with independent
+    active units; at an h that has not converged it is the adjoint of the step taken there.
+
+    Shapes as in `approximate_adjoint`. grad_x is that of the iteration without normalisation of h; the normalised one
+    differs by the constant (g . h) a row, which the chain through `normalize_patches` removes.
+    """
+    d = jnp.sqrt(h)
+    z = d * g
+    if cg_steps:
+        z = _conjugate_gradients(partial(_hessian_product, *_hessian_parts(x, w, h)), z, cg_steps)
+    return _pull_back(x, w, h, d * z)
+
+
+def _pull_back(x: Array, w: Array, h: Array, v: Array) -> tuple[Array, Array]:
+    r = denominator(x, reconstruct(w, h))
+    f = x / r
+    grad_x = jnp.matmul(v, w) / r
+    grad_w = _outer(v, f) - _outer(h, f * grad_x)
+    return grad_x, grad_w
+
+
+def _outer(a: Array, b: Array) -> Array:
+    """sum over all leading axes of a_i b_s: (..., k), (..., n) -> (k, n)."""
+    return jnp.einsum("...k,...n->kn", a, b)
+
+
+def _hessian_parts(x: Array, w: Array, h: Array) -> tuple[Array, ...]:
+    r = denominator(x, reconstruct(w, h))
+    slack = jnp.maximum(1 - em_factor(x, w, h), 0)
+    return w, jnp.sqrt(h), x / r, r, slack
+
+
+def _hessian_product(w: Array, d: Array, f: Array, r: Array, slack: Array, z: Array) -> Array:
+    y = jnp.matmul(d * z, w)
+    return d * jnp.matmul(f * (y / r), w.T) + slack * z
+
+
+def _conjugate_gradients(product: Callable[[Array], Array], b: Array, num_steps: int) -> Array:
+    """Solves product(z) = b for each row on its own, from z = b. A row whose residual is 0 to rounding rests.
+
+    jax.scipy.sparse.linalg.cg has one step size for all rows, which mixes the samples.
+    """
+
+    def dot(a: Array, c: Array) -> Array:
+        return jnp.sum(a * c, axis=-1, keepdims=True)
+
+    def divide(a: Array, c: Array, go: Array) -> Array:
+        return jnp.where(go & (c > 0), a / jnp.where(c > 0, c, 1), 0)
+
+    smallest = (jnp.finfo(b.dtype).eps ** 2) * dot(b, b)
+
+    def step(_: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        z, r, p, rr = carry
+        go = rr > smallest
+        ap = product(p)
+        alpha = divide(rr, dot(p, ap), go)
+        z, r = z + alpha * p, r - alpha * ap
+        rr_next = dot(r, r)
+        return z, r, r + divide(rr_next, rr, go) * p, rr_next
+
+    r = b - product(b)
+    return jax.lax.fori_loop(0, num_steps, step, (b, r, r, dot(r, r)))[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def with_local_gradient(h: Array, x: Array, w: Array, rule: str) -> Array:
+    """h itself, whose backward gives w the gradient of a local rule in place of any error of the layers above.
+
+    x (..., n), w (k, n), h (..., k). The cotangent reaches h unchanged and no part of it reaches w, so that call it as
+    `with_local_gradient(infer(x, stop_gradient(w)), x, w, rule)`: lower layers still see the error passed back.
+    Rules (paper, section 4.2, and its code), at fixed h and summed over all leading axes, not scaled by the loss:
+    "kl", the gradient -h^T (x / R) of the KL divergence; "mse", the gradient -2 h^T (x - R) of |x - R|^2.
+    """
+    return h
+
+
+def _local_fwd(h: Array, x: Array, w: Array, rule: str) -> tuple[Array, tuple[Array, Array, Array]]:
+    return h, (h, x, w)
+
+
+def _local_bwd(rule: str, residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array, Array]:
+    h, x, w = residuals
+    return g, jnp.zeros_like(x), local_gradient(x, w, h, rule).astype(w.dtype)
+
+
+with_local_gradient.defvjp(_local_fwd, _local_bwd)
+
+
+def local_gradient(x: Array, w: Array, h: Array, rule: str) -> Array:
+    """grad_w (k, n) of the local rule "kl" or "mse" at fixed h; see `with_local_gradient`."""
+    x, w, h = _accumulate(x, w, h)
+    r = reconstruct(w, h)
+    if rule == "kl":
+        return -_outer(h, x / denominator(x, r))
+    if rule == "mse":
+        return -2 * _outer(h, x - r)
+    raise ValueError(f"local rule {rule!r} is unknown; use one of {LOCAL_RULES}")

@@ -1,0 +1,97 @@
+"""Images to patches, features last."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+def per_axis(name: str, value: int | Sequence[int] | None, rank: int, default: int = 1) -> tuple[int, ...]:
+    """One positive number for each of `rank` spatial axes. ValueError if there are more, fewer, or a smaller one."""
+    if value is None:
+        value = default
+    values = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(values) != rank or min(values, default=1) < 1:
+        raise ValueError(f"{name} = {value!r}, but it must be one positive number for each of {rank} spatial axes")
+    return values
+
+
+def pads(
+    padding: Padding, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Rows to add (before, after) on each spatial axis: "SAME", "VALID", a number, or one number or pair an axis."""
+    window = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if isinstance(padding, str):
+        if padding not in ("SAME", "VALID"):
+            raise ValueError(f"padding = {padding!r}; use 'SAME', 'VALID', a number, or one number or pair an axis")
+        return [(int(a), int(b)) for a, b in lax.padtype_to_pads(size, window, strides, padding)]
+    entries = [padding] * len(kernel) if isinstance(padding, int) else list(padding)
+    pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in entries]
+    if len(pairs) != len(kernel) or any(len(p) != 2 or min(p) < 0 for p in pairs):
+        raise ValueError(
+            f"padding = {padding!r}; use non-negative numbers or pairs, one for each of {len(kernel)} axes"
+        )
+    return pairs  # type: ignore[return-value]
+
+
+def extract_patches(
+    images: Array,
+    kernel_size: Sequence[int],
+    *,
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    kernel_dilation: int | Sequence[int] | None = None,
+) -> Array:
+    """All patches of `images` (..., *spatial, c), zero-padded -> (..., *positions, prod(kernel_size) * c).
+
+    Entries of a patch are ordered (kernel position, channel), as in a flattened HWIO kernel. Built of shifted slices:
+    their transpose on a CPU costs a tenth of that of `lax.conv_general_dilated_patches`.
+
+    Raises:
+        ValueError: too few axes, settings of another length than `kernel_size`, or a kernel larger than the map.
+    """
+    kernel = tuple(kernel_size)
+    rank = len(kernel)
+    if images.ndim < rank + 1:
+        raise ValueError(
+            f"images have shape {images.shape}; a kernel of size {kernel} needs {rank} spatial axes and channels"
+        )
+    kernel = per_axis("kernel_size", kernel, rank)
+    strides = per_axis("strides", strides, rank)
+    dilation = per_axis("kernel_dilation", kernel_dilation, rank)
+    lead = images.ndim - 1 - rank
+    margins = pads(padding, images.shape[lead:-1], kernel, strides, dilation)
+    if any(a or b for a, b in margins):
+        images = jnp.pad(images, [(0, 0)] * lead + margins + [(0, 0)])
+    size = images.shape[lead:-1]
+    positions = [(s - (k - 1) * d - 1) // st + 1 for s, k, st, d in zip(size, kernel, strides, dilation, strict=True)]
+    if min(positions, default=1) < 1:
+        raise ValueError(f"kernel_size = {kernel} with dilation {dilation} does not fit a padded map of size {size}")
+    if kernel == size and set(dilation) == {1}:
+        return images.reshape(*images.shape[:lead], *positions, math.prod(kernel) * images.shape[-1])
+    shifts = []
+    for offset in itertools.product(*map(range, kernel)):
+        start = [o * d for o, d in zip(offset, dilation, strict=True)]
+        stop = [a + (p - 1) * st + 1 for a, p, st in zip(start, positions, strides, strict=True)]
+        shifts.append(
+            lax.slice(
+                images,
+                [0] * lead + start + [0],
+                [*images.shape[:lead], *stop, images.shape[-1]],
+                [1] * lead + list(strides) + [1],
+            )
+        )
+    return jnp.concatenate(shifts, axis=-1)
+
+
+def split_groups(patches: Array, kernel_positions: int, groups: int) -> Array:
+    """Channels of patches (..., positions * c) in `groups` contiguous parts -> (..., groups, positions * c /
+    groups)."""
+    *lead, n = patches.shape
+    channels = n // kernel_positions
+    split = patches.reshape(*lead, kernel_positions, groups, channels // groups)
+    return jnp.moveaxis(split, -2, -3).reshape(*lead, groups, n // groups)

@@ -1,0 +1,61 @@
+"""Single update steps: what one iteration does to the activities.
+
+Letters as in the paper: x input (..., n), w weights (k, n), h activities (..., k), R = h w the reconstruction.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core.normalization import row_sums
+
+# The authors' constant in every denominator R (paper's code, forward and backward).
+TINY = 1e-20
+
+
+def reconstruct(w: Array, h: Array) -> Array:
+    """Reconstruction R = h w of the input. h (..., k), w (k, n) -> (..., n)."""
+    return jnp.matmul(h, w)
+
+
+def denominator(x: Array, r: Array) -> Array:
+    """R + 1e-20, kept where it may be squared: no smaller than the root of the smallest normal number.
+
+    XLA rewrites (x / R) / R as x / (R R) and autodiff forms 1 / R^2; in float32 the square of 1e-20 is 0. Where R
+    is below that floor, an input of 0 is divided by 1 (the quotient is 0 either way), another one by the floor.
+    In float64 the floor is 1e-154, so that nothing but R + 1e-20 is ever seen.
+    """
+    r = r + jnp.asarray(TINY, r.dtype)
+    floor = jnp.sqrt(jnp.finfo(r.dtype).tiny)
+    return jnp.where(r > floor, r, jnp.where(x > 0, floor, 1).astype(r.dtype))
+
+
+@jax.custom_jvp
+def ratio(x: Array, r: Array) -> Array:
+    """x / (R + 1e-20), with a derivative that stays finite where R underflows (see `denominator`)."""
+    return x / (r + jnp.asarray(TINY, r.dtype))
+
+
+@ratio.defjvp
+def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, r), (dx, dr) = primals, tangents
+    safe = denominator(x, r)
+    return ratio(x, r), (dx - x / safe * dr) / safe
+
+
+def em_factor(x: Array, w: Array, h: Array) -> Array:
+    """Multiplicative factor q_i = sum_s w_is x_s / R_s of Lee and Seung's rule for the KL divergence (paper, eq. 3).
+
+    x (..., n), w (k, n), h (..., k) -> q (..., k). At the optimum q_i = 1 where h_i > 0 and q_i <= 1 elsewhere.
+    """
+    return jnp.matmul(ratio(x, reconstruct(w, h)), w.T)
+
+
+def em_step(x: Array, w: Array, h: Array, epsilon: float = 1.0) -> Array:
+    """One iteration of eq. 6, h_i <- h_i + epsilon h_i (q_i - 1), normalised to sum 1 as in the authors' code.
+
+    `epsilon` is the paper's, in (0, 1]; the authors' code calls epsilon / (1 - epsilon) by that name.
+    """
+    q = em_factor(x, w, h)
+    h = h * q if epsilon == 1.0 else h * ((1.0 - epsilon) + epsilon * q)
+    return h / row_sums(h)

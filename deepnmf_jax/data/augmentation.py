@@ -1,0 +1,182 @@
+"""Crop, flip and colour jitter of a batch of images, as pure functions that run inside the jitted step.
+
+Keys come first. Images are NHWC: uint8 in, float32 in [0, 1] out. dm_pix does the arithmetic of contrast,
+saturation and hue; brightness is written here, because dm_pix adds where torchvision (and so the paper)
+multiplies.
+"""
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Each image draws all of these, used or not, so that switching one setting off leaves the other draws alone.
+_DRAWS = ("top", "left", "flip", "brightness", "contrast", "saturation", "hue")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to a training image; hashable, so it can be a static argument of `jax.jit`.
+
+    Attributes:
+      crop: side of the square window cut out at a random place, in pixels; 0 keeps the whole image.
+      flip: mirror left and right, with probability 1/2.
+      brightness: b; the image is multiplied by U(max(0, 1 - b), 1 + b).
+      contrast: c; distances from each channel's mean are multiplied by U(max(0, 1 - c), 1 + c).
+      saturation: s; the saturation in HSV is multiplied by U(max(0, 1 - s), 1 + s).
+      hue: t; U(-t, t) is added to the hue in HSV, in turns of the colour circle, so at most 0.5.
+      per: "image" draws all of it anew for each image; "batch" once for the whole batch, as the authors'
+        code does (MATH 6: crop 28, flip, 0.5, 0.1, 0.1, 0.15).
+
+    Raises:
+      ValueError: a setting is outside its range.
+    """
+
+    crop: int = 0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    per: Literal["image", "batch"] = "image"
+
+    def __post_init__(self) -> None:
+        _check_crop(self.crop)
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            strength = getattr(self, name)
+            most = 0.5 if name == "hue" else math.inf
+            if not (0 <= strength <= most and math.isfinite(strength)):
+                allowed = "between 0 and 0.5 turns" if name == "hue" else "0 or more"
+                raise ValueError(f"augmentation {name} must be {allowed}, got {strength}")
+        if self.per not in ("image", "batch"):
+            raise ValueError(f"augmentation per must be 'image' or 'batch', got {self.per!r}")
+
+
+def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """Augments a batch of training images.
+
+    The order is crop, flip, brightness, contrast, saturation, hue, with a clip to [0, 1] after each colour
+    step that can leave it. torchvision's ColorJitter draws the order of the four colour steps at random,
+    takes contrast about the mean grey level of the image, and blends with grey for saturation; here contrast
+    is about each channel's mean and saturation is that of HSV, as in TensorFlow. Saturation and hue are
+    skipped for images that do not have 3 channels.
+
+    The draws of image i come from `fold_in(key, i)` with i the position in the whole batch, so they do not
+    depend on the devices that share it.
+
+    Args:
+      key: a key of `jax.random`, one for each step.
+      images: uint8 (batch, height, width, channels).
+      augmentation: what to do; static under `jax.jit`.
+
+    Returns:
+      float32 (batch, crop, crop, channels) in [0, 1]; height and width are kept when crop is 0.
+
+    Raises:
+      ValueError: `images` is not a uint8 batch, or smaller than the crop.
+    """
+    _check_images(images, augmentation.crop)
+    size = augmentation.crop
+    height, width, channels = images.shape[1:]
+    positions = jnp.arange(images.shape[0], dtype=jnp.uint32)
+    if augmentation.per == "batch":
+        positions = jnp.zeros_like(positions)
+    keys = jax.vmap(lambda position: jax.random.fold_in(key, position))(positions)
+    drawn = jax.vmap(lambda k: jax.random.uniform(k, (len(_DRAWS),), jnp.float32))(keys)
+    draws = dict(zip(_DRAWS, drawn.T, strict=True))  # each (batch,)
+
+    x = images
+    if size:
+        top = _integers(draws["top"], height - size + 1)
+        left = _integers(draws["left"], width - size + 1)
+        x = _crop(x, top, left, size)
+    if augmentation.flip:
+        x = jnp.where(_per_image(draws["flip"] < 0.5), x[:, :, ::-1], x)
+    return _jitter(_to_float(x), draws, augmentation, coloured=channels == 3)
+
+
+def center_crop(images: jax.Array, crop: int) -> jax.Array:
+    """The square window in the middle, for evaluation.
+
+    Args:
+      images: uint8 (batch, height, width, channels).
+      crop: side in pixels; 0 keeps the whole image.
+
+    Returns:
+      float32 (batch, crop, crop, channels) in [0, 1].
+
+    Raises:
+      ValueError: as for `augment`.
+    """
+    _check_crop(crop)
+    _check_images(images, crop)
+    if not crop:
+        return _to_float(images)
+    top, left = (images.shape[1] - crop) // 2, (images.shape[2] - crop) // 2
+    return _to_float(images[:, top : top + crop, left : left + crop])
+
+
+def _jitter(x: jax.Array, draws: dict[str, jax.Array], augmentation: Augmentation, coloured: bool) -> jax.Array:
+    def factor(name: str) -> jax.Array:
+        strength = getattr(augmentation, name)
+        return _between(draws[name], max(0.0, 1.0 - strength), 1.0 + strength)
+
+    if augmentation.brightness:
+        x = jnp.clip(x * _per_image(factor("brightness")), 0.0, 1.0)
+    if not (augmentation.contrast or (coloured and (augmentation.saturation or augmentation.hue))):
+        return x
+    import dm_pix
+
+    if augmentation.contrast:
+        x = jnp.clip(dm_pix.adjust_contrast(x, _per_image(factor("contrast"))), 0.0, 1.0)
+    if coloured and augmentation.saturation:
+        x = dm_pix.adjust_saturation(x, factor("saturation")[:, None, None])
+    if coloured and augmentation.hue:
+        turns = _between(draws["hue"], -augmentation.hue, augmentation.hue)
+        x = dm_pix.adjust_hue(x, turns[:, None, None])
+    # Rounding in the way to HSV and back can leave [0, 1] by the last bit.
+    return jnp.clip(x, 0.0, 1.0)
+
+
+def _crop(images: jax.Array, top: jax.Array, left: jax.Array, size: int) -> jax.Array:
+    window = (size, size, images.shape[-1])
+    origin = jnp.zeros((), top.dtype)  # a plain 0 is int64 where x64 is on, and would not mix
+    # The fastest of five ways tried on a CPU: 0.1 ms for 128 images, against 1.7 ms with one-hot products.
+    return jax.vmap(lambda image, row, column: jax.lax.dynamic_slice(image, (row, column, origin), window))(
+        images, top, left
+    )
+
+
+def _to_float(images: jax.Array) -> jax.Array:
+    # XLA may turn a division by 255 into this product; written out, the bits are always the same.
+    return images.astype(jnp.float32) * np.float32(1 / 255)
+
+
+def _between(uniform: jax.Array, low: float, high: float) -> jax.Array:
+    return low + (high - low) * uniform
+
+
+def _integers(uniform: jax.Array, count: int) -> jax.Array:
+    return jnp.minimum((uniform * count).astype(jnp.int32), count - 1)
+
+
+def _per_image(values: jax.Array) -> jax.Array:
+    return values[:, None, None, None]
+
+
+def _check_crop(crop: int) -> None:
+    if isinstance(crop, bool) or not isinstance(crop, int) or crop < 0:
+        raise ValueError(f"crop must be a whole number of pixels, 0 (none) or more; got {crop!r}")
+
+
+def _check_images(images: jax.Array, crop: int) -> None:
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape (batch, height, width, channels), got {images.shape}")
+    if images.dtype != jnp.uint8:
+        raise ValueError(f"images must be uint8, as the data sets hold them; got {images.dtype}")
+    if crop > min(images.shape[1:3]):
+        size = f"{images.shape[1]}x{images.shape[2]}"
+        raise ValueError(f"crop {crop} is larger than the images of {size} pixels")

@@ -1,0 +1,123 @@
+"""Where the TFDS data sets lie on disk, and how they get there.
+
+    python -m deepnmf_jax.data.prepare cifar10 --data_dir=DIR
+
+downloads a data set and writes it as ArrayRecord files, the form that is read without TensorFlow. TFDS
+itself needs TensorFlow for this one step, so `make data DATASET=cifar10` runs it in an environment of its
+own; for that reason this file imports nothing but the standard library at the top, and no jax.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
+
+
+class PreparedVersion(NamedTuple):
+    """One version of a data set found on disk."""
+
+    version: str  # as the folder is called: "3.0.2"
+    file_format: str  # what TFDS wrote it as: "array_record", "tfrecord", ...
+    path: Path
+
+
+def resolve_data_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of the TFDS sets: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def prepared_versions(name: str, data_dir: Path) -> list[PreparedVersion]:
+    """The versions of `name` that lie in `data_dir`, newest first, whatever their file format."""
+    found = []
+    for info_path in (data_dir / name).glob("*/dataset_info.json"):
+        folder = info_path.parent
+        # A preparation that was cut off leaves a folder "incomplete.X_3.0.2".
+        if all(number.isdigit() for number in folder.name.split(".")):
+            # Early TFDS wrote no format into this file, and nothing but tfrecord.
+            file_format = json.loads(info_path.read_text()).get("fileFormat", "tfrecord")
+            found.append(PreparedVersion(folder.name, file_format, folder))
+    return sorted(found, key=lambda v: [int(number) for number in v.version.split(".")], reverse=True)
+
+
+def prepare(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    make_builder: Callable[..., Any] | None = None,
+) -> Path:
+    """Downloads data set `name` and writes it under `data_dir` as ArrayRecord files.
+
+    Args:
+      name: one of `TFDS_NAMES`.
+      data_dir: see `resolve_data_dir`.
+      make_builder: called as `tfds.builder`, which is the default.
+
+    Returns:
+      The folder that holds the prepared files. If they were there already, nothing is downloaded.
+
+    Raises:
+      ValueError: `name` is not a known set.
+      FileExistsError: the folder holds the set in another file format, which TFDS would keep.
+      ImportError: TFDS or TensorFlow is missing.
+    """
+    if name not in TFDS_NAMES:
+        raise ValueError(f"unknown data set {name!r}; {', '.join(TFDS_NAMES)} can be prepared")
+    root = resolve_data_dir(data_dir)
+    versions = prepared_versions(name, root)
+    for version in versions:
+        if version.file_format == "array_record":
+            print(f"{name} is already prepared in {version.path}")
+            return version.path
+    if versions:
+        raise FileExistsError(
+            f"{versions[0].path} holds {name} as {versions[0].file_format}, which cannot be read without "
+            "TensorFlow; give another folder with --data_dir, or move that one away"
+        )
+    builder = (make_builder or _tfds_builder())(name, data_dir=str(root), file_format="array_record")
+    builder.download_and_prepare()
+    path = Path(builder.data_dir)
+    print(f"{name} is prepared in {path}")
+    return path
+
+
+def _tfds_builder() -> Callable[..., Any]:
+    try:
+        # TFDS imports these too late to say what is wrong, and declares neither of them.
+        for package in ("tensorflow", "importlib_resources"):
+            importlib.import_module(package)
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ImportError(
+            f"preparing a data set needs TensorFlow, once ({error}): `make data DATASET=...` sets up an "
+            "environment for it, or pip install tensorflow tensorflow-datasets array_record pillow "
+            "importlib_resources in one of your own; training and testing need no TensorFlow"
+        ) from error
+    builder: Callable[..., Any] = tfds.builder
+    return builder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deepnmf_jax.data.prepare",
+        description="Download a data set and prepare it as ArrayRecord files (once, with internet).",
+    )
+    parser.add_argument("name", choices=TFDS_NAMES, help="the data set")
+    parser.add_argument("--data_dir", help="where to write; default $TFDS_DATA_DIR or ~/tensorflow_datasets")
+    options = parser.parse_args(arguments)
+    try:
+        prepare(options.name, options.data_dir)
+    except (ImportError, OSError) as error:  # requests' network errors are OSErrors
+        print(f"{options.name} could not be prepared: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""NMF in place of a convolution, and the convolution that it is compared with."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core import initializers
+from deepnmf_jax.core.normalization import normalize_patches
+from deepnmf_jax.core.patches import Padding, extract_patches, split_groups
+from deepnmf_jax.layers.dense import NMFLayer
+
+
+def _grouped_patches(layer: "NMFConv | NormalizedConv", inputs: Array) -> Array:
+    """ReLU and patches of the inputs (..., *spatial, c), channels split in groups -> (..., *positions, groups, n)."""
+    kernel = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
+    channels, groups = inputs.shape[-1], layer.feature_group_count
+    if groups < 1 or channels % groups or layer.features % groups:
+        raise ValueError(
+            f"feature_group_count = {groups} must divide the {channels} input channels and features = {layer.features}"
+        )
+    patches = extract_patches(
+        jax.nn.relu(inputs),
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding,
+        kernel_dilation=layer.kernel_dilation,
+    )
+    return split_groups(patches, math.prod(kernel), groups)
+
+
+class NMFConv(NMFLayer):
+    """Convolutional NMF: every patch of the input has its own NMF code (paper, section 2.4.1).
+
+    ReLU, patches, sum 1, inference. The fields are those of `flax.linen.Conv`. The parameter u has shape
+    (features, prod(kernel_size) * channels / feature_group_count), ordered like a flattened HWIO kernel.
+
+    Attributes:
+        features: number of units k.
+        kernel_size: of the patches, one number a spatial axis (an integer: one axis).
+        strides: None is 1.
+        padding: "SAME", "VALID" (the default, as in the paper), a number, or one number or pair an axis.
+        kernel_dilation: None is 1.
+        feature_group_count: groups of channels that are coded independently; the groups' codes share a total of 1.
+        (others: see `NMFLayer`)
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] | None = None
+    padding: Padding = "VALID"
+    kernel_dilation: int | Sequence[int] | None = None
+    feature_group_count: int = 1
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """inputs (..., *spatial, c) of any sign -> activities (..., *positions, features), summing to 1 over the
+        features.
+
+        Raises:
+            ValueError: settings outside what they allow, groups that do not divide, a kernel larger than the map.
+        """
+        return self.activity(_grouped_patches(self, inputs), self.features)
+
+
+class NormalizedConv(nn.Module):
+    """A convolution with bias of patches that sum to 1: the module of the CNN in the paper's comparison (figure 3 b).
+
+    ReLU, patches, sum 1, product with a kernel of both signs. Fields and initial values as in PyTorch's convolution:
+    kernel and bias U(-b, b) with b = 1 / sqrt(entries of a patch). The kernel has shape (groups, n, features / groups).
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] | None = None
+    padding: Padding = "VALID"
+    kernel_dilation: int | Sequence[int] | None = None
+    feature_group_count: int = 1
+    use_bias: bool = True
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """inputs (..., *spatial, c) of any sign -> (..., *positions, features). Errors as in `NMFConv`."""
+        patches = _grouped_patches(self, inputs)
+        groups, n = patches.shape[-2:]
+        init = initializers.fan_in_uniform(n)
+        kernel = self.param("kernel", init, (groups, n, self.features // groups), self.param_dtype)
+        dtype = self.dtype or jnp.result_type(patches, kernel)
+        x = normalize_patches(patches.astype(dtype))
+        if groups == 1:
+            y = jnp.matmul(x[..., 0, :], kernel[0].astype(dtype))
+        else:
+            y = jnp.einsum("...gn,gnk->...gk", x, kernel.astype(dtype))
+            y = y.reshape(*y.shape[:-2], self.features)
+        if self.use_bias:
+            y = y + self.param("bias", init, (self.features,), self.param_dtype).astype(dtype)
+        return y

@@ -1,0 +1,34 @@
+"""Local interactions of both signs."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core import initializers
+from deepnmf_jax.core.normalization import normalize_patches
+
+
+class LocalMixing(nn.Module):
+    """The 1x1 convolution after an NMF layer: weights of both signs among the features of one position (paper, 2.4.2).
+
+    ReLU, sum 1 over the channels, product with a square kernel, bias. It starts at the identity + U(-0.5e-4, 0.5e-4).
+    """
+
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """inputs (..., c) of any sign -> (..., c)."""
+        dense = nn.Dense(
+            inputs.shape[-1],
+            kernel_init=initializers.identity_plus_noise,
+            bias_init=initializers.centred_noise,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        nn.share_scope(self, dense)
+        return dense(normalize_patches(jax.nn.relu(inputs)))

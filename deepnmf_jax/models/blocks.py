@@ -1,0 +1,100 @@
+"""The module that the network is built of (paper, figure 3 b to e)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+from jax import Array
+
+from deepnmf_jax.layers import LocalMixing, NMFConv, NMFPool, NormalizedConv
+
+LAYERS = ("nmf", "conv")
+POOLINGS = ("average", "max", "nmf", "conv", "none")
+STATISTICS = ("running", "batch")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with running statistics, or with those of the batch at hand in evaluation too.
+
+    Attributes:
+        statistics: "running" (moving averages, used where `train` is false) or "batch" (as in the authors' code,
+            where the accuracy depends on which images share a batch).
+        momentum: of the moving averages: the share of the old value that is kept at each step.
+    """
+
+    statistics: str = "running"
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """x (..., channels) -> the same shape, normalised over all axes but the last, then scaled and shifted."""
+        # The variance before the first normalisation is about 1e-5, the square of the mean 1e-3: E[x^2] - E[x]^2
+        # would lose it.
+        settings: dict[str, Any] = {"epsilon": 1e-5, "use_fast_variance": False}
+        norm: nn.Module
+        if self.statistics == "batch":
+            norm = nn.LayerNorm(reduction_axes=tuple(range(x.ndim - 1)), feature_axes=-1, **settings)
+            nn.share_scope(self, norm)
+            return norm(x)
+        norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum, **settings)
+        nn.share_scope(self, norm)
+        return norm(x)
+
+
+class Block(nn.Module):
+    """NMF or convolution, batch norm, 1x1 mixing, batch norm, pooling. Each layer starts with a ReLU of its own.
+
+    Attributes:
+        features: output channels.
+        kernel_size: of the first layer; one larger than the map is cut to the map.
+        layer: "nmf" or "conv".
+        mixing: whether a `LocalMixing` follows.
+        pooling: "average", "max", "nmf", "conv" (learned, with batch norm) or "none"; 2x2, on maps of at least 2x2.
+        groups: of channels, of the first layer.
+        use_bias: of the first layer, if it is a convolution.
+        batch_norm: settings of `BatchNorm`, which stands where the map is larger than one position.
+        nmf: settings of the NMF layers (`num_iters`, `epsilon`, `gradient`, `cg_steps`, `local_learning`).
+    """
+
+    features: int
+    kernel_size: Sequence[int]
+    layer: str = "nmf"
+    mixing: bool = True
+    pooling: str = "none"
+    groups: int = 1
+    use_bias: bool = True
+    batch_norm: Mapping[str, Any] | None = None
+    nmf: Mapping[str, Any] | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """x (batch, height, width, channels) of any sign -> (batch, height', width', features)."""
+        kernel = tuple(min(k, size) for k, size in zip(self.kernel_size, x.shape[1:3], strict=True))
+        if self.layer == "nmf":
+            x = NMFConv(self.features, kernel, feature_group_count=self.groups, name="nmf", **(self.nmf or {}))(x)
+        else:
+            x = NormalizedConv(
+                self.features, kernel, feature_group_count=self.groups, use_bias=self.use_bias, name="conv"
+            )(x)
+        x = self._normalize(x, "bn_a", train)
+        if self.mixing:
+            x = self._normalize(LocalMixing(name="mix")(x), "bn_b", train)
+        return self._pool(x, train)
+
+    def _normalize(self, x: Array, name: str, train: bool) -> Array:
+        if x.shape[1:3] == (1, 1):
+            return x
+        return BatchNorm(name=name, **(self.batch_norm or {}))(x, train=train)
+
+    def _pool(self, x: Array, train: bool) -> Array:
+        if self.pooling == "none" or min(x.shape[1:3]) < 2:
+            return x
+        if self.pooling == "average":
+            return nn.avg_pool(x, (2, 2), strides=(2, 2))
+        if self.pooling == "max":
+            return nn.max_pool(x, (2, 2), strides=(2, 2))
+        if self.pooling == "nmf":
+            x = NMFPool(name="pool", **(self.nmf or {}))(x)
+        else:
+            x = NormalizedConv(x.shape[-1], (2, 2), strides=2, use_bias=False, name="pool")(x)
+        return self._normalize(x, "bn_pool", train)

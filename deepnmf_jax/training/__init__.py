@@ -1,0 +1,1 @@
+"""Training of the networks: loss, optimiser, steps, loop, checkpoints, records."""

@@ -1,0 +1,138 @@
+"""What a checkpoint must hold: names, shapes and checksum of its arrays, and the checksums of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepnmf_jax.training.records import write_atomically
+
+MANIFEST = "manifest.sha256"
+
+Name = tuple[str, ...]
+"""The path of a leaf: fields, keys and indices as strings, whatever containers they are in."""
+
+
+def named_leaves(tree: Any) -> list[tuple[Name, Any]]:
+    """The leaves of a tree with their names, in the order of `jax.tree.leaves`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), leaf) for path, leaf in leaves]
+
+
+def named_arrays(tree: Any) -> dict[Name, np.ndarray]:
+    """The leaves of a tree as numpy arrays.
+
+    Raises:
+      ValueError: a leaf is not an array of numbers with at least one element; it is named.
+    """
+    arrays: dict[Name, np.ndarray] = {}
+    for name, leaf in named_leaves(tree):
+        try:
+            array = np.asarray(leaf)
+        except Exception as error:
+            raise ValueError(f"state leaf {'/'.join(name)} cannot be read as an array: {error}") from error
+        # Kind V is bfloat16 and its kin, but also structured arrays, which have fields.
+        if array.dtype.kind not in "biufcV" or array.dtype.fields or not array.size:
+            raise ValueError(
+                f"state leaf {'/'.join(name)} is {array.dtype.name}{list(array.shape)}; only arrays of "
+                "numbers with at least one element can be saved"
+            )
+        if name in arrays:
+            raise ValueError(f"two leaves of the state are called {'/'.join(name)}; rename one")
+        arrays[name] = array
+    if not arrays or () in arrays:
+        raise ValueError("the state must be a container (dict, tuple, struct) of at least one array")
+    return arrays
+
+
+def nested(arrays: Mapping[Name, np.ndarray]) -> dict[str, Any]:
+    """Dicts in dicts, as orbax stores them."""
+    tree: dict[str, Any] = {}
+    for name, array in arrays.items():
+        node = tree
+        for part in name[:-1]:
+            node = node.setdefault(part, {})
+        node[name[-1]] = array
+    return tree
+
+
+def _dtype(leaf: Any) -> np.dtype[Any]:
+    return np.dtype(leaf.dtype) if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+
+
+def digest_of(arrays: Mapping[Name, np.ndarray]) -> str:
+    """SHA-256 of names, dtypes, shapes and contents."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def check_matches(stored: Mapping[Name, np.ndarray], template: Any, folder: Path) -> None:
+    """Holds the arrays of the checkpoint in `folder` against the tree that is expected.
+
+    Raises:
+      ValueError: names, shapes or dtypes differ; each differing leaf is given with both.
+    """
+    expected = {name: (tuple(np.shape(leaf)), _dtype(leaf)) for name, leaf in named_leaves(template)}
+    found = {name: (array.shape, array.dtype) for name, array in stored.items()}
+
+    def describe(leaf: tuple[tuple[int, ...], np.dtype[Any]] | None) -> str:
+        return "absent" if leaf is None else f"{leaf[1].name}{list(leaf[0])}"
+
+    differing = [
+        f"  {'/'.join(name)}: {describe(has)} in the checkpoint, {describe(wants)} expected"
+        for name in sorted(found.keys() | expected.keys())
+        if (has := found.get(name)) != (wants := expected.get(name))
+    ]
+    if differing:
+        more = [f"  and {len(differing) - 8} more"] if len(differing) > 8 else []
+        raise ValueError(
+            f"the checkpoint {folder} does not fit; give the config that it was trained with:\n"
+            + "\n".join(differing[:8] + more)
+        )
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes the checksum of every file below the folder to its manifest, in the format of sha256sum.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    write_atomically(folder / MANIFEST, _manifest(_checksums(folder)))
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if not path.is_dir() and path != folder / MANIFEST)
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _manifest(checksums: Mapping[str, str]) -> str:
+    return "".join(f"{checksum}  {name}\n" for name, checksum in checksums.items())
+
+
+def damage(folder: Path) -> str:
+    """How the folder differs from its manifest (which must be, to the byte, what it would be now), or ""."""
+    try:
+        stored = (folder / MANIFEST).read_bytes()
+        found = _checksums(folder)
+    except OSError as error:
+        return f"cannot read {error.filename}: {error.strerror}"
+    if stored == _manifest(found).encode():
+        return ""
+    lines = (line.partition("  ") for line in stored.decode(errors="replace").splitlines())
+    listed = {name: checksum for checksum, _, name in lines if name}
+    for word, names in (
+        ("missing", listed.keys() - found.keys()),
+        ("not in the manifest", found.keys() - listed.keys()),
+        ("changed", {name for name in found.keys() & listed.keys() if found[name] != listed[name]}),
+    ):
+        if names:
+            return f"{min(names)} is {word}"
+    return f"{MANIFEST} is changed"

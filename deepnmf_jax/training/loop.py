@@ -1,0 +1,213 @@
+"""Training from start to end: one loop, resumable at every step (paper, section 2.6)."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepnmf_jax.data.sampling import epoch_order
+from deepnmf_jax.training.checkpoints import Checkpoints, Interruption
+from deepnmf_jax.training.devices import place, replicated, split_last_axis
+from deepnmf_jax.training.evaluation import Evaluation, Evaluator
+from deepnmf_jax.training.optimizers import learning_rates, rates_exhausted, update_plateau
+from deepnmf_jax.training.records import MetricsLog, Progress, TensorBoard, open_workdir
+from deepnmf_jax.training.reports import report
+from deepnmf_jax.training.setup import Run, prepare
+from deepnmf_jax.training.state import Best, Sums, TrainState
+from deepnmf_jax.training.steps import make_train_step
+
+_log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after its state was saved; the same call goes on from there."""
+
+    def __init__(self, signal_name: str, step: int):
+        super().__init__(f"{signal_name}: saved at step {step}; the same command goes on from there")
+        self.signal_name, self.step = signal_name, step
+
+
+def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
+    """Trains the network of a config to the end, going on where an earlier call stopped, and returns results.json.
+
+    Args:
+        config: see configs/base.py.
+        workdir: gets config.json, metrics.jsonl, checkpoints/, tensorboard/, pictures/ and results.json.
+
+    Raises:
+        Interrupted: on SIGTERM or SIGINT, after saving.
+        FloatingPointError: the loss is no longer finite.
+        ValueError, FileNotFoundError, OSError: settings, data or workdir that cannot be used.
+    """
+    run = prepare(config)
+    workdir = open_workdir(workdir, {**config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
+    with Interruption() as interruption:
+        training = Training(config, run, workdir, interruption)
+        while not training.finished():
+            training.epoch()
+        return report(config, run, workdir, training.state, training.evaluator, training.log.records, training.seconds)
+
+
+class Training:
+    """A run between two epochs: its state on the devices, its records on disk."""
+
+    def __init__(self, config: Any, run: Run, workdir: Path, interruption: Interruption):
+        self.config, self.run, self.interruption = config, run, interruption
+        self.checkpoints = Checkpoints(workdir)
+        restored = self.checkpoints.restore(run.template())
+        start, state, meta = restored or (0, run.initial_state(), {})
+        self.checkpoints.discard_after(start)
+        if restored:
+            _log.info("going on at step %d of %d", start, run.num_steps)
+        self.seconds: float = meta.get("seconds", 0.0)
+        self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if _writes() else MemoryLog()
+        self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if _writes() else None
+        everywhere = replicated(run.mesh)
+        self.state: TrainState = place(jax.device_get(state), everywhere)
+        self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
+        step = make_train_step(run.model, run.optimizer, run.augmentation)
+        if len(run.seeds) > 1:
+            step = jax.vmap(step, in_axes=(0, None, None, 0))
+        self.train_step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+        self.evaluator = Evaluator(
+            run.model,
+            crop=run.augmentation.crop,
+            batch_size=config.eval_batch_size,
+            mesh=run.mesh,
+            statistics=config.model.batch_statistics,
+            seeds=len(run.seeds),
+        )
+
+    @property
+    def step(self) -> int:
+        """Number of steps taken, the same for all seeds."""
+        return int(np.ravel(jax.device_get(self.state.step))[0])
+
+    def finished(self) -> bool:
+        """Whether all epochs are done or the plateau rule has brought the rates to their end."""
+        done = self.step >= self.run.num_steps
+        return done or rates_exhausted(self.config.optimizer, jax.device_get(self.state.plateau.scale))
+
+    def epoch(self) -> None:
+        """The rest of an epoch: its steps, validation, plateau rule, best variables, metrics, checkpoint."""
+        run, started, first = self.run, time.perf_counter(), self.step
+        number = first // run.steps_per_epoch
+        orders = [epoch_order(int(s), number, len(run.split.train), self.config.batch_size) for s in run.seeds]
+        order = run.split.train[orders[0] if len(orders) == 1 else np.stack(orders, axis=1)]
+        sharding = split_last_axis(run.mesh, order.ndim - 1)
+        last = (number + 1) * run.steps_per_epoch
+        images = len(run.seeds) * self.config.batch_size
+        with Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}") as progress:
+            for step in range(first, last):
+                indices = place(order[step - number * run.steps_per_epoch], sharding)
+                self.state = self.train_step(self.state, self.images, self.labels, indices)
+                self._after_step(step + 1, last, started, progress)
+        train_seconds = time.perf_counter() - started
+        speed = images * (last - first) / train_seconds
+        self._end_epoch(number + 1, last, started, speed)
+
+    def _after_step(self, step: int, last: int, started: float, progress: Progress) -> None:
+        every = self.config.log_every_steps
+        if step % every == 0:
+            loss, accuracy = _means(self.state.sums)
+            progress.update(every * len(self.run.seeds) * self.config.batch_size, loss.mean(), accuracy.mean())
+        if step == last:  # saved after its validation
+            return
+        # Processes must agree on stopping, which costs a message between them.
+        asked = jax.process_count() == 1 or step % every == 0
+        signal_name = self.interruption.requested_anywhere() if asked else None
+        due = self.config.save_every_steps and step % self.config.save_every_steps == 0
+        if signal_name or due:
+            self.checkpoints.save(step, jax.device_get(self.state), self._meta(started))
+        if signal_name:
+            raise Interrupted(signal_name, step)
+
+    def _end_epoch(self, epoch: int, step: int, started: float, speed: float) -> None:
+        train_loss, train_accuracy = _means(self.state.sums)
+        if not np.isfinite(train_loss).all():
+            raise FloatingPointError(
+                f"the loss is {train_loss} in epoch {epoch} (up to step {step}); try smaller learning rates. "
+                "Checkpoints of earlier epochs are intact"
+            )
+        values = {"train_loss": train_loss, "train_accuracy": train_accuracy}
+        validation = None
+        if len(self.run.split.validation):
+            subset = self.run.split.validation
+            validation = self.evaluator(self.state.params, self.state.batch_stats, self.images, self.labels, subset)
+            values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+        scale = np.asarray(jax.device_get(self.state.plateau.scale))
+        rates = learning_rates(self.config.optimizer, self.run.num_steps, step - 1, scale)
+        improved = self._update_state(epoch, train_loss, validation)
+        record: dict[str, Any] = {"epoch": epoch, "step": step}
+        for name, value in {**values, **rates}.items():
+            record[name] = float(np.mean(value))
+            if np.ndim(value) and len(self.run.seeds) > 1:
+                record[f"{name}_by_seed"] = [float(v) for v in value]
+        meta = self._meta(started)
+        record |= {"seconds": meta["seconds"], "images_per_second": speed}
+        self.log.append(record)
+        if self.tensorboard:
+            self.tensorboard.write(step, {k: v for k, v in record.items() if isinstance(v, float)})
+        self.checkpoints.save(step, jax.device_get(self.state), meta, best=improved)
+        self.seconds = meta["seconds"]
+        _log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items() if not isinstance(v, list)))
+        if (signal_name := self.interruption.requested_anywhere()) and not self.finished():
+            raise Interrupted(signal_name, step)
+
+    def _update_state(self, epoch: int, train_loss: np.ndarray, validation: Evaluation | None) -> bool:
+        """Plateau rule and best variables after an epoch; whether any seed improved. Without validation the last
+        is best."""
+        several = len(self.run.seeds) > 1
+        state: TrainState = jax.device_get(self.state)
+        watched = train_loss if validation is None or self.config.optimizer.plateau.loss == "train" else validation.loss
+
+        def next_plateau(plateau_state: Any, loss: Any) -> Any:
+            return update_plateau(self.run.plateau, plateau_state, loss)
+
+        if several:
+            next_plateau = jax.vmap(next_plateau)
+        plateau = next_plateau(state.plateau, jnp.asarray(watched, jnp.float32))
+        accuracy = np.asarray(np.full_like(train_loss, -1) if validation is None else validation.accuracy, np.float32)
+        better = np.asarray(accuracy > state.best.accuracy) | (validation is None)
+
+        def choose(new: Any, old: Any) -> np.ndarray:
+            return np.where(better.reshape(better.shape + (1,) * (np.ndim(new) - better.ndim)), new, old)
+
+        candidate = Best(
+            state.params,
+            state.batch_stats,
+            jnp.asarray(accuracy),
+            jnp.full(better.shape, epoch, jnp.int32),
+        )
+        best = jax.tree.map(choose, candidate, state.best)
+        sums = jax.tree.map(np.zeros_like, state.sums)
+        state = state._replace(plateau=jax.device_get(plateau), best=best, sums=sums)
+        self.state = place(state, replicated(self.run.mesh))
+        return bool(better.any())
+
+    def _meta(self, started: float) -> dict[str, Any]:
+        return {"seconds": self.seconds + time.perf_counter() - started}
+
+
+class MemoryLog:
+    """The records of a process that writes none: the first process of a run writes for all."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Keeps the record."""
+        self.records.append(record)
+
+
+def _writes() -> bool:
+    return jax.process_index() == 0
+
+
+def _means(sums: Sums) -> tuple[np.ndarray, np.ndarray]:
+    loss, correct, count = (np.asarray(a, np.float64) for a in jax.device_get(sums))
+    return loss / count, correct / count

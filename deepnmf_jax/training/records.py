@@ -1,0 +1,382 @@
+"""What people see of a run: config.json, metrics.jsonl, TensorBoard files, a progress bar, results.json.
+
+Every file is either replaced in one step or repaired on opening, so a kill at any moment does no harm. With
+several processes, process 0 alone writes metrics, TensorBoard files and results; all call `open_workdir`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+CLOCK_FIELDS = ("seconds", "images_per_second", "time")
+"""The fields of a metrics line that differ between two otherwise equal runs."""
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes `text` to `path` so that, whenever the process is killed, the file is the old or the new one.
+
+    Raises:
+      OSError: the file cannot be written (full disk, read-only folder); the old file is intact.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` survive a power failure, where the file system can promise that."""
+    # Some network file systems refuse fsync on a folder; the renames themselves are done.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# ----------------------------------------------------------------------------------------- workdir and config
+
+
+def open_workdir(
+    workdir: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    *,
+    resumable_fields: Sequence[str] = ("data_dir",),
+) -> Path:
+    """Creates the workdir, or opens the one that an earlier start with this config left; returns its path.
+
+    The first start writes config.json; every later one compares with it.
+
+    Args:
+      workdir: the run's folder.
+      config: plain nested mappings of JSON values (`ConfigDict.to_dict()`).
+      resumable_fields: dotted names of settings that may change from start to start.
+
+    Raises:
+      OSError: the folder cannot be made or written to (read-only, a file is in the way).
+      ValueError: the folder belongs to another config (each differing key is named), its config.json is
+        damaged, or it holds checkpoints but no config.json.
+    """
+    workdir = Path(workdir)
+    _check_writable(workdir)
+    path = workdir / "config.json"
+    _check_same_config(path, config, resumable_fields)
+    if jax.process_index() == 0 and not path.exists():
+        if any(workdir.glob("checkpoints/*/*")):
+            raise ValueError(
+                f"{workdir} holds checkpoints but no config.json, so it is not known what they belong to; "
+                "choose another --workdir, or delete this one"
+            )
+        write_atomically(path, _to_json(config, "config") + "\n")
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("deepnmf_jax: config.json written")
+        _check_same_config(path, config, resumable_fields)
+    return workdir
+
+
+def _check_writable(workdir: Path) -> None:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write to the workdir {workdir}: {error.strerror}; choose a --workdir where you may "
+            "write, on a disk with space",
+        ) from error
+
+
+def _check_same_config(path: Path, config: Mapping[str, Any], resumable_fields: Sequence[str]) -> None:
+    if not path.exists():
+        return
+    try:
+        stored = _flatten(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); choose another --workdir, or delete this one") from error
+    given = _flatten(json.loads(_to_json(config, "config")))
+    absent = "(absent)"
+    differing = [
+        f"  {key}: {stored.get(key, absent)!r} in the workdir, {given.get(key, absent)!r} now"
+        for key in sorted(stored.keys() | given.keys())
+        if key not in resumable_fields and (key in stored, stored.get(key)) != (key in given, given.get(key))
+    ]
+    if differing:
+        raise ValueError(
+            f"{path.parent} was started with another config:\n"
+            + "\n".join(differing)
+            + "\nchoose another --workdir, give the old settings, or delete the folder to start anew"
+        )
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+# ---------------------------------------------------------------------------------------------- metrics.jsonl
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a line, on disk when `append` returns.
+
+    Append an epoch's line *before* saving its checkpoint. A run killed between the two resumes at the
+    checkpoint before, and the line is dropped and written again; in the other order it would be missing.
+
+    Attributes:
+      records: all lines of the file, oldest first.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, step: int = 0):
+        """Opens the log of a run that resumes at `step`: drops lines of later steps and a torn last one.
+
+        Raises:
+          ValueError: a line before the last is not a record with an integer "step".
+          OSError: the file cannot be written.
+        """
+        self.path = Path(path)
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        if lines and not _is_json(lines[-1]):
+            lines.pop()
+        self.records = [r for r in map(self._parse, range(1, len(lines) + 1), lines) if r["step"] <= step]
+        kept = "".join(_to_json(record, "record", indent=None) + "\n" for record in self.records)
+        if not self.path.exists() or self.path.read_bytes() != kept.encode():
+            write_atomically(self.path, kept)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Adds one line.
+
+        Raises:
+          ValueError: no integer "step", a step not above the last line's, or a value JSON cannot hold (NaN).
+          OSError: the line cannot be written; the lines before are intact.
+        """
+        line = _to_json(record, "record", indent=None) + "\n"
+        plain = json.loads(line)
+        step = plain.get("step")
+        if type(step) is not int:
+            raise ValueError(f"a metrics record needs an integer 'step', got {step!r}")
+        if self.records and step <= self.records[-1]["step"]:
+            raise ValueError(
+                f"{self.path} already has a line of step {self.records[-1]['step']}, got one of step {step}; "
+                "open the log with MetricsLog(path, step=...) to go back"
+            )
+        try:
+            with open(self.path, "ab") as file:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
+        self.records.append(plain)
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if type(record) is not dict or type(record.get("step")) is not int:
+            raise ValueError(
+                f"line {number} of {self.path} is not a record with an integer 'step': {line[:60]!r}; "
+                "repair it, or delete the folder to start anew"
+            )
+        return record
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------- TensorBoard, progress bar
+
+
+class TensorBoard:
+    """Scalars for TensorBoard, on disk when `write` returns. Like a metrics line, write before saving."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, step: int = 0):
+        """Opens an event file for a run that starts or resumes at `step`; TensorBoard hides later steps.
+
+        Raises:
+          OSError: the file cannot be made.
+        """
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        # SummaryWriter hands events to a thread, and its flush does not wait for them; this writes at once.
+        # File names hold only the second of opening. With the step in them, the worst that a restart within
+        # the same second overwrites is a file whose steps are all written again.
+        self._file = EventsWriter(str(Path(folder) / "events"), f".{step:012d}")
+        started = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(step=step + 1, wall_time=time.time(), session_log=started))
+        self._file.flush()
+
+    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
+        """Writes `scalars` (tag -> value) of `step`."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for tag, value in scalars.items():
+            summary = scalar(tag, float(value))
+            self._file.write_event(Event(step=step, wall_time=time.time(), summary=summary))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._file.close()
+
+
+class Progress:
+    """One epoch's progress bar: loss, accuracy, images/s and time left; a context manager.
+
+    `shown` is False when `quiet` is set or stderr is not a terminal; the caller then logs one line an epoch.
+    """
+
+    def __init__(self, num_images: int, description: str, *, quiet: bool = False):
+        self.shown = not quiet and sys.stderr.isatty()
+        self._bar = None
+        if self.shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=num_images, desc=description, unit=" images", leave=False, dynamic_ncols=True)
+
+    def update(self, images: int, loss: float, accuracy: float) -> None:
+        """Advances by `images` and shows the running `loss` and `accuracy` (0 to 1)."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {100 * accuracy:.1f} %", refresh=False)
+            self._bar.update(images)
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+# ------------------------------------------------------------------------------- environment and results.json
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its config: versions, commit, devices, machine; and the UTC date."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    # The package's own is asked of the code that runs, which need not be what is installed.
+    versions["deepnmf_jax"] = getattr(sys.modules["deepnmf_jax"], "__version__", None)
+    devices = jax.devices()
+    return {
+        "versions": versions,
+        "commit": git_commit(Path(__file__).parent),
+        "device": devices[0].device_kind,
+        "device_backend": devices[0].platform,
+        "device_count": len(devices),
+        "process_count": jax.process_count(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the checkout that tracks `folder`, with "-dirty" if tracked files have changed since.
+
+    None where there is no git, no checkout, no commit yet, or where the checkout does not track the folder
+    (a package installed inside somebody else's repository).
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", "."):
+            return None
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/")
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return commit + "-dirty" if changed else commit
+
+
+def write_results(workdir: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:
+    """Writes results.json, keys sorted, numpy and jax values as plain numbers and lists; returns its path.
+
+    Raises:
+      ValueError: a value is NaN or infinite, or of a kind that JSON does not have; the message names it.
+      OSError: the file cannot be written.
+    """
+    path = Path(workdir) / "results.json"
+    write_atomically(path, _to_json(results, "results") + "\n")
+    return path
+
+
+def _to_json(tree: Any, name: str, *, indent: int | None = 2) -> str:
+    return json.dumps(_plain(tree, name), indent=indent, sort_keys=indent is not None, allow_nan=False)
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        # numpy's kind of bfloat16 and its kin, which have no Python number of their own, is V.
+        array = np.asarray(value)
+        return _plain((array.astype(np.float32) if array.dtype.kind == "V" else array).tolist(), name)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, which JSON cannot hold; find out why, or leave it out")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise ValueError(f"{name} is a {type(value).__name__}, which JSON cannot hold; give numbers or strings")

@@ -1,0 +1,142 @@
+"""What a run leaves for its reader: results.json and pictures."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepnmf_jax.core.normalization import normalize_weights
+from deepnmf_jax.training import checkpoints, pictures
+from deepnmf_jax.training.devices import place, replicated
+from deepnmf_jax.training.evaluation import Evaluation, Evaluator
+from deepnmf_jax.training.records import environment, write_results
+from deepnmf_jax.training.setup import Run, prepare
+from deepnmf_jax.training.state import TrainState
+
+_log = logging.getLogger(__name__)
+
+
+def count_parameters(params: Any) -> int:
+    """Number of trainable numbers in a tree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def report(
+    config: Any,
+    run: Run,
+    workdir: Path,
+    state: TrainState,
+    evaluator: Evaluator,
+    records: list[dict[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """Tests the best variables (and, for comparison, the last), writes results.json and the pictures, returns the
+    results.
+
+    This is the only place where the test set is looked at.
+    """
+    best = _test(run, evaluator, state.best.params, state.best.batch_stats)
+    last = _test(run, evaluator, state.params, state.batch_stats)
+    step = int(np.ravel(jax.device_get(state.step))[0])
+    results: dict[str, Any] = {
+        "test_accuracy": _by_seed(best.accuracy),
+        "test_loss": _by_seed(best.loss),
+        "test_accuracy_last": _by_seed(last.accuracy),
+        "best_epoch": _by_seed(jax.device_get(state.best.epoch)),
+        "epochs": step // run.steps_per_epoch,
+        "steps": step,
+        "parameters": count_parameters(run.template().params) // len(run.seeds),
+        "seconds": seconds,
+        "images_per_second": float(np.median([r["images_per_second"] for r in records])) if records else None,
+        "seed": [int(s) for s in run.seeds] if len(run.seeds) > 1 else int(run.seeds[0]),
+        "config": config.to_dict(),
+        "dataset": _dataset(run),
+        **environment(),
+    }
+    if len(run.split.validation):
+        results["validation_accuracy"] = _by_seed(jax.device_get(state.best.accuracy))
+    if len(run.seeds) > 1:
+        results["test_accuracy_mean"] = float(best.accuracy.mean())
+        results["test_accuracy_deviation"] = float(best.accuracy.std(ddof=1))
+    if jax.process_index() == 0:
+        write_results(workdir, results)
+        _draw(run, workdir / "pictures", state, records, best)
+        accuracy = ", ".join(f"{100 * a:.2f} %" for a in np.ravel(best.accuracy))
+        _log.info("test accuracy %s; results in %s", accuracy, workdir / "results.json")
+    return results
+
+
+def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
+    """Test loss and accuracy of a checkpoint: a workdir (its best variables) or the folder of one step.
+
+    Raises:
+        FileNotFoundError: no checkpoint there.
+        ValueError: it was trained with a config of another network.
+    """
+    run = prepare(config)
+    restored = checkpoints.restore_path(checkpoint, run.template())
+    state: TrainState = place(restored.state, replicated(run.mesh))
+    # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
+    itself = Path(checkpoint).absolute().parent.name == "latest"
+    chosen = state if itself else state.best
+    evaluator = Evaluator(
+        run.model,
+        crop=run.augmentation.crop,
+        batch_size=config.eval_batch_size,
+        mesh=run.mesh,
+        statistics=config.model.batch_statistics,
+        seeds=len(run.seeds),
+    )
+    result = _test(run, evaluator, chosen.params, chosen.batch_stats)
+    return {
+        "checkpoint": str(checkpoint),
+        "step": restored.step,
+        "test_accuracy": _by_seed(result.accuracy),
+        "test_loss": _by_seed(result.loss),
+        "num_images": len(run.dataset.test_labels),
+    }
+
+
+def _test(run: Run, evaluator: Evaluator, params: Any, batch_stats: Any) -> Evaluation:
+    images, labels = place((run.dataset.test_images, run.dataset.test_labels), replicated(run.mesh))
+    return evaluator(params, batch_stats, images, labels, np.arange(len(run.dataset.test_labels), dtype=np.int32))
+
+
+def _by_seed(values: Any) -> float | list[float]:
+    """A plain number for one seed, a list for several."""
+    return np.asarray(values).tolist()
+
+
+def _dataset(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.dataset.name,
+        "fingerprint": run.dataset.fingerprint,
+        "train_images": len(run.split.train),
+        "validation_images": len(run.split.validation),
+        "test_images": len(run.dataset.test_labels),
+        "image_shape": list(run.image_shape),
+    }
+
+
+def _draw(run: Run, folder: Path, state: TrainState, records: list[dict[str, Any]], test: Evaluation) -> None:
+    params = jax.device_get(state.best.params["block1"])
+    several = len(run.seeds) > 1
+    raw = params["nmf"]["u"] if run.model.layer == "nmf" else np.swapaxes(params["conv"]["kernel"], -1, -2)
+    first = np.asarray(raw)[0] if several else np.asarray(raw)
+    predictions = test.predictions[0] if several else test.predictions
+    pictures.learning_curves(records, folder / "learning_curves.png")
+    pictures.confusion_matrix(
+        run.dataset.test_labels, predictions, run.dataset.class_names, folder / "confusion_matrix.png"
+    )
+    if run.model.layer == "nmf":
+        first = np.asarray(normalize_weights(first))
+    channels = run.image_shape[-1]
+    size = first.shape[-1] * (run.dataset.train_images.shape[-1] // channels) // channels
+    side = math.isqrt(size)
+    if side * side == size:
+        pictures.first_layer_parts(
+            first.reshape(-1, side * side * channels), (side, side, channels), folder / "parts.png"
+        )

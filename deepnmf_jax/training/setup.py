@@ -1,0 +1,120 @@
+"""From a config to the parts of a run. Nothing is written here, so that a wrong setting leaves no trace."""
+
+import inspect
+import logging
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from deepnmf_jax.data.augmentation import Augmentation
+from deepnmf_jax.data.datasets import Dataset, Split, load_dataset, split_train_validation
+from deepnmf_jax.models import Network, summarize
+from deepnmf_jax.training.devices import data_mesh
+from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
+from deepnmf_jax.training.state import TrainState, create_state
+
+_log = logging.getLogger(__name__)
+
+
+class Run(NamedTuple):
+    """What a config describes, checked and ready to train."""
+
+    dataset: Dataset
+    split: Split
+    model: Network
+    image_shape: tuple[int, int, int]
+    augmentation: Augmentation
+    optimizer: optax.GradientTransformation
+    plateau: optax.GradientTransformationExtraArgs
+    mesh: Mesh
+    seeds: np.ndarray
+    steps_per_epoch: int
+    num_steps: int
+
+    def initial_state(self) -> TrainState:
+        """The state before the first step; with several seeds, each leaf has a leading axis."""
+
+        def create(seed: jax.Array) -> TrainState:
+            return create_state(seed, self.model, self.image_shape, self.optimizer, self.plateau)
+
+        # One compiled program: eager initialisation rounds differently, and takes longer.
+        if len(self.seeds) == 1:
+            return jax.jit(create)(jnp.uint32(self.seeds[0]))
+        return jax.jit(jax.vmap(create))(jnp.asarray(self.seeds, jnp.uint32))
+
+    def template(self) -> TrainState:
+        """Shapes and dtypes of the state, without its values."""
+        return jax.eval_shape(self.initial_state)
+
+
+def create_model(config: Any, num_classes: int) -> Network:
+    """The network of config.model."""
+    settings = dict(config.model)
+    known = set(inspect.signature(Network).parameters)
+    if unknown := set(settings) - known:
+        raise ValueError(f"config.model has unknown settings {sorted(unknown)}; use {', '.join(sorted(known))}")
+    return Network(num_classes=num_classes, **settings)
+
+
+def image_shape_of(config: Any, dataset: Dataset) -> tuple[int, int, int]:
+    """(height, width, channels) of the images that the network sees, after the crop."""
+    height, width, channels = dataset.train_images.shape[1:]
+    crop = config.augmentation.crop
+    return (crop, crop, channels) if crop else (height, width, channels)
+
+
+def prepare(config: Any) -> Run:
+    """Reads the data and checks every setting of the config.
+
+    Raises:
+        ValueError: settings outside what they allow, or that contradict each other.
+        FileNotFoundError: the data set is not there.
+    """
+    _check_config(config)
+    dataset = load_dataset(config.dataset, config.data_dir or None)
+    split = split_train_validation(dataset.train_labels, config.num_validation, config.split_seed)
+    steps_per_epoch = len(split.train) // config.batch_size
+    if not steps_per_epoch:
+        raise ValueError(f"batch_size = {config.batch_size}, but there are only {len(split.train)} training images")
+    num_steps = steps_per_epoch * config.num_epochs
+    run = Run(
+        dataset=dataset,
+        split=split,
+        model=create_model(config, dataset.num_classes),
+        image_shape=image_shape_of(config, dataset),
+        augmentation=Augmentation(**config.augmentation),
+        optimizer=create_optimizer(config.optimizer, num_steps),
+        plateau=create_plateau(config.optimizer),
+        mesh=data_mesh(config.batch_size),
+        seeds=np.arange(config.seed, config.seed + config.num_seeds),
+        steps_per_epoch=steps_per_epoch,
+        num_steps=num_steps,
+    )
+    run.template()
+    return run
+
+
+def _check_config(config: Any) -> None:
+    for name, smallest in (
+        ("num_epochs", 1), ("batch_size", 1), ("eval_batch_size", 1), ("num_seeds", 1), ("seed", 0),
+        ("num_validation", 0), ("save_every_steps", 0), ("log_every_steps", 1),
+    ):  # fmt: skip
+        if config[name] < smallest:
+            raise ValueError(f"{name} = {config[name]}, but it must be at least {smallest}")
+    watched = config.optimizer.plateau.loss
+    if watched not in ("validation", "train"):
+        raise ValueError(f"optimizer.plateau.loss = {watched!r} is unknown; use 'validation' or 'train'")
+    if config.optimizer.schedule == "plateau" and watched == "validation" and not config.num_validation:
+        raise ValueError(
+            "num_validation = 0, but the plateau rule watches the validation loss; set plateau.loss = 'train'"
+        )
+
+
+def describe(config: Any) -> str:
+    """The layer table of the config's network on its data set."""
+    dataset = load_dataset(config.dataset, config.data_dir or None)
+    return summarize(create_model(config, dataset.num_classes), image_shape_of(config, dataset))

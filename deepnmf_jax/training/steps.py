@@ -1,0 +1,75 @@
+"""One training step and one evaluation step: pure functions, to be jitted, sharded over a mesh and mapped over
+seeds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from deepnmf_jax.data.augmentation import Augmentation, augment, center_crop
+from deepnmf_jax.training.losses import cross_entropy_and_mse, training_loss
+from deepnmf_jax.training.state import Sums, TrainState
+
+TrainStep = Callable[[TrainState, Array, Array, Array], TrainState]
+EvalStep = Callable[[Any, Any, Array, Array, Array, Array], tuple[Sums, Array]]
+
+
+def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, augmentation: Augmentation) -> TrainStep:
+    """A function (state, images, labels, indices) -> state.
+
+    images (N, H, W, C) uint8 and labels (N,) are the whole training set; indices (batch,) say which of them make
+    this batch.
+    """
+
+    def train_step(state: TrainState, images: Array, labels: Array, indices: Array) -> TrainState:
+        key = jax.random.fold_in(jax.random.key(state.seed), state.step)
+        x, y = augment(key, images[indices], augmentation), labels[indices]
+
+        def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats}, x, train=True, mutable=["batch_stats"]
+            )
+            return training_loss(logits, y), (logits, updates.get("batch_stats", state.batch_stats))
+
+        (_, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: (u * state.plateau.scale).astype(u.dtype), updates)
+        return state._replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            sums=_add(state.sums, _totals(logits, y, jnp.ones(y.shape, bool))),
+        )
+
+    return train_step
+
+
+def make_eval_step(model: nn.Module, crop: int) -> EvalStep:
+    """A function (params, batch_stats, images, labels, indices, mask) -> (sums, predictions (batch,)).
+
+    images and labels are the whole set, centre-cropped to `crop` (0: as they are); mask (batch,) is false for padding.
+    """
+
+    def eval_step(
+        params: Any, batch_stats: Any, images: Array, labels: Array, indices: Array, mask: Array
+    ) -> tuple[Sums, Array]:
+        x, y = center_crop(images[indices], crop), labels[indices]
+        logits: Any = model.apply({"params": params, "batch_stats": batch_stats}, x, train=False)
+        return _totals(logits, y, mask), jnp.argmax(logits, axis=-1)
+
+    return eval_step
+
+
+def _totals(logits: Array, labels: Array, mask: Array) -> Sums:
+    loss = jnp.where(mask, cross_entropy_and_mse(logits, labels), 0)
+    correct = mask & (jnp.argmax(logits, axis=-1) == labels)
+    return Sums(jnp.sum(loss).astype(jnp.float32), jnp.sum(correct, dtype=jnp.int32), jnp.sum(mask, dtype=jnp.int32))
+
+
+def _add(a: Sums, b: Sums) -> Sums:
+    return jax.tree.map(jnp.add, a, b)

@@ -1,0 +1,104 @@
+"""The three gradients against their definitions, each other, and finite differences; and what they keep in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint
+from deepnmf_jax.core.inference import infer
+from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
+from tests.core.test_inference import problem
+
+
+def relative_error(a, b):
+    return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+
+
+@pytest.fixture
+def cotangent():
+    return jnp.asarray(np.random.default_rng(9).normal(size=(6, 5)))
+
+
+def test_custom_vjp_equals_the_vjp_of_one_further_step(cotangent):
+    x, w = problem()
+    h, vjp = jax.vjp(infer, x, w)
+
+    def step_at_fixed_h(x, w):
+        return h * ((x / (h @ w + 1e-20)) @ w.T)
+
+    for ours, expected in zip(vjp(cotangent), jax.vjp(step_at_fixed_h, x, w)[1](cotangent), strict=True):
+        assert relative_error(ours, expected) < 1e-14
+
+
+def test_the_approximate_gradient_is_the_implicit_one_without_steps(cotangent):
+    x, w = problem()
+    h = infer(x, w)
+    pairs = zip(implicit_adjoint(x, w, h, cotangent, cg_steps=0), approximate_adjoint(x, w, h, cotangent), strict=True)
+    assert all(relative_error(a, b) < 1e-14 for a, b in pairs)
+    ours = jax.vjp(lambda x, w: infer(x, w, gradient="implicit", cg_steps=0), x, w)[1](cotangent)
+    expected = jax.vjp(infer, x, w)[1](cotangent)
+    assert all(relative_error(a, b) < 1e-14 for a, b in zip(ours, expected, strict=True))
+
+
+def layer(p, u, **settings):
+    return infer(normalize_patches(p), normalize_weights(u), **settings)
+
+
+def well_conditioned(seed=0):
+    """A problem with fewer units than inputs, whose fixed point is reached within some thousand iterations."""
+    rng = np.random.default_rng(seed)
+    u = rng.gamma(0.2, size=(4, 15))
+    p = rng.gamma(1.0, size=(3, 4)) @ u + 0.01 * rng.random((3, 15))
+    return jnp.asarray(p), jnp.asarray(u), jnp.asarray(rng.normal(size=(3, 4)))
+
+
+def test_implicit_equals_unrolled_at_a_converged_fixed_point():
+    p, u, g = well_conditioned()
+    implicit = jax.vjp(lambda p, u: layer(p, u, num_iters=4000, gradient="implicit", cg_steps=30), p, u)[1](g)
+    unrolled = jax.vjp(lambda p, u: layer(p, u, num_iters=4000, gradient="unrolled"), p, u)[1](g)
+    assert all(relative_error(a, b) < 1e-8 for a, b in zip(implicit, unrolled, strict=True))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_iters": 20, "gradient": "unrolled"}, {"num_iters": 4000, "gradient": "implicit", "cg_steps": 30}]
+)
+def test_finite_differences(settings):
+    p, u, g = well_conditioned(seed=1)
+    f = jax.jit(lambda p, u: jnp.sum(g * layer(p, u, **settings)))
+    grads = jax.grad(f, argnums=(0, 1))(p, u)
+    rng = np.random.default_rng(0)
+    for argument, grad in enumerate(grads):
+        direction = jnp.asarray(rng.normal(size=grad.shape)) * jnp.abs((p, u)[argument])
+        moved = [[p, u], [p, u]]
+        moved[0][argument] += 1e-6 * direction
+        moved[1][argument] -= 1e-6 * direction
+        difference = (f(*moved[0]) - f(*moved[1])) / 2e-6
+        np.testing.assert_allclose(jnp.sum(grad * direction), difference, rtol=2e-6)
+
+
+def test_direction_of_the_approximate_gradient():
+    """At 20 iterations it points where the unrolled one does, and is shorter by about that number (MATH, section 3)."""
+    rng = np.random.default_rng(0)
+    p, u, g = rng.random((40, 75)), rng.random((32, 75)), rng.normal(size=(40, 32))
+    short = jax.vjp(layer, p, u)[1](g)
+    full = jax.vjp(lambda p, u: layer(p, u, gradient="unrolled"), p, u)[1](g)
+    for a, b in zip(short, full, strict=True):
+        cosine = jnp.sum(a * b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+        assert cosine > 0.97
+        assert 1 / 40 < jnp.linalg.norm(a) / jnp.linalg.norm(b) < 1 / 10
+
+
+def temporary_bytes(gradient, num_iters):
+    x, w = problem(rows=512, n=75, k=32, dtype="float32")
+    f = jax.grad(lambda x, w: infer(x, w, num_iters=num_iters, gradient=gradient)[..., 0].sum(), argnums=(0, 1))
+    return jax.jit(f).lower(x, w).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("gradient", ["approximate", "implicit"])
+def test_memory_does_not_grow_with_the_iterations(gradient):
+    assert temporary_bytes(gradient, 80) == temporary_bytes(gradient, 5)
+
+
+def test_memory_of_the_unrolled_gradient_grows():
+    assert temporary_bytes("unrolled", 80) > 8 * temporary_bytes("unrolled", 5)

@@ -1,0 +1,113 @@
+"""The four networks against the golden files: logits, loss, every gradient, ten Adam steps."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from deepnmf_jax import models
+from deepnmf_jax.training.losses import training_loss
+from deepnmf_jax.training.optimizers import create_optimizer
+from tests.conftest import load_golden
+
+MODELS = {"cnn": models.CNN, "cnmf": models.CNMF, "cnn_1x1": models.CNN1x1, "cnmf_1x1": models.CNMF1x1}
+PATCHES = {"block1": (3, 5, 5), "block2": (32, 5, 5), "block3": (64, 4, 4), "block4": (96, 1, 1)}
+
+
+def ours(name, value):
+    """Path and value in this package of a golden parameter, whose patches are ordered channel first."""
+    block, part, kind = name.split("/")
+    if part in ("nmf", "conv") and value.ndim == 2:
+        channels, height, width = PATCHES[block]
+        value = value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(value), -1)
+        return (block, part, "u" if part == "nmf" else "kernel"), value if part == "nmf" else value.T[None]
+    if part == "mix" and kind == "w":
+        return (block, part, "kernel"), value.T
+    return (block, part, {"b": "bias", "offset": "bias"}.get(kind, kind)), value
+
+
+def tree(golden, prefix, dtype):
+    params: dict = {}
+    for key, value in golden.items():
+        if key.startswith(prefix):
+            (block, part, kind), value = ours(key.removeprefix(prefix), value)
+            params.setdefault(block, {}).setdefault(part, {})[kind] = jnp.asarray(value, dtype)
+    return params
+
+
+def loss_of(model, golden, dtype):
+    images = jnp.asarray(golden["images_u8"], dtype) / 255
+    labels = jnp.asarray(golden["labels"])
+    stats = model.init(jax.random.key(0), images).get("batch_stats", {})
+
+    def loss(params):
+        variables = {"params": params, "batch_stats": jax.tree.map(lambda a: a.astype(dtype), stats)}
+        logits, _ = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return training_loss(logits, labels), logits
+
+    return loss
+
+
+@cache
+def evaluate(network_file, dtype):
+    golden = load_golden(network_file)
+    model = MODELS[network_file.stem.removeprefix("net_")]()
+    params = tree(golden, "param:", dtype)
+    (loss, logits), gradients = jax.jit(jax.value_and_grad(loss_of(model, golden, dtype), has_aux=True))(params)
+    return golden, loss, logits, gradients
+
+
+def before_batch_norm(path):
+    """Biases whose true gradient is 0, because a batch norm follows."""
+    block, part, kind = path
+    return block in ("block1", "block2") and part in ("mix", "conv") and kind == "bias"
+
+
+@pytest.mark.parametrize("dtype, absolute, relative", [("float64", 1e-11, 1e-11), ("float32", 5e-6, 2e-6)])
+def test_logits_and_loss(network_file, dtype, absolute, relative):
+    golden, loss, logits, _ = evaluate(network_file, dtype)
+    assert logits.dtype == dtype
+    np.testing.assert_allclose(logits, golden["logits"], rtol=0, atol=absolute)
+    np.testing.assert_allclose(jax.nn.softmax(logits), golden["probs"], rtol=0, atol=absolute)
+    np.testing.assert_allclose(loss, golden["loss"], rtol=relative)
+
+
+@pytest.mark.parametrize("dtype, relative", [("float64", 1e-11), ("float32", 1e-4)])
+def test_every_parameter_gradient(network_file, dtype, relative):
+    golden, _, _, gradients = evaluate(network_file, dtype)
+    expected = tree(golden, "grad:", "float64")
+    leaves = jax.tree_util.tree_leaves_with_path(expected)
+    assert len(leaves) == len(jax.tree.leaves(gradients))
+    for path, value in leaves:
+        names = tuple(key.key for key in path)
+        got = np.asarray(gradients[names[0]][names[1]][names[2]], np.float64)
+        if before_batch_norm(names):
+            assert np.abs(got).max() <= (1e-13 if dtype == "float64" else 1e-6)
+        else:
+            assert np.linalg.norm(got - value) <= relative * np.linalg.norm(value), names
+
+
+@pytest.mark.slow
+def test_ten_adam_steps(network_file):
+    golden, *_ = evaluate(network_file, "float64")
+    model = MODELS[network_file.stem.removeprefix("net_")]()
+    rates = {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
+    settings = {"learning_rate": rates, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "schedule": "constant"}
+    optimizer = create_optimizer(settings, num_steps=10)
+    loss = loss_of(model, golden, "float64")
+
+    @jax.jit
+    def step(params, state):
+        (value, _), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    params = tree(golden, "param:", "float64")
+    state, losses = optimizer.init(params), []
+    for _ in range(11):
+        params, state, value = step(params, state)
+        losses.append(float(value))
+    np.testing.assert_allclose(losses, golden["adam_losses"], rtol=1e-10)

@@ -1,0 +1,205 @@
+"""What the files around the code promise: dependencies, wheel, light import, one address, make's commands."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import deepnmf_jax
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LARGEST_FILE = 2 * 1024 * 1024
+
+
+def requirements(*lists: list[str]) -> dict[str, Requirement]:
+    """By normalized name, without references to this project's own extras."""
+    parsed = [Requirement(line) for lines in lists for line in lines]
+    return {canonicalize_name(r.name): r for r in parsed if r.name != PROJECT["name"]}
+
+
+def lines_of(name: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [line for line in (raw.split("#")[0].strip() for raw in text.splitlines()) if line]
+
+
+def pinned(name: str) -> dict[str, str]:
+    """Versions of a file in which every line is `package==version`."""
+    versions: dict[str, str] = {}
+    for line in lines_of(name):
+        package, equal, version = line.partition("==")
+        assert equal and re.fullmatch(r"[\w.]+", version), f"{name}: {line!r} is not package==version"
+        versions[canonicalize_name(package)] = version
+    return versions
+
+
+def lower_bound(requirement: Requirement) -> str:
+    (specifier,) = requirement.specifier
+    return specifier.version
+
+
+def test_requirements_txt_repeats_the_dependencies() -> None:
+    assert sorted(lines_of("requirements.txt")) == sorted(PROJECT["dependencies"])
+
+
+def test_every_dependency_has_a_lower_bound_and_nothing_else() -> None:
+    everything = requirements(PROJECT["dependencies"], *EXTRAS.values())
+    bounds = {name: str(r.specifier) for name, r in everything.items()} | {"Python": PROJECT["requires-python"]}
+    assert {name: bound for name, bound in bounds.items() if not re.fullmatch(r">=[\d.]+", bound)} == {}
+
+
+def test_the_oldest_environment_holds_every_lower_bound() -> None:
+    tried = requirements(PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["test"])
+    oldest = pinned("requirements-oldest.txt")
+    assert {name: oldest.get(name) for name in tried} == {name: lower_bound(r) for name, r in tried.items()}
+
+
+def test_the_lock_file_pins_what_the_tests_need() -> None:
+    locked = pinned("requirements.lock")
+    needed = requirements(PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["test"], EXTRAS["dev"])
+    versions = {name: locked.get(name, "0") for name in needed}
+    assert {name: v for name, v in versions.items() if not needed[name].specifier.contains(v)} == {}
+
+
+def test_import_is_light() -> None:
+    script = """
+import json, sys, time
+import jax, flax.linen
+start = time.perf_counter()
+import deepnmf_jax
+print(json.dumps([time.perf_counter() - start, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, modules = json.loads(done.stdout)
+    print(f"import deepnmf_jax: {seconds:.3f} s on top of jax and flax.linen")
+    heavy = {"dm_pix", "matplotlib", "mlxtend", "optax", "orbax", "sklearn", "tensorboardX", "tensorflow"}
+    assert not (heavy | {"tensorflow_datasets", "torch", "tqdm"}) & set(modules)
+    assert "deepnmf_jax" in modules
+
+
+def test_one_address_everywhere() -> None:
+    repository = PROJECT["urls"]["Repository"]
+    owner = re.fullmatch(r"https://github\.com/([\w-]+)/deepnmf_jax", repository)
+    assert owner, repository
+    address = re.compile(r"github(?:usercontent)?(?:\.com)?[/:]([^/\s\"'()]+)/deepnmf_jax")
+    patterns = ("*.md", "*.cff", "docs/**/*.md", "colabs/*.ipynb")
+    files = [path for pattern in patterns for path in ROOT.glob(pattern)]
+    named = {path.name: set(address.findall(path.read_text(encoding="utf-8"))) for path in files}
+    assert {name: owners for name, owners in named.items() if owners - {owner[1]}} == {}
+
+
+def tracked_files() -> list[Path]:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: no list of tracked files")
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_large_file_is_tracked() -> None:
+    sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked_files()}
+    assert {name: size for name, size in sizes.items() if size > LARGEST_FILE} == {}
+
+
+def test_the_paper_can_be_cited() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML reads CITATION.cff")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    paper = citation["preferred-citation"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert paper["title"] == (
+        "Including local feature interactions in deep non-negative matrix factorization networks improves performance"
+    )
+    authors = [f"{author['given-names']} {author['family-names']}" for author in paper["authors"]]
+    assert authors == ["Mahbod Nouri", "David Rotermund", "Alberto Garcia-Ortiz", "Klaus R. Pawelzik"]
+    assert paper["year"] == 2025
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for folder in ("deepnmf_jax", "configs"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "main.py"):
+        shutil.copy(ROOT / name, source)
+    offline = ["--no-deps", "--no-index", "--no-build-isolation"]
+    command = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(tmp_path), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+    packaged = {name for name in names if ".dist-info/" not in name}
+    modules = {str(path.relative_to(source)) for path in (source / "deepnmf_jax").rglob("*") if path.is_file()}
+    assert packaged == modules
+    assert "deepnmf_jax/py.typed" in packaged
+    assert f"Version: {deepnmf_jax.__version__}\n" in metadata
+
+
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run make as a person would, whatever make may be running these tests."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CONFIG", "WORKDIR", "ARGS", "DATASET", "PYTHON"}
+    clean = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(["make", *arguments], cwd=cwd, env=clean, capture_output=True, text=True)
+
+
+def fresh_copy(folder: Path) -> Path:
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "main.py --config=configs/quickstart.py --workdir=runs/quickstart"),
+        (["CONFIG=configs/cnmf_1x1.py"], "main.py --config=configs/cnmf_1x1.py --workdir=runs/cnmf_1x1"),
+        (["CONFIG=configs/fast/cnn.py"], "main.py --config=configs/fast/cnn.py --workdir=runs/fast/cnn"),
+        (["WORKDIR=here", "ARGS=--config.seed=3"], "--workdir=here --config.seed=3"),
+    ],
+)
+def test_make_train_runs_the_config_in_its_own_folder(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    done = make("--dry-run", "train", *arguments, cwd=fresh_copy(tmp_path))
+    assert expected in done.stdout, done.stderr
+    assert re.search(r"pip install .* -e \. ", done.stdout)  # and none of the extras
+
+
+def test_make_alone_lists_the_targets() -> None:
+    shown = re.findall(r"^  make ([a-z-]+) ", make().stdout, flags=re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    assert sorted(shown) == sorted(targets.split())
+
+
+@pytest.mark.parametrize(
+    ("broken_if", "expected"),
+    [("version_info", "Python 3.11 or newer is needed"), ("ensurepip", "apt-get install python3-venv")],
+)
+def test_make_setup_says_what_the_machine_lacks(tmp_path: Path, broken_if: str, expected: str) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *{broken_if}*) exit 1;; esac\nexit 0\n')
+    python.chmod(0o755)
+    done = make("setup", f"PYTHON={python}", cwd=fresh_copy(tmp_path))
+    assert done.returncode != 0
+    assert expected in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_data_asks_which(tmp_path: Path) -> None:
+    done = make("data", cwd=fresh_copy(tmp_path))
+    assert done.returncode != 0
+    assert "make data DATASET=cifar10" in done.stderr
+    assert not (tmp_path / ".venv-data").exists()

@@ -1,0 +1,223 @@
+"""Faults: a kill at any moment of a save and a full or read-only disk cost no checkpoint saved before."""
+
+import contextlib
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
+from deepnmf_jax.training.integrity import damage
+from tests.training.conftest import make_state, names, same, steps_on_disk
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own, so that a disk can be full or read-only for root too."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Makes the system refuse larger files to this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class TestDisk:
+    large = {"w": np.random.default_rng(0).random(500_000)}
+
+    def assert_intact(self, saved: Checkpoints, workdir: Path) -> None:
+        restored = saved.restore(make_state(0))
+        assert restored is not None
+        assert same(restored.state, make_state(1))
+        assert steps_on_disk(workdir) == {"1"}
+
+    def test_full(self, tmp_path: Path) -> None:
+        with small_disk(tmp_path / "disk", "2m"):
+            saved = Checkpoints(tmp_path / "disk")
+            saved.save(1, make_state(1), {})
+            message = r"cannot write the checkpoint \S*latest/2: No space left on device; older .* are intact"
+            with pytest.raises(OSError, match=message) as caught:
+                saved.save(2, self.large, {})
+            assert caught.value.errno == errno.ENOSPC
+            self.assert_intact(saved, tmp_path / "disk")
+            saved.save(2, make_state(2), {})
+            assert steps_on_disk(tmp_path / "disk") == {"1", "2"}
+
+    def test_full_to_the_last_block(self, tmp_path: Path) -> None:
+        with small_disk(tmp_path / "disk", "1m"):
+            saved = Checkpoints(tmp_path / "disk")
+            saved.save(1, make_state(1), {})
+            with contextlib.suppress(OSError), open(tmp_path / "disk" / "fill", "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(512))
+            with pytest.raises(OSError, match="No space left on device"):
+                saved.save(1, make_state(2), {})
+            self.assert_intact(saved, tmp_path / "disk")
+
+    def test_read_only(self, tmp_path: Path) -> None:
+        with small_disk(tmp_path / "disk", "2m"):
+            saved = Checkpoints(tmp_path / "disk")
+            saved.save(1, make_state(1), {})
+            subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+            with pytest.raises(OSError, match=r"cannot write the checkpoint \S*latest/2: Read-only file system"):
+                saved.save(2, make_state(2), {})
+            self.assert_intact(saved, tmp_path / "disk")
+            assert restore_path(tmp_path / "disk", make_state(0)).step == 1
+
+    @pytest.mark.parametrize("num_bytes", [0, 500, 100_000])
+    def test_files_refused(self, tmp_path: Path, num_bytes: int) -> None:
+        saved = Checkpoints(tmp_path)
+        saved.save(1, make_state(1), {})
+        with (
+            largest_file(num_bytes),
+            pytest.raises(OSError, match=r"latest/2: File too large; older") as caught,
+        ):
+            saved.save(2, self.large, {})
+        assert caught.value.errno == errno.EFBIG
+        self.assert_intact(saved, tmp_path)
+
+    def test_a_file_in_the_way(self, tmp_path: Path) -> None:
+        (tmp_path / "checkpoints").touch()
+        with pytest.raises(OSError, match=r"cannot open the checkpoints in \S*checkpoints/latest"):
+            Checkpoints(tmp_path)
+
+
+class TestKill:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("step", [3, 4])
+    def test_every_moment_of_a_save(self, workdir: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+        """Stops a save, of a step that exists (3) or not, at each of its calls that change the folder."""
+
+        class KilledError(BaseException):
+            pass
+
+        def killer(function: Any, after: int) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
+                calls.append(function)
+                if len(calls) > after:
+                    if function is rmtree:
+                        for path in Path(arguments[0]).glob("meta/*"):
+                            path.unlink()
+                    raise KilledError
+                return function(*arguments, **options)
+
+            return call
+
+        rmtree = shutil.rmtree
+        calls: list[Any] = []
+        backup = workdir / "backup"
+        shutil.copytree(workdir / "checkpoints", backup)
+        outcomes = []
+        for after in range(100):
+            rmtree(workdir / "checkpoints")
+            shutil.copytree(backup, workdir / "checkpoints")
+            saved = Checkpoints(workdir)
+            calls.clear()
+            with monkeypatch.context() as patch:
+                for module, name in ((os, "rename"), (os, "replace"), (shutil, "rmtree"), (os, "fsync")):
+                    patch.setattr(module, name, killer(getattr(module, name), after))
+                try:
+                    saved.save(step, make_state(33), {}, best=True)
+                    finished = True
+                except KilledError:
+                    finished = False
+            for best in (True, False):
+                restored = Checkpoints(workdir).restore(make_state(0), best=best)
+                assert restored is not None
+                new = same(restored.state, make_state(33))
+                assert new or same(restored.state, make_state(3))
+                assert restored.step == (step if new else 3)
+                outcomes.append(new)
+            for folder in workdir.glob("checkpoints/*/*"):
+                assert folder.name.isdecimal()
+                assert damage(folder) == ""
+            if finished:
+                break
+        assert finished
+        # (best, latest): both old, then the best is new, then both are; never the latest alone.
+        assert list(dict.fromkeys(zip(outcomes[::2], outcomes[1::2], strict=True))) == [
+            (False, False),
+            (True, False),
+            (True, True),
+        ]
+
+    @pytest.mark.slow
+    def test_sigkill_while_saving(self, tmp_path: Path) -> None:
+        program = textwrap.dedent(
+            """
+            import sys
+            import numpy as np
+            from deepnmf_jax.training.checkpoints import Checkpoints
+
+            saved = Checkpoints(sys.argv[1])
+            template = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
+            restored = saved.restore(template)
+            first = 0 if restored is None else restored.step + 1
+            for step in range(first, 10_000):
+                state = {"w": np.full((20, 50_000), float(step)), "step": np.asarray(step)}
+                saved.save(step, state, {"step": step}, best=step % 2 == 0)
+                print(step, flush=True)
+            """
+        )
+        template = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
+        rng = random.Random(0)
+        reached = -1
+        for _ in range(5):
+            process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", program, str(tmp_path)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert process.stdout is not None
+            printed = int(process.stdout.readline())
+            time.sleep(rng.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            printed = max([printed, *map(int, process.stdout.read().split())])
+            process.wait()
+            process.stdout.close()
+            saved = Checkpoints(tmp_path)
+            restored, best = saved.restore(template), saved.restore(template, best=True)
+            assert restored is not None
+            assert best is not None
+            # The save after the last line may have been completed too, and its best alone.
+            assert restored.step in {printed, printed + 1}
+            assert best.step in {printed - printed % 2, printed + 1}
+            for step, state, meta in (restored, best):
+                assert meta == {"step": step} and state["step"] == step and (state["w"] == step).all()
+            assert printed > reached
+            reached = printed
+            assert all(name.isdecimal() for name in steps_on_disk(tmp_path))
+
+    def test_opening_clears_leftovers_and_nothing_else(self, workdir: Path) -> None:
+        folder = workdir / "checkpoints" / "latest"
+        for name in ("4.saving", "4.saving.orbax-checkpoint-tmp", "5.orbax-checkpoint-tmp", "1.removing"):
+            (folder / name / "state").mkdir(parents=True)
+        (folder / "notes.txt").touch()
+        (folder / "3").rename(folder / "3.replaced")
+        Checkpoints(workdir)
+        assert names(folder) == {"2", "3", "notes.txt"}

@@ -1,0 +1,257 @@
+"""Checkpoints: what is saved comes back to the bit, also in several processes; signals become requests."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from deepnmf_jax.training.checkpoints import Checkpoints, Interruption, restore_path
+from deepnmf_jax.training.integrity import MANIFEST
+from tests.training.conftest import make_state, names, same, steps_on_disk
+
+
+class TestSaveAndRestore:
+    def test_state_comes_back_to_the_bit_as_numpy(self, workdir: Path) -> None:
+        restored = Checkpoints(workdir).restore(make_state(0))
+        assert restored is not None
+        step, state, meta = restored
+        assert (step, meta) == (3, {"epoch": 3})
+        assert same(state, make_state(3))
+        assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(state))
+
+    def test_jax_arrays_on_several_devices(self, tmp_path: Path) -> None:
+        mesh = Mesh(np.asarray(jax.devices()), ("data",))
+        w = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, PartitionSpec()))
+        Checkpoints(tmp_path).save(1, {"w": w}, {})
+        template = {"w": jax.ShapeDtypeStruct(w.shape, w.dtype)}
+        assert same(restore_path(tmp_path, template).state, {"w": np.arange(8.0)})
+
+    def test_keeps_the_latest_and_two_of_the_best(self, workdir: Path) -> None:
+        assert steps_on_disk(workdir) == {"2", "3"}
+        assert steps_on_disk(workdir, "best") == {"1", "3"}
+        three = Checkpoints(workdir, keep=3)
+        three.save(4, make_state(4), {}, best=True)
+        assert steps_on_disk(workdir) == {"2", "3", "4"}
+        assert steps_on_disk(workdir, "best") == {"3", "4"}
+
+    def test_best_and_before(self, workdir: Path) -> None:
+        saved = Checkpoints(workdir)
+        saved.save(5, make_state(5), {})
+        for best, before, expected in ((True, None, 3), (True, 3, 1), (False, None, 5), (False, 5, 3)):
+            restored = saved.restore(make_state(0), best=best, before=before)
+            assert restored is not None
+            assert restored.step == expected
+        assert saved.restore(make_state(0), before=3) is None
+
+    def test_nothing_saved(self, tmp_path: Path) -> None:
+        assert Checkpoints(tmp_path).restore(make_state(0)) is None
+
+    def test_saving_a_step_again_replaces_it(self, workdir: Path) -> None:
+        Checkpoints(workdir).save(3, make_state(33), {"epoch": 33}, best=True)
+        for best in (False, True):
+            restored = Checkpoints(workdir).restore(make_state(0), best=best)
+            assert restored is not None
+            assert same(restored.state, make_state(33))
+        assert steps_on_disk(workdir) == {"2", "3"}
+
+    def test_going_back(self, workdir: Path) -> None:
+        saved = Checkpoints(workdir)
+        saved.discard_after(2)
+        assert steps_on_disk(workdir) == {"2"}
+        assert steps_on_disk(workdir, "best") == {"1"}
+        saved.discard_after(0)
+        assert saved.restore(make_state(0)) is None
+
+    def test_a_save_removes_the_steps_after_it(self, workdir: Path) -> None:
+        Checkpoints(workdir).save(2, make_state(22), {})
+        assert steps_on_disk(workdir) == {"2"}
+
+    def test_orbax_alone_can_read_it(self, workdir: Path) -> None:
+        arguments = ocp.args.Composite(state=ocp.args.StandardRestore())
+        with ocp.CheckpointManager(workdir / "checkpoints" / "latest") as manager:
+            assert manager.latest_step() == 3
+            params = manager.restore(3, args=arguments)["state"]["params"]
+        assert same(params, make_state(3).params)
+
+    def test_sha256sum_can_check_it(self, workdir: Path) -> None:
+        if shutil.which("sha256sum") is None:
+            pytest.skip("sha256sum is not installed")
+        folder = workdir / "checkpoints" / "latest" / "3"
+        command = ["sha256sum", "--check", "--strict", "--quiet", MANIFEST]
+        assert subprocess.run(command, cwd=folder, check=False).returncode == 0
+        next(folder.glob("state/ocdbt.process_0/d/*")).write_bytes(b"")
+        assert subprocess.run(command, cwd=folder, check=False, capture_output=True).returncode == 1
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.dictionaries(
+            st.text("aB.0_ /-", min_size=1, max_size=4),
+            st.tuples(
+                st.sampled_from(["float32", "float64", "int8", "uint32", "bool", "bfloat16", "complex64"]),
+                st.lists(st.integers(1, 3), max_size=3),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def test_any_tree(self, tmp_path: Path, leaves: dict[str, tuple[str, list[int]]]) -> None:
+        rng = np.random.default_rng(0)
+        state = {k: (rng.integers(-3, 3, shape).astype(dtype),) for k, (dtype, shape) in leaves.items()}
+        Checkpoints(tmp_path).save(1, state, {})
+        assert same(restore_path(tmp_path, state).state, state)
+
+
+class TestRestorePath:
+    def test_workdir_gives_the_best_then_the_latest(self, workdir: Path) -> None:
+        Checkpoints(workdir).save(4, make_state(4), {})
+        assert restore_path(workdir, make_state(0)).step == 3
+        shutil.rmtree(workdir / "checkpoints" / "best")
+        assert restore_path(workdir, make_state(0)).step == 4
+
+    def test_one_steps_folder_wherever_it_was_moved(self, workdir: Path, tmp_path_factory: Any) -> None:
+        moved = tmp_path_factory.mktemp("elsewhere") / "my network"
+        shutil.copytree(workdir / "checkpoints" / "latest" / "2", moved)
+        restored = restore_path(moved, make_state(0))
+        assert restored.step == 2
+        assert same(restored.state, make_state(2))
+
+    @pytest.mark.parametrize("name", [MANIFEST, "_CHECKPOINT_METADATA"])
+    def test_a_damaged_step(self, workdir: Path, name: str) -> None:
+        folder = workdir / "checkpoints" / "latest" / "2"
+        (folder / name).unlink()
+        with pytest.raises(RuntimeError, match=rf"{folder} is damaged: .*{name}"):
+            restore_path(folder, make_state(0))
+
+    def test_no_checkpoint(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="holds no checkpoint; give a run"):
+            restore_path(tmp_path, make_state(0))
+        with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+            restore_path(tmp_path / "nowhere", make_state(0))
+        assert names(tmp_path) == set()
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import signal, sys
+        from pathlib import Path
+        import jax
+        import numpy as np
+
+        port, index, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+        jax.distributed.initialize(f"localhost:{port}", 2, index)
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        from deepnmf_jax.training.checkpoints import Checkpoints, Interruption
+
+        mesh = Mesh(np.asarray(jax.devices()), ("data",))
+        sharding = NamedSharding(mesh, PartitionSpec())
+        w = jax.make_array_from_process_local_data(sharding, np.arange(6, dtype=np.float32))
+        saved = Checkpoints(folder / "run")
+        for step in (1, 2, 3):
+            saved.save(step, {"w": w + step}, {"epoch": step}, best=step == 1)
+        template = {"w": np.zeros(6, np.float32)}
+        step, state, meta = saved.restore(template)
+        assert (step, meta) == (3, {"epoch": 3}) and (state["w"] == np.arange(6) + 3).all()
+        assert saved.restore(template, best=True).step == 1
+        saved.discard_after(2)
+        assert saved.restore(template).step == 2
+
+        with Interruption() as interruption:
+            assert interruption.requested_anywhere() is None
+            if index == 1:
+                signal.raise_signal(signal.SIGTERM)
+            assert interruption.requested_anywhere() == "SIGTERM"
+
+        apart = Checkpoints(folder / str(index))
+        if index == 0:
+            (folder / "0" / "checkpoints" / "latest").rmdir()
+            (folder / "run" / "checkpoints" / "latest").rename(folder / "0" / "checkpoints" / "latest")
+        try:
+            apart.restore(template)
+        except RuntimeError as error:
+            assert "different checkpoints" in str(error)
+        else:
+            raise AssertionError("disks of their own were not noticed")
+        print("done")
+        """
+    )
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(port), str(index), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+        )
+        for index in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+        assert output.rstrip().endswith("done"), output
+    assert steps_on_disk(tmp_path / "run", "best") == {"1"}
+    assert same(restore_path(tmp_path / "0", {"w": np.zeros(6, np.float32)}).state["w"], np.arange(6, dtype="f4") + 2)
+
+
+class TestInterruption:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_first_signal_is_a_request_and_the_second_does_what_it_did(self, number: signal.Signals) -> None:
+        seen: list[int] = []
+        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        signal.signal(number, lambda n, frame: seen.append(n))
+        mine = signal.getsignal(number)
+        try:
+            with Interruption() as interruption:
+                answers = [interruption.requested]
+                signal.raise_signal(number)
+                answers += [interruption.requested, interruption.requested_anywhere()]
+                assert answers == [None, number.name, number.name]
+                assert seen == []
+                signal.raise_signal(number)
+                assert seen == [number]
+            assert signal.getsignal(number) is mine
+        finally:
+            for n, handler in before.items():
+                signal.signal(n, handler)
+
+    def test_handlers_are_put_back_on_leaving(self) -> None:
+        before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+        with pytest.raises(KeyError), Interruption():
+            assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] != before
+            raise KeyError
+        assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+    def test_outside_the_main_thread_nothing_is_installed(self, caplog: pytest.LogCaptureFixture) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        during = []
+
+        def work() -> None:
+            with Interruption() as interruption:
+                during.append((signal.getsignal(signal.SIGTERM), interruption.requested))
+
+        with caplog.at_level("INFO"):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        assert during == [(before, None)]
+        assert "not in the main thread" in caplog.text

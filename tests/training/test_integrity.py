@@ -1,0 +1,156 @@
+"""Integrity: no damage to a checkpoint goes unnoticed, and none is put into a tree that it does not fit."""
+
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from deepnmf_jax.training import checkpoints
+from deepnmf_jax.training.checkpoints import Checkpoints
+from deepnmf_jax.training.integrity import MANIFEST
+from tests.training.conftest import make_state, same, steps_on_disk
+
+
+class TestDamage:
+    @pytest.fixture
+    def newest(self, workdir: Path) -> Path:
+        return workdir / "checkpoints" / "latest" / "3"
+
+    def assert_falls_back(self, newest: Path, reason: str) -> None:
+        with pytest.warns(UserWarning, match=rf"skipped the damaged checkpoint \S*latest/3: .*{reason}"):
+            restored = Checkpoints(newest.parents[2]).restore(make_state(0))
+        assert restored is not None
+        assert restored.step == 2
+        assert same(restored.state, make_state(2))
+
+    @pytest.mark.slow
+    def test_one_flipped_byte_anywhere(self, newest: Path) -> None:
+        rng = random.Random(0)
+        files = sorted(path for path in newest.rglob("*") if path.is_file())
+        sizes = [path.stat().st_size for path in files]
+        # One position in each file at least, then bytes drawn from all that there are.
+        chosen = files + rng.choices(files, sizes, k=max(50 - len(files), 20))
+        for path in chosen:
+            content = path.read_bytes()
+            position = rng.randrange(len(content))
+            flipped = content[position] ^ rng.randrange(1, 256)
+            path.write_bytes(content[:position] + bytes([flipped]) + content[position + 1 :])
+            self.assert_falls_back(newest, "is (changed|missing)|cannot read")
+            path.write_bytes(content)
+        restored = Checkpoints(newest.parents[2]).restore(make_state(0))
+        assert restored is not None
+        assert restored.step == 3
+
+    def test_a_flipped_byte_in_the_arrays(self, newest: Path) -> None:
+        path = max(newest.glob("state/ocdbt.process_0/d/*"), key=lambda path: path.stat().st_size)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        self.assert_falls_back(newest, f"{path.name} is changed")
+
+    def test_truncated_file(self, newest: Path) -> None:
+        path = newest / "state" / "_METADATA"
+        os.truncate(path, path.stat().st_size // 2)
+        self.assert_falls_back(newest, "state/_METADATA is changed")
+
+    def test_missing_file(self, newest: Path) -> None:
+        (newest / "state" / "manifest.ocdbt").unlink()
+        self.assert_falls_back(newest, "state/manifest.ocdbt is missing")
+
+    def test_extra_file(self, newest: Path) -> None:
+        (newest / "state" / "new").touch()
+        self.assert_falls_back(newest, "state/new is not in the manifest")
+
+    def test_missing_manifest(self, newest: Path) -> None:
+        (newest / MANIFEST).unlink()
+        self.assert_falls_back(newest, f"cannot read \\S*{MANIFEST}: No such file")
+
+    def test_whitespace_in_the_manifest(self, newest: Path) -> None:
+        (newest / MANIFEST).write_text((newest / MANIFEST).read_text() + "\n")
+        self.assert_falls_back(newest, f"{MANIFEST} is changed")
+
+    def test_folder_of_another_step(self, newest: Path) -> None:
+        shutil.rmtree(newest)
+        shutil.copytree(newest.with_name("2"), newest)
+        self.assert_falls_back(newest, "it is the checkpoint of step 2")
+
+    def test_arrays_that_were_wrong_when_the_manifest_was_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        saved = Checkpoints(tmp_path)
+        saved.save(2, make_state(2), {})
+        monkeypatch.setattr(checkpoints, "nested", lambda arrays: {"params": np.zeros(3)})
+        saved.save(3, make_state(3), {})
+        self.assert_falls_back(tmp_path / "checkpoints" / "latest" / "3", "the arrays differ")
+
+    def test_a_damaged_best_falls_back_to_the_best_before(self, workdir: Path) -> None:
+        (workdir / "checkpoints" / "best" / "3" / MANIFEST).unlink()
+        with pytest.warns(UserWarning, match="best/3"):
+            restored = Checkpoints(workdir).restore(make_state(0), best=True)
+        assert restored is not None
+        assert restored.step == 1
+
+    def test_all_damaged_is_an_error_not_a_fresh_start(self, workdir: Path) -> None:
+        for step in ("2", "3"):
+            (workdir / "checkpoints" / "latest" / step / MANIFEST).unlink()
+        with (
+            pytest.warns(UserWarning, match="skipped"),
+            pytest.raises(RuntimeError, match=r"all checkpoints in .* \(steps 3, 2\).*delete .*checkpoints"),
+        ):
+            Checkpoints(workdir).restore(make_state(0))
+
+    def test_a_replayed_save_mends_it(self, newest: Path) -> None:
+        (newest / MANIFEST).unlink()
+        saved = Checkpoints(newest.parents[2])
+        saved.save(3, make_state(3), {})
+        restored = saved.restore(make_state(0))
+        assert restored is not None
+        assert restored.step == 3
+
+
+class TestWrongTree:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda s: s._replace(step=np.zeros(2, np.int32)), r"step: int32\[\] in .*, int32\[2\] expected"),
+            (lambda s: s._replace(step=np.zeros((), np.int64)), r"step: int32\[\] in .*, int64\[\] expected"),
+            (lambda s: s._replace(params={}), r"params/block\.0/w: float32\[4, 12\] in .*, absent expected"),
+            (
+                lambda s: s._replace(params=s.params | {"u": np.ones(1)}),
+                r"params/u: absent in .*, float64\[1\] exp",
+            ),
+        ],
+    )
+    def test_another_template_names_the_leaf(self, workdir: Path, change: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Checkpoints(workdir).restore(change(make_state(0)))
+
+    @pytest.mark.parametrize(
+        ("leaf", "message"),
+        [
+            (np.zeros((0, 3)), r"a/b is float64\[0, 3\]"),
+            ("text", "a/b is str"),
+            (jax.random.key(0), "a/b cannot be read as an array"),
+        ],
+    )
+    def test_a_leaf_that_is_no_numbers(self, tmp_path: Path, leaf: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Checkpoints(tmp_path).save(1, {"a": {"b": leaf}}, {})
+        assert steps_on_disk(tmp_path) == set()
+
+    def test_bad_arguments(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"keep must be at least 2.*got 1"):
+            Checkpoints(tmp_path, keep=1)
+        saved = Checkpoints(tmp_path)
+        with pytest.raises(ValueError, match="step must be at least 0, got -1"):
+            saved.save(-1, make_state(0), {})
+        with pytest.raises(ValueError, match="meta must hold plain JSON values"):
+            saved.save(1, make_state(0), {"a": np.zeros(2)})
+        with pytest.raises(ValueError, match="at least one array"):
+            saved.save(1, {}, {})
+        assert steps_on_disk(tmp_path) == set()

@@ -1,0 +1,361 @@
+"""Records: no line doubled or missing, no file half written, no run in another run's folder."""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import deepnmf_jax
+from deepnmf_jax.training import records
+from deepnmf_jax.training.records import (
+    CLOCK_FIELDS,
+    MetricsLog,
+    Progress,
+    TensorBoard,
+    environment,
+    git_commit,
+    open_workdir,
+    write_atomically,
+    write_results,
+)
+
+CONFIG = {"seed": 0, "data_dir": None, "model": {"num_iters": 20, "groups": (1, 1)}, "empty": {}}
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Makes the system refuse larger files to this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+class TestWriteAtomically:
+    def test_replaces(self, tmp_path: Path) -> None:
+        for text in ("old", "new"):
+            write_atomically(tmp_path / "a.json", text)
+        assert (tmp_path / "a.json").read_text() == "new"
+        assert files(tmp_path) == {"a.json"}
+
+    def test_what_cannot_be_written_leaves_the_old(self, tmp_path: Path) -> None:
+        write_atomically(tmp_path / "a.json", "old")
+        with largest_file(10), pytest.raises(OSError, match=r"cannot write \S*a.json: File too large"):
+            write_atomically(tmp_path / "a.json", "n" * 1000)
+        assert (tmp_path / "a.json").read_text() == "old"
+        assert files(tmp_path) == {"a.json"}
+
+
+class TestOpenWorkdir:
+    def test_first_start_writes_the_config(self, tmp_path: Path) -> None:
+        assert open_workdir(str(tmp_path / "a" / "b"), CONFIG) == tmp_path / "a" / "b"
+        assert json.loads((tmp_path / "a" / "b" / "config.json").read_text()) == {
+            "seed": 0,
+            "data_dir": None,
+            "model": {"num_iters": 20, "groups": [1, 1]},
+            "empty": {},
+        }
+
+    def test_the_same_config_goes_on(self, tmp_path: Path) -> None:
+        open_workdir(tmp_path, CONFIG)
+        before = (tmp_path / "config.json").read_bytes()
+        open_workdir(tmp_path, CONFIG | {"data_dir": "/elsewhere"})
+        assert (tmp_path / "config.json").read_bytes() == before
+
+    def test_another_config_is_refused_naming_what_differs(self, tmp_path: Path) -> None:
+        open_workdir(tmp_path, CONFIG)
+        other = CONFIG | {"model": {"num_iters": 5, "width": 2.0}, "seed": None}
+        with pytest.raises(ValueError, match="another config") as caught:
+            open_workdir(tmp_path, other)
+        assert str(caught.value).splitlines()[1:] == [
+            "  model.groups: [1, 1] in the workdir, '(absent)' now",
+            "  model.num_iters: 20 in the workdir, 5 now",
+            "  model.width: '(absent)' in the workdir, 2.0 now",
+            "  seed: 0 in the workdir, None now",
+            "choose another --workdir, give the old settings, or delete the folder to start anew",
+        ]
+
+    def test_an_absent_key_is_not_null(self, tmp_path: Path) -> None:
+        open_workdir(tmp_path, {"a": None})
+        with pytest.raises(ValueError, match="a: None in the workdir, '\\(absent\\)' now"):
+            open_workdir(tmp_path, {})
+
+    def test_damaged_config(self, tmp_path: Path) -> None:
+        (tmp_path / "config.json").write_text('{"seed": ')
+        with pytest.raises(ValueError, match=r"config\.json is damaged .*another --workdir"):
+            open_workdir(tmp_path, CONFIG)
+
+    def test_checkpoints_without_a_config(self, tmp_path: Path) -> None:
+        (tmp_path / "checkpoints" / "latest" / "3").mkdir(parents=True)
+        with pytest.raises(ValueError, match=r"checkpoints but no config\.json"):
+            open_workdir(tmp_path, CONFIG)
+
+    @pytest.mark.parametrize("name", ["file", "file/below"])
+    def test_a_file_in_the_way(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(OSError, match=rf"cannot write to the workdir \S*{name}: .*choose a --workdir"):
+            open_workdir(tmp_path / name, CONFIG)
+
+    def test_read_only(self, tmp_path: Path) -> None:
+        folder = tmp_path / "read-only"
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)]
+        mounted = False
+        if os.geteuid():
+            folder.chmod(0o555)
+        elif shutil.which("mount") and not subprocess.run(mount, capture_output=True, check=False).returncode:
+            mounted = True
+        else:
+            pytest.skip("root may write everywhere, and mounting a read-only disk is not permitted here")
+        try:
+            with pytest.raises(OSError, match=r"cannot write to the workdir \S*: (Read-only|Permission denied)"):
+                open_workdir(folder, CONFIG)
+        finally:
+            if mounted:
+                subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class TestMetricsLog:
+    def lines(self, path: Path) -> list[int]:
+        return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+    def test_lines_are_on_disk_when_append_returns(self, tmp_path: Path) -> None:
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.append({"step": 1, "loss": np.float32(0.1), "accuracy": jnp.asarray(0.5, jnp.bfloat16), "n": np.int64(3)})
+        text = (tmp_path / "metrics.jsonl").read_text()
+        assert text == '{"step": 1, "loss": 0.10000000149011612, "accuracy": 0.5, "n": 3}\n'
+        assert log.records == [json.loads(text)]
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(data=st.data(), count=st.integers(0, 4), resume=st.integers(0, 5), tear=st.booleans())
+    def test_killed_anywhere_and_resumed(
+        self, tmp_path: Path, data: st.DataObject, count: int, resume: int, tear: bool
+    ) -> None:
+        """Cut at any byte, then replayed from any step reached: the file of a run that was never stopped."""
+        path = tmp_path / "metrics.jsonl"
+        path.unlink(missing_ok=True)
+        log = MetricsLog(path)
+        for step in range(1, count + 1):
+            log.append({"step": step, "loss": 1 / step})
+        whole = path.read_bytes()
+        resume = min(resume, count)
+        kept = len(b"".join(whole.splitlines(keepends=True)[:resume]))
+        if tear:
+            path.write_bytes(whole[: data.draw(st.integers(kept, len(whole)))])
+        log = MetricsLog(path, step=resume)
+        assert [record["step"] for record in log.records] == self.lines(path) == list(range(1, resume + 1))
+        for step in range(resume + 1, count + 1):
+            log.append({"step": step, "loss": 1 / step})
+        assert path.read_bytes() == whole
+
+    def test_refusals(self, tmp_path: Path) -> None:
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.append({"step": 2})
+        for record, message in (
+            ({"epoch": 1}, "needs an integer 'step', got None"),
+            ({"step": 2}, "already has a line of step 2, got one of step 2"),
+            ({"step": 1}, "already has a line of step 2, got one of step 1"),
+            ({"step": 3, "loss": float("nan")}, r"record\.loss is nan"),
+            ({"step": 3, "loss": [0.0, np.float32("inf")]}, r"record\.loss\[1\] is inf"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                log.append(record)
+        assert self.lines(tmp_path / "metrics.jsonl") == [2]
+
+    @pytest.mark.parametrize("line", ['{"step": 1, "lo', "[1]", '{"step": 1.5}', "\\xff"])
+    def test_a_damaged_line_before_the_last_is_an_error(self, tmp_path: Path, line: str) -> None:
+        path = tmp_path / "metrics.jsonl"
+        path.write_text('{"step": 1}\n' + line + '\n{"step": 3}\n')
+        with pytest.raises(ValueError, match=r"line 2 of \S*metrics.jsonl is not a record"):
+            MetricsLog(path, step=3)
+        assert path.read_text().count("\n") == 3
+
+    def test_full_disk(self, tmp_path: Path) -> None:
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        log.append({"step": 1})
+        with largest_file(20), pytest.raises(OSError, match=r"cannot write \S*metrics.jsonl: File too large"):
+            log.append({"step": 2, "text": "long" * 20})
+        assert self.lines(MetricsLog(tmp_path / "metrics.jsonl", step=2).path) == [1]
+
+    def test_clock_fields(self) -> None:
+        assert CLOCK_FIELDS == ("seconds", "images_per_second", "time")
+
+
+class TestTensorBoard:
+    def scalars(self, folder: Path) -> dict[str, list[tuple[int, float]]]:
+        accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        events = accumulator.EventAccumulator(str(folder)).Reload()
+        return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+    # tensorboard's and protobuf's own warnings are no concern of ours.
+    @pytest.mark.filterwarnings("ignore")
+    def test_replayed_steps_are_not_doubled(self, tmp_path: Path) -> None:
+        board = TensorBoard(tmp_path)
+        for step in (10, 20, 30):
+            board.write(step, {"train/loss": step / 4, "train/accuracy": np.float32(0.5)})
+        # As after a kill: never closed, what was written is there all the same.
+        assert self.scalars(tmp_path)["train/loss"] == [(10, 2.5), (20, 5.0), (30, 7.5)]
+        resumed = TensorBoard(tmp_path, step=20)
+        resumed.write(30, {"train/loss": -1.0})
+        resumed.write(40, {"train/loss": -2.0})
+        resumed.close()
+        scalars = self.scalars(tmp_path)
+        assert scalars["train/loss"] == [(10, 2.5), (20, 5.0), (30, -1.0), (40, -2.0)]
+        assert scalars["train/accuracy"] == [(10, 0.5), (20, 0.5)]
+        board.close()
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_a_restart_from_the_beginning_hides_what_was_there(self, tmp_path: Path) -> None:
+        for value in (1.0, 2.0):
+            board = TensorBoard(tmp_path)
+            board.write(1, {"loss": value})
+            board.close()
+        assert self.scalars(tmp_path) == {"loss": [(1, 2.0)]}
+
+
+class TestProgress:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def run(self, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, *, quiet: bool = False) -> str:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TQDM_MININTERVAL", "0")
+        with Progress(300, "epoch 2/5", quiet=quiet) as progress:
+            assert progress.shown == (stream.isatty() and not quiet)
+            for _ in range(2):
+                progress.update(100, 1.23456, 0.875)
+        return stream.getvalue()
+
+    def test_a_terminal_sees_loss_accuracy_speed_and_time_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = self.run(self.Terminal(), monkeypatch)
+        last = next(part for part in reversed(text.split("\r")) if "epoch" in part)
+        for expected in ("epoch 2/5", "200/300", "loss 1.2346", "accuracy 87.5 %", "images/s", "<00:0"):
+            assert expected in last
+
+    def test_quiet(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.run(self.Terminal(), monkeypatch, quiet=True) == ""
+
+    def test_no_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.run(io.StringIO(), monkeypatch) == ""
+
+
+class TestEnvironment:
+    def test_facts(self) -> None:
+        facts = environment()
+        assert facts["versions"]["jax"] == jax.__version__
+        assert facts["versions"]["numpy"] == np.__version__
+        assert facts["versions"]["deepnmf_jax"] == deepnmf_jax.__version__
+        assert facts["versions"]["python"] == sys.version.split()[0]
+        assert (facts["device"], facts["device_count"]) == (jax.devices()[0].device_kind, jax.device_count())
+        assert facts["date"].endswith("+00:00")
+        assert json.loads(json.dumps(facts)) == facts
+
+
+class TestGitCommit:
+    @pytest.fixture
+    def checkout(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        if shutil.which("git") is None:
+            pytest.skip("git is not installed")
+        # Neither the user's settings nor a repository around the temporary folder matter.
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+            monkeypatch.delenv(name, raising=False)
+        folder = tmp_path / "checkout"
+        (folder / "package").mkdir(parents=True)
+        (folder / "package" / "a.py").write_text("a = 1\n")
+        self.git(folder, "init", "--quiet")
+        return folder
+
+    def git(self, folder: Path, *arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e@x"]
+        command = ["git", *who, "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, folder: Path) -> str:
+        self.git(folder, "add", "package")
+        self.git(folder, "commit", "--quiet", "-m", "m")
+        return self.git(folder, "rev-parse", "HEAD")
+
+    def test_clean_then_dirty(self, checkout: Path) -> None:
+        commit = self.commit(checkout)
+        assert git_commit(checkout / "package") == commit
+        (checkout / "results").write_text("untracked")
+        assert git_commit(checkout / "package") == commit
+        (checkout / "package" / "a.py").write_text("a = 2\n")
+        assert git_commit(checkout / "package") == commit + "-dirty"
+
+    def test_none_where_no_commit_tracks_the_folder(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert git_commit(checkout / "package") is None
+        self.commit(checkout)
+        (checkout / "installed").mkdir()
+        assert git_commit(checkout / "installed") is None
+        assert git_commit(checkout.parent) is None
+        monkeypatch.setenv("PATH", "")
+        assert git_commit(checkout / "package") is None
+
+
+class TestWriteResults:
+    def test_plain_and_sorted(self, tmp_path: Path) -> None:
+        path = write_results(
+            tmp_path,
+            {
+                "z": jnp.asarray(3, jnp.int32),
+                "accuracy": np.float64(0.5),
+                "list": (np.arange(2), np.asarray(1.5, ml_dtypes.bfloat16)),
+                "nested": {"b": True, "a": None, "path": Path("x/y")},
+            },
+        )
+        assert path == tmp_path / "results.json"
+        results = json.loads(path.read_text())
+        assert results == {
+            "accuracy": 0.5,
+            "list": [[0, 1], 1.5],
+            "nested": {"a": None, "b": True, "path": "x/y"},
+            "z": 3,
+        }
+        assert list(results) == sorted(results)
+        assert list(results["nested"]) == ["a", "b", "path"]
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            (float("nan"), r"results\.test\.loss is nan, which JSON cannot hold"),
+            (np.float32("-inf"), r"results\.test\.loss is -inf"),
+            (jnp.asarray([1.0, jnp.nan], jnp.float32), r"results\.test\.loss\[1\] is nan"),
+            (object(), r"results\.test\.loss is a object"),
+            (1j, r"results\.test\.loss is a complex"),
+        ],
+    )
+    def test_what_json_cannot_hold_is_named_and_nothing_written(self, tmp_path: Path, value: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            write_results(tmp_path, {"test": {"loss": value}})
+        assert files(tmp_path) == set()
+
+
+def test_heavy_libraries_are_imported_only_where_they_are_used() -> None:
+    code = f"import sys; import {records.__name__}\nprint([m for m in ('tensorboardX', 'tqdm') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
