@@ -33,8 +33,10 @@ def main(argv: list[str]) -> None:
     needed = {"train": "workdir", "evaluate": "checkpoint"}.get(FLAGS.mode)
     if needed and not FLAGS[needed].value:
         raise app.UsageError(f"--mode={FLAGS.mode} needs --{needed}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # force: absl has put a handler of its own on the root logger.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    for noisy in ("absl", "jax"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     start_jax()
     from deepnmf_jax.training.loop import Interrupted
 

@@ -22,6 +22,14 @@ from deepnmf_jax.data.sampling import SPLIT_STREAM, random_order
 
 _CHUNK = 1000  # records decoded at a time
 _MNIST5K_TEST = 1000
+# Image shape and number of classes, so that a network can be described without its data.
+_KNOWN = {
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "mnist": ((28, 28, 1), 10),
+    "mnist5k": ((28, 28, 1), 10),
+}
 _log = logging.getLogger(__name__)
 
 
@@ -76,6 +84,19 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
         "x".join(str(n) for n in dataset.train_images.shape[1:]), time.perf_counter() - started,
     )  # fmt: skip
     return dataset
+
+
+def image_shape_and_classes(name: str) -> tuple[tuple[int, int, int], int]:
+    """Shape (height, width, channels) of a data set's images and its number of classes; only an .npz file is read.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_dataset`.
+    """
+    if name in _KNOWN:
+        return _KNOWN[name]
+    dataset = load_dataset(name)
+    height, width, channels = dataset.train_images.shape[1:]
+    return (height, width, channels), dataset.num_classes
 
 
 def split_train_validation(labels: np.ndarray, num_validation: int, seed: int) -> Split:

@@ -11,7 +11,13 @@ import optax
 from jax.sharding import Mesh
 
 from deepnmf_jax.data.augmentation import Augmentation
-from deepnmf_jax.data.datasets import Dataset, Split, load_dataset, split_train_validation
+from deepnmf_jax.data.datasets import (
+    Dataset,
+    Split,
+    image_shape_and_classes,
+    load_dataset,
+    split_train_validation,
+)
 from deepnmf_jax.models import Network, summarize
 from deepnmf_jax.training.devices import data_mesh
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
@@ -60,10 +66,15 @@ def create_model(config: Any, num_classes: int) -> Network:
     return Network(num_classes=num_classes, **settings)
 
 
-def image_shape_of(config: Any, dataset: Dataset) -> tuple[int, int, int]:
-    """(height, width, channels) of the images that the network sees, after the crop."""
-    height, width, channels = dataset.train_images.shape[1:]
-    crop = config.augmentation.crop
+def cropped_shape(crop: int, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(height, width, channels) of the images that the network sees.
+
+    Raises:
+        ValueError: a crop larger than the images.
+    """
+    height, width, channels = image_shape
+    if crop > min(height, width):
+        raise ValueError(f"augmentation.crop = {crop}, but the images are {height} x {width}; use at most that, or 0")
     return (crop, crop, channels) if crop else (height, width, channels)
 
 
@@ -85,7 +96,7 @@ def prepare(config: Any) -> Run:
         dataset=dataset,
         split=split,
         model=create_model(config, dataset.num_classes),
-        image_shape=image_shape_of(config, dataset),
+        image_shape=cropped_shape(config.augmentation.crop, dataset.train_images.shape[1:]),
         augmentation=Augmentation(**config.augmentation),
         optimizer=create_optimizer(config.optimizer, num_steps),
         plateau=create_plateau(config.optimizer),
@@ -116,5 +127,5 @@ def _check_config(config: Any) -> None:
 
 def describe(config: Any) -> str:
     """The layer table of the config's network on its data set."""
-    dataset = load_dataset(config.dataset, config.data_dir or None)
-    return summarize(create_model(config, dataset.num_classes), image_shape_of(config, dataset))
+    image_shape, num_classes = image_shape_and_classes(config.dataset)
+    return summarize(create_model(config, num_classes), cropped_shape(config.augmentation.crop, image_shape))

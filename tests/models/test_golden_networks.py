@@ -13,6 +13,8 @@ from deepnmf_jax.training.losses import training_loss
 from deepnmf_jax.training.optimizers import create_optimizer
 from tests.conftest import load_golden
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"cnn": models.CNN, "cnmf": models.CNMF, "cnn_1x1": models.CNN1x1, "cnmf_1x1": models.CNMF1x1}
 PATCHES = {"block1": (3, 5, 5), "block2": (32, 5, 5), "block3": (64, 4, 4), "block4": (96, 1, 1)}
 
@@ -52,11 +54,29 @@ def loss_of(model, golden, dtype):
 
 
 @cache
-def evaluate(network_file, dtype):
+def compiled(network_file, dtype):
+    """The golden file, its parameters, a state of the optimiser, and one compiled Adam step that also returns gradients."""
     golden = load_golden(network_file)
     model = MODELS[network_file.stem.removeprefix("net_")]()
+    rates = {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
+    settings = {"learning_rate": rates, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "schedule": "constant"}
+    optimizer = create_optimizer(settings, num_steps=10)
+    loss_and_gradients = jax.value_and_grad(loss_of(model, golden, dtype), has_aux=True)
+
+    @jax.jit
+    def step(params, state):
+        (loss, logits), gradients = loss_and_gradients(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, loss, logits, gradients
+
     params = tree(golden, "param:", dtype)
-    (loss, logits), gradients = jax.jit(jax.value_and_grad(loss_of(model, golden, dtype), has_aux=True))(params)
+    return golden, params, optimizer.init(params), step
+
+
+@cache
+def evaluate(network_file, dtype):
+    golden, params, state, step = compiled(network_file, dtype)
+    _, _, loss, logits, gradients = step(params, state)
     return golden, loss, logits, gradients
 
 
@@ -90,24 +110,10 @@ def test_every_parameter_gradient(network_file, dtype, relative):
             assert np.linalg.norm(got - value) <= relative * np.linalg.norm(value), names
 
 
-@pytest.mark.slow
 def test_ten_adam_steps(network_file):
-    golden, *_ = evaluate(network_file, "float64")
-    model = MODELS[network_file.stem.removeprefix("net_")]()
-    rates = {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
-    settings = {"learning_rate": rates, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "schedule": "constant"}
-    optimizer = create_optimizer(settings, num_steps=10)
-    loss = loss_of(model, golden, "float64")
-
-    @jax.jit
-    def step(params, state):
-        (value, _), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, value
-
-    params = tree(golden, "param:", "float64")
-    state, losses = optimizer.init(params), []
+    golden, params, state, step = compiled(network_file, "float64")
+    losses = []
     for _ in range(11):
-        params, state, value = step(params, state)
-        losses.append(float(value))
+        params, state, loss, *_ = step(params, state)
+        losses.append(float(loss))
     np.testing.assert_allclose(losses, golden["adam_losses"], rtol=1e-10)

@@ -1,0 +1,101 @@
+"""The training step carries every setting of the network, and the evaluation counts what it should."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from deepnmf_jax import models
+from deepnmf_jax.data.augmentation import Augmentation
+from deepnmf_jax.training.devices import data_mesh
+from deepnmf_jax.training.evaluation import Evaluator
+from deepnmf_jax.training.losses import cross_entropy_and_mse
+from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
+from deepnmf_jax.training.state import create_state
+from deepnmf_jax.training.steps import make_train_step
+
+rng = np.random.default_rng(0)
+IMAGES = jnp.asarray(rng.integers(0, 256, (12, 12, 12, 2)), jnp.uint8)
+LABELS = jnp.asarray(rng.integers(0, 4, 12), jnp.int32)
+
+
+def start(model, **augmentation):
+    settings = base.get_config().optimizer
+    optimizer, plateau = create_optimizer(settings, 10), create_plateau(settings)
+    crop = augmentation.get("crop", 0) or 12
+    state = jax.jit(lambda seed: create_state(seed, model, (crop, crop, 2), optimizer, plateau))(jnp.uint32(3))
+    return state, jax.jit(make_train_step(model, optimizer, Augmentation(**augmentation)))
+
+
+SETTINGS = {
+    "width": {"width": 0.5},
+    "groups": {"groups": 2},
+    "nmf pooling": {"pooling": "nmf"},
+    "max pooling": {"pooling": "max"},
+    "conv pooling": {"pooling": "conv"},
+    "local": {"local_learning": ("kl", "mse", "none", "none")},
+    "unrolled": {"gradient": "unrolled"},
+    "implicit": {"gradient": "implicit", "cg_steps": 2},
+    "epsilon": {"epsilon": 0.5},
+    "batch statistics": {"batch_statistics": "batch"},
+    "cnn": {"layer": "conv", "mixing": False},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SETTINGS)
+def test_a_step_moves_every_parameter_under_every_setting(case):
+    model = models.Network(**{"num_classes": 4, "num_iters": 4, **SETTINGS[case]})
+    state, step = start(model)
+    after = step(step(state, IMAGES, LABELS, jnp.arange(12)), IMAGES, LABELS, jnp.arange(12))
+    assert int(after.step) == 2
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params, after.params)
+    for path, distance in jax.tree_util.tree_leaves_with_path(moved):
+        assert 0 < distance < 0.01, jax.tree_util.keystr(path)
+    if model.batch_statistics == "running":
+        changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.batch_stats, after.batch_stats)
+        assert all(jax.tree.leaves(changed))
+
+
+def test_plateau_scale_multiplies_the_updates():
+    model = models.CNMF(num_classes=4, num_iters=2, batch_statistics="batch")
+    state, step = start(model)
+    scaled = state._replace(plateau=state.plateau._replace(scale=jnp.asarray(0.25, state.plateau.scale.dtype)))
+    whole, quarter = (step(s, IMAGES, LABELS, jnp.arange(12)).params for s in (state, scaled))
+    for before, a, b in zip(*map(jax.tree.leaves, (state.params, whole, quarter)), strict=True):
+        np.testing.assert_allclose(np.asarray(b - before), 0.25 * np.asarray(a - before), atol=3e-7)
+
+
+def test_the_step_depends_on_seed_step_and_indices_alone():
+    model = models.CNN(num_classes=4, batch_statistics="batch")
+    state, step = start(model, crop=10, flip=True, brightness=0.5)
+    same = [step(state, IMAGES, LABELS, jnp.arange(6)) for _ in range(2)]
+    others = [
+        step(state._replace(seed=jnp.uint32(4)), IMAGES, LABELS, jnp.arange(6)),
+        step(state._replace(step=jnp.int32(7)), IMAGES, LABELS, jnp.arange(6)),
+        step(state, IMAGES, LABELS, jnp.arange(6) + 1),
+    ]
+
+    def kernel(s):
+        return np.asarray(s.params["block4"]["conv"]["kernel"])
+
+    assert (kernel(same[0]) == kernel(same[1])).all() and float(same[0].sums.loss) == float(same[1].sums.loss)
+    assert all(float(other.sums.loss) != float(same[0].sums.loss) for other in others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_evaluation_counts_each_image_once(statistics):
+    model = models.CNN1x1(num_classes=4, batch_statistics=statistics)
+    state, _ = start(model, crop=10)
+    subset = np.array([7, 1, 4, 9, 0, 2, 11], np.int32)
+    evaluator = Evaluator(model, crop=10, batch_size=3, mesh=data_mesh(4), statistics=statistics)
+    result = evaluator(state.params, state.batch_stats, IMAGES, LABELS, subset)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    parts = [subset[:3], subset[3:6], subset[6:]] if statistics == "batch" else [subset]
+    images = [IMAGES[p, 1:11, 1:11].astype("float32") / 255 for p in parts]
+    logits = jnp.concatenate([jax.jit(model.apply)(variables, x) for x in images])
+    np.testing.assert_array_equal(result.predictions, logits.argmax(-1))
+    np.testing.assert_allclose(result.accuracy, np.mean(np.asarray(logits.argmax(-1) == LABELS[subset])))
+    np.testing.assert_allclose(result.loss, cross_entropy_and_mse(logits, LABELS[subset]).mean(), rtol=1e-5)
