@@ -66,8 +66,7 @@ _HOW_TO_MEND = {
 
 
 def check_values(x: Array, w: Array) -> None:
-    """ValueError for negative or non-finite entries and rows of x or w that sum to neither 1 nor 0 (concrete
-    arrays)."""
+    """ValueError for concrete x or w with negative or non-finite entries, or rows that sum to neither 1 nor 0."""
     for name, a in (("x", x), ("w", w)):
         if not is_concrete(a):
             continue

@@ -59,9 +59,9 @@ _with_adjoint.defvjp(_with_adjoint_fwd, _with_adjoint_bwd)
 
 
 def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, Array]:
-    """The paper's one-step gradient at a given h (eq. 13, 17 to 19): the exact VJP of T(x, w) = h * q(x, w, h), h
-    fixed.
+    """The paper's one-step gradient at a given h (eq. 13, 17 to 19).
 
+    It is the exact VJP of one further, unnormalised step T(x, w) = h * q(x, w, h) with h fixed.
     x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes.
     """
     return _pull_back(x, w, h, h * g)
@@ -109,30 +109,33 @@ def _hessian_product(w: Array, d: Array, f: Array, r: Array, slack: Array, z: Ar
 
 
 def _conjugate_gradients(product: Callable[[Array], Array], b: Array, num_steps: int) -> Array:
-    """Solves product(z) = b for each row on its own, from z = b. A row whose residual is 0 to rounding rests.
+    """Solves product(z) = b for each row on its own, from z = b, with a product whose eigenvalues lie in [0, 1].
 
-    jax.scipy.sparse.linalg.cg has one step size for all rows, which mixes the samples.
+    A row rests once its residual is 0 to rounding, or its direction is flat (curvature below the root of the rounding
+    error): where more units are active than inputs can tell apart, the system is singular and a step along such a
+    direction would have no end. jax.scipy.sparse.linalg.cg has one step size for all rows, which mixes the samples.
     """
 
     def dot(a: Array, c: Array) -> Array:
         return jnp.sum(a * c, axis=-1, keepdims=True)
 
-    def divide(a: Array, c: Array, go: Array) -> Array:
-        return jnp.where(go & (c > 0), a / jnp.where(c > 0, c, 1), 0)
-
-    smallest = (jnp.finfo(b.dtype).eps ** 2) * dot(b, b)
+    eps = jnp.finfo(b.dtype).eps
+    smallest, flat = eps**2 * dot(b, b), jnp.sqrt(eps)
 
     def step(_: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        z, r, p, rr = carry
-        go = rr > smallest
+        z, r, p, rr, moving = carry
         ap = product(p)
-        alpha = divide(rr, dot(p, ap), go)
+        curvature = dot(p, ap)
+        moving = moving & (rr > smallest) & (curvature > flat * dot(p, p))
+        alpha = jnp.where(moving, rr / jnp.where(moving, curvature, 1), 0)
         z, r = z + alpha * p, r - alpha * ap
         rr_next = dot(r, r)
-        return z, r, r + divide(rr_next, rr, go) * p, rr_next
+        beta = jnp.where(moving, rr_next / jnp.where(moving, rr, 1), 0)
+        return z, r, r + beta * p, rr_next, moving
 
     r = b - product(b)
-    return jax.lax.fori_loop(0, num_steps, step, (b, r, r, dot(r, r)))[0]
+    rr = dot(r, r)
+    return jax.lax.fori_loop(0, num_steps, step, (b, r, r, rr, rr > smallest))[0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -55,11 +55,12 @@ def infer(
     Args:
         x: inputs (..., n), non-negative, each row summing to 1 or all 0 (`normalize_patches` makes them so).
         w: weights (k, n), non-negative, each row summing to 1 or all 0 (`normalize_weights`).
-        num_iters: number of iterations, at least 1. It is part of the model: 20 are far from convergence.
+        num_iters: number of iterations, at least 1. It is part of the model: 20 need not be close to convergence.
         epsilon: step size in the paper's convention, in (0, 1]. The authors' code calls e / (1 - e) by that name.
         gradient: how the result is differentiated. "approximate": one step (paper, eq. 13, 17 to 19), which keeps
             only x, w and h; "unrolled": autodiff through all iterations; "implicit": adjoint of the fixed point by
-            conjugate gradients, which starts from the approximate one.
+            conjugate gradients, which starts from the approximate one. Far from convergence, or where an input cannot
+            tell the active units apart, the last can be many times longer than the unrolled one; more steps make it so.
         cg_steps: conjugate-gradient steps of "implicit", at least 0 (0 is the approximate gradient).
 
     Returns:

@@ -89,8 +89,7 @@ def extract_patches(
 
 
 def split_groups(patches: Array, kernel_positions: int, groups: int) -> Array:
-    """Channels of patches (..., positions * c) in `groups` contiguous parts -> (..., groups, positions * c /
-    groups)."""
+    """Channels of patches (..., positions * c) in contiguous parts -> (..., groups, positions * c / groups)."""
     *lead, n = patches.shape
     channels = n // kernel_positions
     split = patches.reshape(*lead, kernel_positions, groups, channels // groups)

@@ -58,8 +58,7 @@ class NMFConv(NMFLayer):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """inputs (..., *spatial, c) of any sign -> activities (..., *positions, features), summing to 1 over the
-        features.
+        """inputs (..., *spatial, c) of any sign -> activities (..., *positions, features) with sum 1 over features.
 
         Raises:
             ValueError: settings outside what they allow, groups that do not divide, a kernel larger than the map.

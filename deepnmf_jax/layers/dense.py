@@ -70,8 +70,9 @@ class NMFLayer(nn.Module, kw_only=True):
 
 
 class NMFDense(NMFLayer):
-    """NMF code of a feature vector: ReLU, sum 1, inference (paper, section 2.2). The parameter u has shape
-    (features, n).
+    """NMF code of a feature vector: ReLU, sum 1, inference (paper, section 2.2).
+
+    The parameter u has shape (features, n).
 
     Attributes:
         features: number of units k.

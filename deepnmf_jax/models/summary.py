@@ -12,8 +12,7 @@ from deepnmf_jax.models.blocks import BatchNorm
 
 
 class Row(NamedTuple):
-    """One layer. Shapes are for one image; operations are the floating-point ones of the matrix products of a
-    forward pass."""
+    """One layer: output shape for one image, and floating-point operations of its products in a forward pass."""
 
     path: str
     layer: str
@@ -75,8 +74,7 @@ def layer_rows(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]
 
 
 def summarize(model: nn.Module, image_shape: tuple[int, int, int]) -> str:
-    """The layer table of a network for images (height, width, channels): shapes, groups, parameters, operations an
-    image."""
+    """The layer table of a network for images (height, width, channels), with parameters and operations an image."""
     rows = layer_rows(model, image_shape)
     lines = [f"{'layer':<18}{'kind':<16}{'output':>16}{'groups':>8}{'parameters':>12}{'operations':>16}"]
     for r in rows:

@@ -159,8 +159,10 @@ class Training:
             raise Interrupted(signal_name, step)
 
     def _update_state(self, epoch: int, train_loss: np.ndarray, validation: Evaluation | None) -> bool:
-        """Plateau rule and best variables after an epoch; whether any seed improved. Without validation the last
-        is best."""
+        """Plateau rule and best variables after an epoch; whether any seed improved.
+
+        Without validation images the last variables are the best.
+        """
         several = len(self.run.seeds) > 1
         state: TrainState = jax.device_get(self.state)
         watched = train_loss if validation is None or self.config.optimizer.plateau.loss == "train" else validation.loss

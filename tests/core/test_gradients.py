@@ -89,6 +89,22 @@ def test_direction_of_the_approximate_gradient():
         assert 1 / 40 < jnp.linalg.norm(a) / jnp.linalg.norm(b) < 1 / 10
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_implicit_gradient_of_inputs_with_fewer_entries_than_units_stays_bounded(dtype):
+    """One to four entries and 16 overlapping units: the system is singular, and its solutions have no bound."""
+    rng = np.random.default_rng(0)
+    p = np.zeros((64, 25))
+    for row in p:
+        row[rng.choice(25, rng.integers(1, 5), replace=False)] = rng.random()
+    p, u, g = (jnp.asarray(a, dtype) for a in (p, rng.random((16, 25)) ** 2, rng.normal(size=(64, 16))))
+    for num_iters in (20, 320):
+        size = {}
+        for way in ({"gradient": "approximate"}, {"gradient": "implicit", "cg_steps": 16}):
+            gradient = jax.jit(jax.vjp(lambda p, u, s=way, n=num_iters: layer(p, u, num_iters=n, **s), p, u)[1])(g)[1]
+            size[way["gradient"]] = float(jnp.linalg.norm(gradient))
+        assert size["implicit"] * jnp.sqrt(jnp.finfo(dtype).eps) < size["approximate"]
+
+
 def temporary_bytes(gradient, num_iters):
     x, w = problem(rows=512, n=75, k=32, dtype="float32")
     f = jax.grad(lambda x, w: infer(x, w, num_iters=num_iters, gradient=gradient)[..., 0].sum(), argnums=(0, 1))

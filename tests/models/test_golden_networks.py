@@ -55,7 +55,7 @@ def loss_of(model, golden, dtype):
 
 @cache
 def compiled(network_file, dtype):
-    """The golden file, its parameters, a state of the optimiser, and one compiled Adam step that also returns gradients."""
+    """The golden file, its parameters, the optimiser's state, and a compiled Adam step that returns gradients too."""
     golden = load_golden(network_file)
     model = MODELS[network_file.stem.removeprefix("net_")]()
     rates = {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
