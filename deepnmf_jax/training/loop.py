@@ -154,7 +154,7 @@ class Training:
             self.tensorboard.write(step, {k: v for k, v in record.items() if isinstance(v, float)})
         self.checkpoints.save(step, jax.device_get(self.state), meta, best=improved)
         self.seconds = meta["seconds"]
-        _log.info(" ".join(f"{k} {v:.4g}" for k, v in record.items() if not isinstance(v, list)))
+        _log.info("%s", _epoch_line(record, self.config.num_epochs))
         if (signal_name := self.interruption.requested_anywhere()) and not self.finished():
             raise Interrupted(signal_name, step)
 
@@ -204,6 +204,15 @@ class MemoryLog:
     def append(self, record: dict[str, Any]) -> None:
         """Keeps the record."""
         self.records.append(record)
+
+
+def _epoch_line(record: dict[str, Any], num_epochs: int) -> str:
+    parts = [
+        f"{name}: loss {record[f'{name}_loss']:.4f}, accuracy {100 * record[f'{name}_accuracy']:.2f} %"
+        for name in ("train", "validation")
+        if f"{name}_loss" in record
+    ]
+    return f"epoch {record['epoch']}/{num_epochs}; {'; '.join(parts)}; {record['images_per_second']:.0f} images/s"
 
 
 def _writes() -> bool:
