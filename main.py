@@ -23,8 +23,6 @@ flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
 flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.mark_flag_as_required("config")
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, ImportError)
-
 
 def main(argv: list[str]) -> None:
     """Runs one mode; errors that the user can mend end with a message instead of a traceback."""
@@ -38,16 +36,19 @@ def main(argv: list[str]) -> None:
     for noisy in ("absl", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     start_jax()
-    from deepnmf_jax.training.loop import Interrupted
+    from deepnmf_jax.training import loop, reports, setup
 
     try:
-        run(FLAGS.mode)
-    except Interrupted as stop:
+        if FLAGS.mode == "train":
+            loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "evaluate":
+            print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
+        else:
+            print(setup.describe(FLAGS.config))
+    except loop.Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + signal.Signals[stop.signal_name])
-    except USER_ERRORS as error:
-        if os.environ.get("DEEPNMF_TRACEBACK"):
-            raise
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
@@ -57,23 +58,20 @@ def start_jax() -> None:
 
     if FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(FLAGS.compilation_cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if FLAGS.coordinator:
         jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     logging.info("devices: %s", ", ".join(map(str, jax.devices())))
 
 
-def run(mode: str) -> None:
-    """Calls into the package."""
-    from deepnmf_jax.training import loop, reports, setup
-
-    if mode == "train":
-        loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-    elif mode == "evaluate":
-        print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
-    else:
-        print(setup.describe(FLAGS.config))
+def parse_flags(argv: list[str]) -> list[str]:
+    """Reads the flags; a setting that the config does not have ends with a message instead of a traceback."""
+    try:
+        return list(app.parse_flags_with_usage(argv))
+    except (AttributeError, KeyError, TypeError) as error:
+        given = [a.partition("=")[0] for a in argv if a.startswith("--config.")]
+        sys.exit(f"one of {', '.join(given)} is no setting of the config, see configs/base.py: {error}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -49,19 +49,19 @@ def get_config() -> ConfigDict:
             },
             "optimizer": {  # Adam
                 "learning_rate": {"nmf": 0.001, "mixing": 0.001, "batch_norm": 0.001},  # of each parameter group
-                "b1": 0.9,
-                "b2": 0.999,
+                "b1": 0.9,  # share of the old mean of the gradients, in [0, 1)
+                "b2": 0.999,  # share of the old mean of their squares, in [0, 1)
                 "eps": 1e-8,  # the first layer's gradients are of its order
                 "schedule": "plateau",  # "constant", "plateau", "one_cycle"
                 "plateau": {
                     "loss": "validation",  # which loss must fall: "validation" or "train"
-                    "factor": 0.1,  # on all rates
-                    "patience": 10,  # epochs without improvement that are tolerated
-                    "threshold": 1e-4,  # relative fall that counts as improvement
+                    "factor": 0.1,  # on all rates, in (0, 1)
+                    "patience": 10,  # epochs without improvement that are tolerated, 0 or more
+                    "threshold": 1e-4,  # relative fall that counts as improvement, in [0, 1)
                     "smallest_rate": 1e-9,  # training ends when the largest rate gets here
                 },
                 "one_cycle": {
-                    "warmup_share": 0.3,  # of the steps, in which the rates rise
+                    "warmup_share": 0.3,  # of the steps, in which the rates rise, in (0, 1)
                     "start_divisor": 25.0,  # peak rate over first rate
                     "end_divisor": 1e4,  # first rate over last rate
                 },

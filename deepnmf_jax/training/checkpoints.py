@@ -157,7 +157,8 @@ class Checkpoints:
           before: only steps smaller than this.
 
         Raises:
-          RuntimeError: all checkpoints are damaged, or the processes of the run see different ones.
+          OSError: all checkpoints are damaged.
+          RuntimeError: the processes of the run see different ones.
           ValueError: the checkpoint holds another tree than the template; each differing leaf is named.
         """
         return _restore_newest(self.folder / (_BEST if best else _LATEST), template, before)
@@ -181,7 +182,7 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
 
     Raises:
       FileNotFoundError: no checkpoint there.
-      RuntimeError: the one step is damaged, or all of the workdir's are.
+      OSError: the one step is damaged, or all of the workdir's are.
       ValueError: the checkpoint holds another tree than the template.
     """
     path = Path(path).absolute()
@@ -191,7 +192,7 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
                 raise _DamagedError(reason)
             return _read(path, template)
         except _DamagedError as error:
-            raise RuntimeError(f"the checkpoint {path} is damaged: {error}") from error
+            raise OSError(errno.EIO, f"the checkpoint {path} is damaged: {error}") from error
     for kind in (_BEST, _LATEST):
         restored = _restore_newest(path / "checkpoints" / kind, template, None)
         if restored is not None:
@@ -219,9 +220,10 @@ def _restore_newest(folder: Path, template: Any, before: int | None) -> Restored
         except _DamagedError as error:
             warnings.warn(f"skipped the damaged checkpoint {folder / str(step)}: {error}", stacklevel=3)
     if reports:
-        raise RuntimeError(
+        raise OSError(
+            errno.EIO,
             f"all checkpoints in {folder} are damaged (steps {', '.join(str(step) for step, _ in reports)}); "
-            f"put an intact copy there, or delete {folder.parent} to start anew"
+            f"put an intact copy there, or delete {folder.parent} to start anew",
         )
     return None
 
@@ -290,13 +292,15 @@ def _checkpointer() -> Iterator[ocp.Checkpointer]:
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
     """Keeps orbax from logging the tracebacks of its threads: what they raise is raised by its call too."""
-    absl_logger = logging.getLogger("absl")
-    level = absl_logger.level
-    absl_logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "concurrent.futures")]
+    levels = [quiet.level for quiet in loggers]
+    for quiet in loggers:
+        quiet.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        absl_logger.setLevel(level)
+        for quiet, level in zip(loggers, levels, strict=True):
+            quiet.setLevel(level)
 
 
 def _cannot_save(folder: Path, error: Exception) -> OSError:

@@ -81,7 +81,8 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
     state: TrainState = place(restored.state, replicated(run.mesh))
     # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
     itself = Path(checkpoint).absolute().parent.name == "latest"
-    chosen = state if itself else state.best
+    has_best = bool(np.all(jax.device_get(state.best.epoch) > 0))
+    chosen = state.best if has_best and not itself else state
     evaluator = Evaluator(
         run.model,
         crop=run.augmentation.crop,

@@ -116,7 +116,20 @@ def _check_config(config: Any) -> None:
     ):  # fmt: skip
         if config[name] < smallest:
             raise ValueError(f"{name} = {config[name]}, but it must be at least {smallest}")
-    watched = config.optimizer.plateau.loss
+    if config.seed + config.num_seeds > 2**32:
+        raise ValueError(f"seed = {config.seed} with num_seeds = {config.num_seeds}; all seeds must be below 2**32")
+    plateau, adam = config.optimizer.plateau, config.optimizer
+    for name, value, allowed in (
+        ("optimizer.b1", adam.b1, 0 <= adam.b1 < 1),
+        ("optimizer.b2", adam.b2, 0 <= adam.b2 < 1),
+        ("optimizer.plateau.patience", plateau.patience, plateau.patience >= 0),
+        ("optimizer.plateau.factor", plateau.factor, 0 < plateau.factor < 1),
+        ("optimizer.plateau.threshold", plateau.threshold, 0 <= plateau.threshold < 1),
+        ("optimizer.one_cycle.warmup_share", adam.one_cycle.warmup_share, 0 < adam.one_cycle.warmup_share < 1),
+    ):
+        if not allowed:
+            raise ValueError(f"{name} = {value} is outside what configs/base.py allows for it")
+    watched = plateau.loss
     if watched not in ("validation", "train"):
         raise ValueError(f"optimizer.plateau.loss = {watched!r} is unknown; use 'validation' or 'train'")
     if config.optimizer.schedule == "plateau" and watched == "validation" and not config.num_validation:

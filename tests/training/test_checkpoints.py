@@ -134,7 +134,7 @@ class TestRestorePath:
     def test_a_damaged_step(self, workdir: Path, name: str) -> None:
         folder = workdir / "checkpoints" / "latest" / "2"
         (folder / name).unlink()
-        with pytest.raises(RuntimeError, match=rf"{folder} is damaged: .*{name}"):
+        with pytest.raises(OSError, match=rf"{folder} is damaged: .*{name}"):
             restore_path(folder, make_state(0))
 
     def test_no_checkpoint(self, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_two_processes(tmp_path: Path) -> None:
             (folder / "run" / "checkpoints" / "latest").rename(folder / "0" / "checkpoints" / "latest")
         try:
             apart.restore(template)
-        except RuntimeError as error:
+        except OSError as error:
             assert "different checkpoints" in str(error)
         else:
             raise AssertionError("disks of their own were not noticed")

@@ -1,0 +1,308 @@
+"""main.py as its users meet it: what a run leaves and what each mode prints."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deepnmf_jax import __version__
+from deepnmf_jax.data.datasets import load_npz
+from deepnmf_jax.training.records import git_commit
+from tests.programs import (
+    NUM_CLASSES,
+    NUM_EPOCHS,
+    NUM_STEPS,
+    NUM_TEST,
+    NUM_TRAIN,
+    NUM_VALIDATION,
+    ROOT,
+    SETTINGS,
+    STEPS_PER_EPOCH,
+    Programs,
+    metrics,
+    results,
+    saved_state,
+    stop_at,
+    tensorboard_scalars,
+)
+
+EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return Programs(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def workdir(programs: Programs) -> Path:
+    """A finished run."""
+    folder = programs.folder / "whole"
+    ended = programs.run_from_scratch(f"--workdir={folder}", TFDS_DATA_DIR="")
+    assert ended.status == 0, ended
+    assert "Traceback" not in ended.stderr and "Warning" not in ended.stderr
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def evaluate(programs: Programs, checkpoint: Path, *flags: str, **environment: str) -> dict[str, Any]:
+    ended = programs.run("--mode=evaluate", f"--checkpoint={checkpoint}", *flags, **environment)
+    found = json.loads(ended.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.slow
+class TestWholeRun:
+    def test_metrics(self, workdir: Path) -> None:
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2, 3]
+        assert [line["step"] for line in lines] == [8, 16, 24]
+        rates = {"learning_rate_nmf", "learning_rate_mixing", "learning_rate_batch_norm"}
+        losses = {"train_loss", "validation_loss", "train_accuracy", "validation_accuracy"}
+        for line in lines:
+            assert set(line) == {"epoch", "step", "seconds", "images_per_second"} | rates | losses
+            assert line["images_per_second"] > 0
+            for part, count in (("train", NUM_TRAIN), ("validation", NUM_VALIDATION)):
+                right = line[f"{part}_accuracy"] * count
+                assert 0 <= right <= count and right == pytest.approx(round(right))
+        assert lines[-1]["train_loss"] < 0.8 * lines[0]["train_loss"]
+        assert 0 < lines[0]["seconds"] < lines[1]["seconds"] < lines[2]["seconds"]
+        # The plateau rule asks for half the loss each epoch; it acts after an epoch and shows in the next.
+        assert [line["learning_rate_nmf"] for line in lines] == pytest.approx([0.1, 0.1, 0.05])
+
+    def test_results(self, workdir: Path, programs: Programs) -> None:
+        found = read_json(workdir / "results.json")
+        lines = metrics(workdir)
+        best = max(lines, key=lambda line: line["validation_accuracy"])
+        assert found["best_epoch"] == best["epoch"]
+        assert found["best_epoch"] < NUM_EPOCHS, "the test would not tell the best from the last"
+        assert found["validation_accuracy"] == pytest.approx(best["validation_accuracy"])
+        for name in ("test_accuracy", "test_accuracy_last"):
+            right = found[name] * NUM_TEST
+            assert 0.5 * NUM_TEST < right <= NUM_TEST and right == pytest.approx(round(right))
+        assert (found["epochs"], found["steps"], found["seed"]) == (NUM_EPOCHS, NUM_STEPS, 6)
+        last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+        assert found["seconds"] >= last["seconds"]
+        assert found["images_per_second"] > 0
+        assert found["versions"]["deepnmf_jax"] == __version__
+        assert set(found["versions"]) >= {"python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"}
+        assert found["commit"] == git_commit(ROOT / "deepnmf_jax")
+        assert found["device_backend"] == "cpu" and found["device"] and found["device_count"] >= 1
+        assert found["dataset"] == {
+            "name": str(programs.images),
+            "fingerprint": load_npz(programs.images).fingerprint,
+            "train_images": NUM_TRAIN,
+            "validation_images": NUM_VALIDATION,
+            "test_images": NUM_TEST,
+            "image_shape": [10, 10, 1],
+        }
+
+    def test_parameter_count(self, workdir: Path) -> None:
+        saved = saved_state(workdir)
+        counts = [leaf.size for name, leaf in saved.items() if name.startswith("['params']")]
+        assert read_json(workdir / "results.json")["parameters"] == sum(counts) > 0
+
+    def test_config(self, workdir: Path, programs: Programs) -> None:
+        config = read_json(workdir / "config.json")
+        assert read_json(workdir / "results.json")["config"] == {
+            k: v for k, v in config.items() if k != "data_fingerprint"
+        }
+        for name, value in SETTINGS.items():
+            found = config
+            for part in name.split("."):
+                found = found[part]
+            assert found == value
+        assert config["dataset"] == str(programs.images)
+
+    def test_pictures(self, workdir: Path) -> None:
+        from PIL import Image
+
+        assert {path.name for path in (workdir / "pictures").iterdir()} == {
+            "learning_curves.png",
+            "confusion_matrix.png",
+            "parts.png",
+        }
+        for path in (workdir / "pictures").iterdir():
+            with Image.open(path) as picture:
+                assert picture.format == "PNG" and min(picture.size) > 50
+                assert len(np.unique(np.asarray(picture.convert("L")))) > 10, f"{path} is nearly blank"
+
+    def test_tensorboard_shows_the_metrics(self, workdir: Path) -> None:
+        lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+        shown = tensorboard_scalars(workdir)
+        assert set(shown) == set(lines[0]) - {"epoch", "step"}
+        for tag, points in shown.items():
+            assert points == {line["step"]: float(np.float32(line[tag])) for line in lines}
+
+    def test_the_same_again(self, workdir: Path, programs: Programs) -> None:
+        """The same seed gives the same bits, with programs compiled anew or read from the cache."""
+        again = programs.folder / "again"
+        programs.run(f"--workdir={again}")
+        assert metrics(again) == metrics(workdir)
+        assert results(again) == results(workdir)
+        first, second = saved_state(workdir), saved_state(again)
+        assert first.keys() == second.keys()
+        for name in first:
+            assert first[name].tobytes() == second[name].tobytes(), name
+
+    def test_starting_a_finished_run_again(self, workdir: Path, programs: Programs) -> None:
+        before, state = (workdir / "metrics.jsonl").read_bytes(), saved_state(workdir)
+        old = results(workdir)
+        ended = programs.run(f"--workdir={workdir}")
+        assert "epoch" not in ended.stderr
+        assert (workdir / "metrics.jsonl").read_bytes() == before
+        assert results(workdir) == old
+        after = saved_state(workdir)
+        assert all((after[name] == leaf).all() for name, leaf in state.items())
+
+    def test_another_config_is_refused(self, workdir: Path, programs: Programs) -> None:
+        before = (workdir / "config.json").read_bytes()
+        ended = programs.run(f"--workdir={workdir}", "--config.seed=7", "--config.model.epsilon=0.5", status=1)
+        assert "started with another config" in ended.stderr and "Traceback" not in ended.stderr
+        assert re.search(r"seed: 6 in the workdir, 7 now", ended.stderr)
+        assert re.search(r"model.epsilon: 1.0 in the workdir, 0.5 now", ended.stderr)
+        assert ended.stderr.count(" in the workdir, ") == 2
+        assert (workdir / "config.json").read_bytes() == before
+
+
+@pytest.mark.slow
+class TestEvaluate:
+    def test_of_the_best_and_of_the_last(self, workdir: Path, programs: Programs) -> None:
+        def contents() -> dict[Path, tuple[int, bytes]]:
+            files = [path for path in workdir.rglob("*") if path.is_file()]
+            return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+        before = contents()
+        found = read_json(workdir / "results.json")
+        best = evaluate(programs, workdir)
+        assert best["test_accuracy"] == found["test_accuracy"]
+        assert best["test_loss"] == found["test_loss"]
+        assert best["step"] == STEPS_PER_EPOCH * found["best_epoch"]
+        assert best["num_images"] == NUM_TEST
+        last = evaluate(programs, workdir / "checkpoints" / "latest" / str(NUM_STEPS))
+        assert last["test_accuracy"] == found["test_accuracy_last"]
+        assert last["test_loss"] != best["test_loss"]
+        assert last["step"] == NUM_STEPS
+        assert contents() == before
+
+    def test_of_a_run_without_a_finished_epoch(self, workdir: Path, programs: Programs, tmp_path: Path) -> None:
+        """There is no best epoch yet: what it has learned so far counts, not the initial weights."""
+        change = partial(stop_at, "loop:Training._after_step", 5, signal.SIGTERM)
+        programs.run(f"--workdir={tmp_path / 'run'}", status=143, change=change)
+        latest = evaluate(programs, tmp_path / "run" / "checkpoints" / "latest" / "5")
+        assert evaluate(programs, tmp_path / "run")["test_loss"] == latest["test_loss"]
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--config.model.width=0.5"], r"\S+: float32\[8\] in the checkpoint, float32\[16\] expected"),
+            (["--config.model.layer=conv"], r"block1/(conv|nmf)/\S+:? .*(missing|not in|absent|only)"),
+        ],
+    )
+    def test_another_network(self, workdir: Path, programs: Programs, flags: list[str], message: str) -> None:
+        ended = programs.run("--mode=evaluate", f"--checkpoint={workdir}", *flags, status=1)
+        assert re.search(message, ended.stderr) and "Traceback" not in ended.stderr
+
+    def test_all_checkpoints_damaged(self, workdir: Path, programs: Programs, tmp_path: Path) -> None:
+        shutil.copytree(workdir, tmp_path / "run")
+        for path in (tmp_path / "run" / "checkpoints").glob("*/*/state/d/*"):
+            path.write_bytes(path.read_bytes()[:-10])
+        for flags in (["--mode=evaluate", f"--checkpoint={tmp_path / 'run'}"], [f"--workdir={tmp_path / 'run'}"]):
+            ended = programs.run(*flags, status=1)
+            assert "all checkpoints in" in ended.stderr and "damaged" in ended.stderr
+            assert "Traceback" not in ended.stderr
+
+
+class TestSummary:
+    def test_table_of_the_paper(self, programs: Programs, tmp_path: Path) -> None:
+        """The network is described without its data."""
+        folder = f"--config.data_dir={tmp_path / 'nothing'}"
+        ended = programs.run("--mode=summary", folder, config="configs/cnmf_1x1.py", TFDS_DATA_DIR="")
+        lines = ended.stdout.splitlines()
+        assert re.search(r"^block1/nmf .*24 x 24 x 32 .* 2,400 ", ended.stdout, re.MULTILINE)
+        assert re.search(r"^block4/mix .* 110 ", ended.stdout, re.MULTILINE)
+        assert lines[-1].split()[:2] == ["total", "167,886"]
+
+    def test_of_ones_own_images(self, programs: Programs) -> None:
+        ended = programs.run("--mode=summary", "--config.model.layer=conv", "--config.model.mixing=False")
+        assert re.search(rf"^block4/conv .*1 x 1 x {NUM_CLASSES} ", ended.stdout, re.MULTILINE)
+        assert "mix" not in ended.stdout
+
+
+@pytest.fixture(scope="module")
+def together(programs: Programs) -> Path:
+    folder = programs.folder / "together"
+    programs.run(f"--workdir={folder}", "--config.num_seeds=2")
+    return folder
+
+
+@pytest.mark.slow
+class TestSeveralSeeds:
+    def test_each_as_alone(self, programs: Programs, workdir: Path, together: Path) -> None:
+        other = programs.folder / "other_seed"
+        programs.run(f"--workdir={other}", "--config.seed=7")
+        alone = [metrics(workdir), metrics(other)]
+
+        def tolerance(name: str) -> float:
+            # Biases before a batch norm have gradients of pure rounding, which Adam makes steps of. In training the
+            # batch's statistics cancel them at once; the running ones lag behind.
+            return 1e-4 if name.startswith(("train", "learning_rate")) else 0.1
+
+        lines = metrics(together)
+        for epoch, line in enumerate(lines):
+            for name, value in alone[0][epoch].items():
+                if name in ("epoch", "step"):
+                    assert line[name] == value
+                    continue
+                values = [run[epoch][name] for run in alone]
+                assert line[f"{name}_by_seed"] == pytest.approx(values, rel=tolerance(name)), name
+                assert line[name] == pytest.approx(np.mean(line[f"{name}_by_seed"]))
+        # Weights, order of the data and augmentation are those of the seed.
+        assert abs(lines[0]["train_loss_by_seed"][0] - lines[0]["train_loss_by_seed"][1]) > 1e-3
+        found, singles = results(together), [results(workdir), results(other)]
+        assert found["seed"] == [6, 7]
+        for name in ("test_accuracy", "test_accuracy_last", "test_loss", "validation_accuracy"):
+            assert found[name] == pytest.approx([single[name] for single in singles], rel=tolerance(name)), name
+        assert found["test_accuracy_mean"] == pytest.approx(np.mean(found["test_accuracy"]))
+        assert found["test_accuracy_deviation"] == pytest.approx(np.std(found["test_accuracy"], ddof=1))
+        assert found["parameters"] == singles[0]["parameters"]
+
+    def test_evaluate(self, programs: Programs, together: Path) -> None:
+        found = evaluate(programs, together, "--config.num_seeds=2")
+        assert found["test_accuracy"] == results(together)["test_accuracy"]
+
+
+@pytest.mark.slow
+class TestDevices:
+    @pytest.mark.parametrize("statistics", ["running", "batch"])
+    def test_batch_that_they_do_not_divide(self, programs: Programs, tmp_path: Path, statistics: str) -> None:
+        flags = ["--config.batch_size=12", "--config.num_epochs=1", "--config.model.layer=conv"]
+        flags.append(f"--config.model.batch_statistics={statistics}")
+        ended = programs.run(f"--workdir={tmp_path / 'run'}", *flags, XLA_FLAGS=EIGHT_DEVICES)
+        assert re.search(r"batch_size = 12: 6 of 8 devices", ended.stderr)
+        found = results(tmp_path / "run")
+        assert found["device_count"] == 8 and found["steps"] == NUM_TRAIN // 12
+        # 22 test images: batches of 12 and of 10, which six devices do not divide.
+        alone = evaluate(programs, tmp_path / "run", *flags)
+        assert alone["test_loss"] == pytest.approx(found["test_loss"], rel=1e-5)
+        assert alone["test_accuracy"] == found["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_own_images_need_no_tfds(programs: Programs, tmp_path: Path, workdir: Path) -> None:
+    (tmp_path / "tensorflow_datasets.py").write_text("raise ImportError('TFDS is not installed')\n")
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    ended = programs.run_from_scratch(f"--workdir={tmp_path / 'run'}", PYTHONPATH=paths)
+    assert ended.status == 0, ended.stderr
+    assert metrics(tmp_path / "run") == metrics(workdir)

@@ -1,0 +1,221 @@
+"""A run that was interrupted and started again ends with the same bits as one that never stopped.
+
+Runs are stopped by signals that they send to themselves at chosen places, or that reach them at random times.
+"""
+
+import random
+import re
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM
+
+import numpy as np
+import pytest
+
+from tests.programs import (
+    NUM_STEPS,
+    STEPS_PER_EPOCH,
+    Programs,
+    metrics,
+    results,
+    saved_state,
+    stop_at,
+    stop_in_compilation,
+    tensorboard_scalars,
+)
+
+pytestmark = pytest.mark.slow
+
+STEP, EVALUATION = "loop:Training._after_step", "evaluation:place"
+SAVED = {SIGTERM: 143, SIGINT: 130}
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return Programs(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(programs: Programs) -> Path:
+    folder = programs.folder / "uninterrupted"
+    programs.run(f"--workdir={folder}")
+    for part in ("params", "batch_stats", "opt_state", "plateau", "sums", "best", "seed", "step"):
+        assert any(name.startswith(f"['{part}']") for name in saved_state(folder)), f"the checkpoint lacks {part}"
+    return folder
+
+
+def kill(programs: Programs, workdir: Path, place: str, call: int, *flags: str, after: bool = False) -> None:
+    """Kills a run before (after) the given call of a function."""
+    change = partial(stop_at, place, call, SIGKILL, after)
+    programs.run(f"--workdir={workdir}", *flags, change=change, status=-SIGKILL)
+
+
+def stop(programs: Programs, workdir: Path, change: Callable[[], None], number: int, step: int, *flags: str) -> None:
+    """Interrupts a run that must save at this step first, and say so."""
+    ended = programs.run(f"--workdir={workdir}", *flags, change=change, status=SAVED[number])
+    name = number.name
+    assert ended.stderr.splitlines()[-1] == f"{name}: saved at step {step}; the same command goes on from there"
+    assert (workdir / "checkpoints" / "latest" / str(step)).is_dir()
+    assert not (workdir / "results.json").exists()
+
+
+def finish(programs: Programs, workdir: Path, uninterrupted: Path, *flags: str) -> str:
+    """Lets a run go on to its end, which must be that of the uninterrupted one; returns what it printed."""
+    ended = programs.run(f"--workdir={workdir}", *flags)
+    assert metrics(workdir) == metrics(uninterrupted)
+    one, other = results(workdir), results(uninterrupted)
+    # Saving more often changes nothing but that setting.
+    for found in (one, other):
+        del found["config"]["save_every_steps"]
+    assert one == other
+    for kind in ("latest", "best"):
+        resumed, straight = saved_state(workdir, kind), saved_state(uninterrupted, kind)
+        assert resumed.keys() == straight.keys()
+        for name, leaf in straight.items():
+            same = (resumed[name].dtype, resumed[name].tobytes()) == (leaf.dtype, leaf.tobytes())
+            assert same, f"{kind} {name} differs by up to {np.max(np.abs(resumed[name] - leaf.astype(float)))}"
+    shown = tensorboard_scalars(workdir)
+    for tag in ("train_loss", "validation_accuracy"):
+        assert shown[tag] == {line["step"]: float(np.float32(line[tag])) for line in metrics(workdir)}
+    assert all(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*/*"))
+    return ended.stderr
+
+
+class TestKilled:
+    """By SIGKILL, which leaves no time to save. Each attempt of a test dies at another place, the last at none."""
+
+    def test_before_and_between_steps(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        kill(programs, tmp_path, "records:write_atomically", 1)
+        kill(programs, tmp_path, "setup:Run.initial_state", 1)
+        kill(programs, tmp_path, STEP, random.Random(0).randrange(1, STEPS_PER_EPOCH))
+        kill(programs, tmp_path, STEP, STEPS_PER_EPOCH + random.Random(1).randrange(1, STEPS_PER_EPOCH))
+        finish(programs, tmp_path, uninterrupted)
+
+    def test_in_evaluation_and_records(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        kill(programs, tmp_path, EVALUATION, 2)
+        kill(programs, tmp_path, "records:MetricsLog.append", 1, after=True)
+        kill(programs, tmp_path, "records:TensorBoard.write", 2, after=True)
+        finish(programs, tmp_path, uninterrupted)
+
+    def test_in_a_save(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        kill(programs, tmp_path, "checkpoints:Checkpoints.save", 1)
+        kill(programs, tmp_path, "checkpoints:write_manifest", 1)
+        # The best of the first epoch is saved, the latest is not.
+        kill(programs, tmp_path, "checkpoints:Checkpoints._save", 2)
+        assert (tmp_path / "checkpoints" / "best" / "8").exists()
+        assert not any((tmp_path / "checkpoints" / "latest").iterdir())
+        kill(programs, tmp_path, "checkpoints:Checkpoints.save", 1, after=True)
+        assert (tmp_path / "checkpoints" / "latest" / "8").exists()
+        kill(programs, tmp_path, "checkpoints:sync_folder", 1)
+        finish(programs, tmp_path, uninterrupted)
+
+    def test_in_the_report(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        kill(programs, tmp_path, "reports:write_results", 1)
+        kill(programs, tmp_path, "reports:_draw", 1)
+        shutil.rmtree(tmp_path / "pictures", ignore_errors=True)
+        finish(programs, tmp_path, uninterrupted)
+        assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
+
+    def test_at_random_times(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        rng, killed = random.Random(2), 0
+        for longest in (3, 3, 1, 1):
+            program = programs.start(f"--workdir={tmp_path}")
+            program.wait_for("devices:" if longest == 3 else "epoch")
+            time.sleep(rng.uniform(0, longest))
+            program.send(SIGKILL)
+            program.process.join()
+            assert program.process.exitcode in (0, -SIGKILL)
+            killed += program.process.exitcode != 0
+        assert killed >= 2
+        finish(programs, tmp_path, uninterrupted)
+
+
+class TestInterrupted:
+    """By SIGTERM or Ctrl-C, which save first."""
+
+    def test_again_and_again(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        first = random.Random(3).randrange(1, 5)
+        stop(programs, tmp_path, partial(stop_at, STEP, first, SIGTERM), SIGTERM, first)
+        stop(programs, tmp_path, partial(stop_at, STEP, 1, SIGINT), SIGINT, first + 1)
+        # In evaluation and in a save of the end of an epoch, which is complete then.
+        stop(programs, tmp_path, partial(stop_at, EVALUATION, 2, SIGTERM), SIGTERM, STEPS_PER_EPOCH)
+        saving = partial(stop_at, "checkpoints:write_manifest", 1, SIGINT)
+        stop(programs, tmp_path, saving, SIGINT, 2 * STEPS_PER_EPOCH)
+        # The run is over before it can stop.
+        change = partial(stop_at, "reports:write_results", 1, SIGTERM)
+        programs.run(f"--workdir={tmp_path}", change=change)
+        finish(programs, tmp_path, uninterrupted)
+
+    def test_in_a_compilation(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        """Of which the cache holds a torn program, as a kill in the middle of its writing leaves it."""
+        shutil.copytree(programs.cache, tmp_path / "cache")
+        for path in (tmp_path / "cache").glob("jit_create-*"):
+            path.write_bytes(path.read_bytes()[:1000])
+        cache, workdir = f"--compilation_cache={tmp_path / 'cache'}", tmp_path / "run"
+        change = partial(stop_in_compilation, SIGKILL)
+        ended = programs.run(f"--workdir={workdir}", cache, change=change, status=-SIGKILL)
+        assert "in a compilation" in ended.stderr and "epoch" not in ended.stderr
+        stop(programs, workdir, partial(stop_in_compilation, SIGTERM), SIGTERM, 1, cache)
+        finish(programs, workdir, uninterrupted)
+
+    def test_second_signal_stops_at_once(self, programs: Programs, tmp_path: Path) -> None:
+        programs.run(f"--workdir={tmp_path}", change=_ask_twice, status=-SIGTERM)
+        assert not any((tmp_path / "checkpoints" / "latest").iterdir())
+
+
+def _ask_twice() -> None:
+    stop_at(STEP, 3, SIGTERM)
+    stop_at("checkpoints:Checkpoints.save", 1, SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def stopped(programs: Programs) -> Path:
+    """A run with checkpoints of steps 16 and 21."""
+    folder = programs.folder / "stopped"
+    stop(programs, folder, partial(stop_at, STEP, 21, SIGTERM), SIGTERM, 21)
+    assert {path.name for path in (folder / "checkpoints" / "latest").iterdir()} == {"16", "21"}
+    return folder
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("damage", ["torn", "flipped", "half removed"])
+    def test_newest_checkpoint(
+        self, programs: Programs, tmp_path: Path, stopped: Path, uninterrupted: Path, damage: str
+    ) -> None:
+        workdir = tmp_path / "run"
+        shutil.copytree(stopped, workdir)
+        newest = workdir / "checkpoints" / "latest" / "21"
+        data = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+        content = bytearray(data.read_bytes())
+        if damage == "torn":
+            data.write_bytes(content[: len(content) // 2])
+        elif damage == "flipped":
+            content[len(content) // 2] ^= 1
+            data.write_bytes(content)
+        else:
+            shutil.rmtree(newest / "meta")
+        printed = finish(programs, workdir, uninterrupted)
+        assert re.search(r"skipped the damaged checkpoint \S*latest/21", printed)
+        assert f"going on at step 16 of {NUM_STEPS}" in printed
+
+
+class TestOtherSettings:
+    def test_saving_within_an_epoch(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        flag = "--config.save_every_steps=3"
+        kill(programs, tmp_path, STEP, 5, flag)
+        assert {path.name for path in (tmp_path / "checkpoints" / "latest").iterdir()} == {"3"}
+        kill(programs, tmp_path, EVALUATION, 1, flag)
+        assert {path.name for path in (tmp_path / "checkpoints" / "latest").iterdir()} == {"3", "6"}
+        assert "going on at step 6" in finish(programs, tmp_path, uninterrupted, flag)
+
+    def test_two_seeds_with_one_cycle(self, programs: Programs, tmp_path: Path) -> None:
+        flags = ["--config.num_seeds=2", "--config.optimizer.schedule=one_cycle", "--config.model.layer=conv"]
+        flags += ["--config.model.batch_statistics=batch", "--config.optimizer.plateau.loss=train"]
+        whole, workdir = tmp_path / "whole", tmp_path / "run"
+        programs.run(f"--workdir={whole}", *flags)
+        stop(programs, workdir, partial(stop_at, STEP, 11, SIGTERM), SIGTERM, 11, *flags)
+        kill(programs, workdir, EVALUATION, 1, *flags)
+        finish(programs, workdir, whole, *flags)
