@@ -57,13 +57,13 @@ def get_config() -> ConfigDict:
                     "loss": "validation",  # which loss must fall: "validation" or "train"
                     "factor": 0.1,  # on all rates, in (0, 1)
                     "patience": 10,  # epochs without improvement that are tolerated, 0 or more
-                    "threshold": 1e-4,  # relative fall that counts as improvement, in [0, 1)
-                    "smallest_rate": 1e-9,  # training ends when the largest rate gets here
+                    "threshold": 1e-4,  # relative fall that counts as improvement, in (0, 1)
+                    "smallest_rate": 1e-9,  # above 0; training ends when the largest rate gets here
                 },
                 "one_cycle": {
                     "warmup_share": 0.3,  # of the steps, in which the rates rise, in (0, 1)
-                    "start_divisor": 25.0,  # peak rate over first rate
-                    "end_divisor": 1e4,  # first rate over last rate
+                    "start_divisor": 25.0,  # above 0: peak rate over first rate
+                    "end_divisor": 1e4,  # above 0: first rate over last rate
                 },
             },
         }

@@ -84,7 +84,7 @@ def check_training(executed: nbformat.NotebookNode, facts: dict[str, Any]) -> No
     assert results["test_accuracy"] > 0.8
     assert f"{100 * results['test_accuracy']:.1f} % of {results['dataset']['test_images']:,}" in text_of(executed)
     assert facts["pictures"] == ["confusion_matrix.png", "learning_curves.png", "parts.png"]
-    assert len(re.findall(r"^epoch \d+ ", text_of(executed, "train"), flags=re.MULTILINE)) == 1
+    assert len(re.findall(r"^epoch \d+/", text_of(executed, "train"), flags=re.MULTILINE)) == 1
 
 
 def check_reconstruction(facts: dict[str, Any]) -> None:
@@ -115,7 +115,7 @@ def check_stored_is_of_today(stored: nbformat.NotebookNode, executed: nbformat.N
     mend = "the stored outputs are of an older version: python -m tests.test_notebooks"
     for cell_id in ("config", "images"):
         assert text_of(stored, cell_id) == text_of(executed, cell_id), mend
-    last_epoch = re.findall(r"^epoch (\d+) ", text_of(stored, "train"), flags=re.MULTILINE)[-1]
+    last_epoch = re.findall(r"^epoch (\d+)/", text_of(stored, "train"), flags=re.MULTILINE)[-1]
     assert int(last_epoch) == quickstart.get_config().num_epochs, mend
 
 

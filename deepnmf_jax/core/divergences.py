@@ -20,7 +20,7 @@ def kl_divergence(x: Array, w: Array, h: Array) -> Array:
 def certificate(x: Array, w: Array, h: Array) -> Array:
     """Upper bound log max_i q_i of the excess KL(h) - min KL over all codes; 0 at an optimum.
 
-    By Jensen's inequality, for x, h and the rows of w summing to 1. Shapes as in `kl_divergence`; 0 where x is 0.
+    By Jensen's inequality, for x, h and rows of w that sum to 1. Shapes as in `kl_divergence`, in nats; 0 where x is 0.
     """
     largest = jnp.max(em_factor(x, w, h), axis=-1)
     has_input = jnp.any(x > 0, axis=-1)
@@ -28,5 +28,5 @@ def certificate(x: Array, w: Array, h: Array) -> Array:
 
 
 def residual(x: Array, w: Array, h: Array) -> Array:
-    """Fixed-point residual: L1 distance between h and one more step of the iteration. Shapes as in `kl_divergence`."""
+    """Fixed-point residual: L1 distance between h and one more step with epsilon = 1. Shapes as in `kl_divergence`."""
     return jnp.sum(jnp.abs(em_step(x, w, h) - h), axis=-1)

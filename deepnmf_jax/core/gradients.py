@@ -1,11 +1,11 @@
 """How the result of the fixed-point iteration is differentiated.
 
 One forward, three gradients: "approximate" (the paper's), "unrolled" (autodiff) and "implicit" (adjoint of the fixed
-point). The first two of the paper's steps and the implicit adjoint share one form: with an adjoint activity v,
+point). The approximate and the implicit one share a form: with an adjoint activity v,
 
     grad_x = (v w) / R,      grad_w = v^T (x / R) - h^T (x / R * grad_x),      R = h w,
 
-and v = h * g for the approximate gradient of a cotangent g.
+with v = h * g for the approximate gradient of a cotangent g, and v from a linear system for the implicit one.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -
 
     Solves (D M D + max(1 - q, 0)) z = D g with D = diag(sqrt(h)) and M = w diag(x / R^2) w^T, one system a row of
     x, started at z = D g: with 0 steps it is `approximate_adjoint`. Exact where h is an optimum with independent
-    active units; at an h that has not converged it is the adjoint of the step taken there.
+    active units. Before convergence, units that still grow (q > 1) are treated as if they had converged.
 
     Shapes as in `approximate_adjoint`. grad_x is that of the iteration without normalisation of h; the normalised one
     differs by the constant (g . h) a row, which the chain through `normalize_patches` removes.
@@ -109,7 +109,7 @@ def _hessian_product(w: Array, d: Array, f: Array, r: Array, slack: Array, z: Ar
 
 
 def _conjugate_gradients(product: Callable[[Array], Array], b: Array, num_steps: int) -> Array:
-    """Solves product(z) = b for each row on its own, from z = b, with a product whose eigenvalues lie in [0, 1].
+    """Solves product(z) = b for each row on its own, from z = b, with a symmetric, positive semi-definite product.
 
     A row rests once its residual is 0 to rounding, or its direction is flat (curvature below the root of the rounding
     error): where more units are active than inputs can tell apart, the system is singular and a step along such a
@@ -142,7 +142,7 @@ def _conjugate_gradients(product: Callable[[Array], Array], b: Array, num_steps:
 def with_local_gradient(h: Array, x: Array, w: Array, rule: str) -> Array:
     """h itself, whose backward gives w the gradient of a local rule in place of any error of the layers above.
 
-    x (..., n), w (k, n), h (..., k). The cotangent reaches h unchanged and no part of it reaches w, so that call it as
+    x (..., n), w (k, n), h (..., k). The cotangent reaches h unchanged and no part of it reaches w, so call it as
     `with_local_gradient(infer(x, stop_gradient(w)), x, w, rule)`: lower layers still see the error passed back.
     Rules (paper, section 4.2, and its code), at fixed h and summed over all leading axes, not scaled by the loss:
     "kl", the gradient -h^T (x / R) of the KL divergence; "mse", the gradient -2 h^T (x - R) of |x - R|^2.
@@ -163,7 +163,13 @@ with_local_gradient.defvjp(_local_fwd, _local_bwd)
 
 
 def local_gradient(x: Array, w: Array, h: Array, rule: str) -> Array:
-    """grad_w (k, n) of the local rule "kl" or "mse" at fixed h; see `with_local_gradient`."""
+    """Weight gradient of a local rule at fixed h; see `with_local_gradient`.
+
+    x (..., n), w (k, n), h (..., k) -> grad_w (k, n), summed over all leading axes.
+
+    Raises:
+        ValueError: a rule other than "kl" and "mse".
+    """
     x, w, h = _accumulate(x, w, h)
     r = reconstruct(w, h)
     if rule == "kl":

@@ -64,7 +64,8 @@ def infer(
         cg_steps: conjugate-gradient steps of "implicit", at least 0 (0 is the approximate gradient).
 
     Returns:
-        h (..., k), in the dtype of x, computed in float32 at least; rows sum to 1 (to 0 where x is 0).
+        h (..., k), in the dtype of x, computed in float32 at least. Rows sum to 1, or are 0 where x is 0 or no row of w
+            has an input in common with it.
 
     Raises:
         ValueError: shapes, dtypes or settings that do not fit; and, for concrete arrays, negative or non-finite

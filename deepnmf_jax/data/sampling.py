@@ -1,4 +1,4 @@
-"""Which examples make batch (seed, epoch, step), and which of them belong to which process.
+"""Which examples make batch (seed, epoch, step).
 
 Everything is a pure function of integers, so that a run stopped at any step continues with the batches that
 it would have had. numpy's Philox generator is keyed directly, and only its raw bits are used: that stream is
@@ -67,29 +67,3 @@ def eval_batches(num_examples: int, batch_size: int) -> list[tuple[np.ndarray, n
     mask = indices < num_examples
     indices[~mask] = 0
     return list(zip(indices.reshape(steps, batch_size), mask.reshape(steps, batch_size), strict=True))
-
-
-def process_slice(indices: np.ndarray, process_index: int, process_count: int) -> np.ndarray:
-    """The contiguous part of a batch that one of several processes holds.
-
-    Args:
-      indices: (..., batch_size).
-      process_index: 0 .. process_count - 1.
-      process_count: number of processes.
-
-    Returns:
-      (..., batch_size / process_count); the parts in the order of the processes make up `indices`.
-
-    Raises:
-      ValueError: the processes do not divide the batch, or `process_index` is not one of them.
-    """
-    if process_count < 1 or not 0 <= process_index < process_count:
-        raise ValueError(f"process_index must lie in 0 .. process_count - 1, got {process_index} of {process_count}")
-    batch_size = indices.shape[-1]
-    if batch_size % process_count:
-        raise ValueError(
-            f"{process_count} processes do not divide a batch of {batch_size}; choose a batch_size that is a "
-            f"multiple of {process_count}"
-        )
-    share = batch_size // process_count
-    return indices[..., process_index * share : (process_index + 1) * share]

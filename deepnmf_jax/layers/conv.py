@@ -58,7 +58,9 @@ class NMFConv(NMFLayer):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """inputs (..., *spatial, c) of any sign -> activities (..., *positions, features) with sum 1 over features.
+        """inputs (..., *spatial, c) of any sign -> activities (..., *positions, features).
+
+        They sum to 1 over the features, or are 0 where the patch is black.
 
         Raises:
             ValueError: settings outside what they allow, groups that do not divide, a kernel larger than the map.

@@ -83,5 +83,9 @@ class NMFDense(NMFLayer):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """inputs (..., n) of any sign -> activities (..., features), non-negative, summing to 1 (0 without input)."""
+        """inputs (..., n) of any sign -> activities (..., features), non-negative, summing to 1 (0 without input).
+
+        Raises:
+            ValueError: settings outside what they allow.
+        """
         return self.activity(jax.nn.relu(inputs)[..., None, :], self.features)

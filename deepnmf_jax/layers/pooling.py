@@ -26,7 +26,11 @@ class NMFPool(NMFLayer):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """inputs (..., *spatial, c) of any sign -> (..., *positions, c), summing to 1 over the channels."""
+        """inputs (..., *spatial, c) of any sign -> (..., *positions, c), summing to 1 over the channels.
+
+        Raises:
+            ValueError: settings outside what they allow, or a window larger than the map.
+        """
         settings = {name: getattr(self, name) for name in NMFLayer.__annotations__ if name not in ("name", "parent")}
         conv = NMFConv(
             features=inputs.shape[-1],

@@ -98,7 +98,7 @@ class Network(nn.Module):
 
 
 def per_block(setting: str | Sequence[str]) -> tuple[str, ...]:
-    """One value for each of the four blocks, from one value or four."""
+    """One value for each of the four blocks, from one value or four; ValueError for any other number."""
     values = (setting,) * NUM_BLOCKS if isinstance(setting, str) else tuple(setting)
     if len(values) != NUM_BLOCKS:
         raise ValueError(f"local_learning = {setting!r}; give one rule, or one for each of {NUM_BLOCKS} blocks")

@@ -105,16 +105,19 @@ class Training:
             for step in range(first, last):
                 indices = place(order[step - number * run.steps_per_epoch], sharding)
                 self.state = self.train_step(self.state, self.images, self.labels, indices)
-                self._after_step(step + 1, last, started, progress)
+                self._after_step(step + 1, first, last, started, progress)
+        # The steps are only queued: without waiting, the speed would be that of the queue.
+        jax.block_until_ready(self.state)
         train_seconds = time.perf_counter() - started
         speed = images * (last - first) / train_seconds
         self._end_epoch(number + 1, last, started, speed)
 
-    def _after_step(self, step: int, last: int, started: float, progress: Progress) -> None:
+    def _after_step(self, step: int, first: int, last: int, started: float, progress: Progress) -> None:
         every = self.config.log_every_steps
         if step % every == 0:
             loss, accuracy = _means(self.state.sums)
-            progress.update(every * len(self.run.seeds) * self.config.batch_size, loss.mean(), accuracy.mean())
+            batches = len(self.run.seeds) * min(every, step - first)
+            progress.update(batches * self.config.batch_size, loss.mean(), accuracy.mean())
         if step == last:  # saved after its validation
             return
         # Processes must agree on stopping, which costs a message between them.
@@ -122,22 +125,20 @@ class Training:
         signal_name = self.interruption.requested_anywhere() if asked else None
         due = self.config.save_every_steps and step % self.config.save_every_steps == 0
         if signal_name or due:
+            _check_finite(_means(self.state.sums)[0], step)
             self.checkpoints.save(step, jax.device_get(self.state), self._meta(started))
         if signal_name:
             raise Interrupted(signal_name, step)
 
     def _end_epoch(self, epoch: int, step: int, started: float, speed: float) -> None:
         train_loss, train_accuracy = _means(self.state.sums)
-        if not np.isfinite(train_loss).all():
-            raise FloatingPointError(
-                f"the loss is {train_loss} in epoch {epoch} (up to step {step}); try smaller learning rates. "
-                "Checkpoints of earlier epochs are intact"
-            )
+        _check_finite(train_loss, step)
         values = {"train_loss": train_loss, "train_accuracy": train_accuracy}
         validation = None
         if len(self.run.split.validation):
             subset = self.run.split.validation
             validation = self.evaluator(self.state.params, self.state.batch_stats, self.images, self.labels, subset)
+            _check_finite(validation.loss, step)
             values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         scale = np.asarray(jax.device_get(self.state.plateau.scale))
         rates = learning_rates(self.config.optimizer, self.run.num_steps, step - 1, scale)
@@ -204,6 +205,15 @@ class MemoryLog:
     def append(self, record: dict[str, Any]) -> None:
         """Keeps the record."""
         self.records.append(record)
+
+
+def _check_finite(loss: np.ndarray, step: int) -> None:
+    """Stops a run before it saves what it can no longer learn from."""
+    if not np.isfinite(loss).all():
+        raise FloatingPointError(
+            f"the loss is {loss} at step {step}; try smaller learning rates, in another workdir. "
+            "The checkpoints saved before are intact"
+        )
 
 
 def _epoch_line(record: dict[str, Any], num_epochs: int) -> str:

@@ -276,7 +276,16 @@ class Progress:
         if self.shown:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=num_images, desc=description, unit=" images", leave=False, dynamic_ncols=True)
+            # Updates are some steps apart, so each is shown.
+            self._bar = tqdm(
+                total=num_images,
+                desc=description,
+                unit=" images",
+                leave=False,
+                dynamic_ncols=True,
+                mininterval=0,
+                miniters=1,
+            )
 
     def update(self, images: int, loss: float, accuracy: float) -> None:
         """Advances by `images` and shows the running `loss` and `accuracy` (0 to 1)."""

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from deepnmf_jax.core.normalization import normalize_weights
+from deepnmf_jax.models.network import KERNELS
 from deepnmf_jax.training import checkpoints, pictures
 from deepnmf_jax.training.devices import place, replicated
 from deepnmf_jax.training.evaluation import Evaluation, Evaluator
@@ -36,7 +37,7 @@ def report(
     """Tests the best variables (and, for comparison, the last), writes results.json and the pictures, returns the
     results.
 
-    This is the only place where the test set is looked at.
+    Training itself never looks at the test set: only this function, after the last epoch, and `evaluate` do.
     """
     best = _test(run, evaluator, state.best.params, state.best.batch_stats)
     last = _test(run, evaluator, state.params, state.batch_stats)
@@ -134,10 +135,8 @@ def _draw(run: Run, folder: Path, state: TrainState, records: list[dict[str, Any
     )
     if run.model.layer == "nmf":
         first = np.asarray(normalize_weights(first))
-    channels = run.image_shape[-1]
-    size = first.shape[-1] * (run.dataset.train_images.shape[-1] // channels) // channels
-    side = math.isqrt(size)
-    if side * side == size:
-        pictures.first_layer_parts(
-            first.reshape(-1, side * side * channels), (side, side, channels), folder / "parts.png"
-        )
+    # A row of weights holds one group's channels of a kernel that may have been cut to the map.
+    height, width = (min(KERNELS[0] or side, side) for side in run.image_shape[:2])
+    rows = first.reshape(-1, first.shape[-1])
+    patch_shape = (height, width, rows.shape[1] // (height * width))
+    pictures.first_layer_parts(rows, patch_shape, folder / "parts.png")

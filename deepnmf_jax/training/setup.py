@@ -58,7 +58,11 @@ class Run(NamedTuple):
 
 
 def create_model(config: Any, num_classes: int) -> Network:
-    """The network of config.model."""
+    """The network of config.model.
+
+    Raises:
+        ValueError: a setting that the network does not have.
+    """
     settings = dict(config.model)
     known = set(inspect.signature(Network).parameters)
     if unknown := set(settings) - known:
@@ -124,7 +128,10 @@ def _check_config(config: Any) -> None:
         ("optimizer.b2", adam.b2, 0 <= adam.b2 < 1),
         ("optimizer.plateau.patience", plateau.patience, plateau.patience >= 0),
         ("optimizer.plateau.factor", plateau.factor, 0 < plateau.factor < 1),
-        ("optimizer.plateau.threshold", plateau.threshold, 0 <= plateau.threshold < 1),
+        ("optimizer.plateau.threshold", plateau.threshold, 0 < plateau.threshold < 1),
+        ("optimizer.plateau.smallest_rate", plateau.smallest_rate, plateau.smallest_rate > 0),
+        ("optimizer.one_cycle.start_divisor", adam.one_cycle.start_divisor, adam.one_cycle.start_divisor > 0),
+        ("optimizer.one_cycle.end_divisor", adam.one_cycle.end_divisor, adam.one_cycle.end_divisor > 0),
         ("optimizer.one_cycle.warmup_share", adam.one_cycle.warmup_share, 0 < adam.one_cycle.warmup_share < 1),
     ):
         if not allowed:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepnmf_jax.data.sampling import epoch_order, eval_batches, process_slice, random_order
+from deepnmf_jax.data.sampling import epoch_order, eval_batches, random_order
 
 
 @given(num_examples=st.integers(1, 200), batch_size=st.integers(1, 200), seed=st.integers(0, 2**64 - 1))
@@ -71,18 +71,3 @@ def test_evaluation_arguments():
         eval_batches(5, 0)
     with pytest.raises(ValueError, match="num_examples must be 0 or more, got -1"):
         eval_batches(-1, 5)
-
-
-@pytest.mark.parametrize("process_count", [1, 2, 4])
-@pytest.mark.parametrize("shape", [(8,), (3, 8)])
-def test_the_parts_of_all_processes_make_up_the_batch(process_count, shape):
-    indices = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
-    parts = [process_slice(indices, p, process_count) for p in range(process_count)]
-    assert {part.shape for part in parts} == {(*shape[:-1], 8 // process_count)}
-    np.testing.assert_array_equal(np.concatenate(parts, axis=-1), indices)
-
-
-@pytest.mark.parametrize(("index", "count"), [(0, 3), (2, 2), (-1, 2), (0, 0)])
-def test_processes_that_do_not_fit_are_refused(index, count):
-    with pytest.raises(ValueError, match="process"):
-        process_slice(np.arange(8), index, count)

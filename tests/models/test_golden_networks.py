@@ -1,5 +1,6 @@
 """The four networks against the golden files: logits, loss, every gradient, ten Adam steps."""
 
+import math
 from functools import cache
 
 import jax
@@ -15,15 +16,38 @@ from tests.conftest import load_golden
 
 pytestmark = pytest.mark.slow
 
-MODELS = {"cnn": models.CNN, "cnmf": models.CNMF, "cnn_1x1": models.CNN1x1, "cnmf_1x1": models.CNMF1x1}
-PATCHES = {"block1": (3, 5, 5), "block2": (32, 5, 5), "block3": (64, 4, 4), "block4": (96, 1, 1)}
+
+def patch_shapes(golden):
+    """Channels, height and width of the patches of each block, from the shapes of the main weights."""
+    shapes, channels = {}, golden["images_u8"].shape[-1]
+    for i in (1, 2, 3, 4):
+        k, n = next(
+            golden[f"param:block{i}/{name}"].shape for name in ("nmf/u", "conv/w") if f"param:block{i}/{name}" in golden
+        )
+        side = math.isqrt(n // channels)
+        shapes[f"block{i}"], channels = (channels, side, side), k
+    return shapes
 
 
-def ours(name, value):
+def model_of(golden):
+    """The network whose parameters a golden file holds."""
+    nmf, mixing = "param:block1/nmf/u" in golden, "param:block1/mix/w" in golden
+    features = golden["param:block1/nmf/u" if nmf else "param:block1/conv/w"].shape[0]
+    return models.Network(
+        num_classes=golden["logits"].shape[-1],
+        layer="nmf" if nmf else "conv",
+        mixing=mixing,
+        width=features / 32,
+        use_bias="param:block1/conv/b" in golden,
+        num_iters=int(golden.get("num_iters", 20)),
+    )
+
+
+def ours(name, value, patches):
     """Path and value in this package of a golden parameter, whose patches are ordered channel first."""
     block, part, kind = name.split("/")
     if part in ("nmf", "conv") and value.ndim == 2:
-        channels, height, width = PATCHES[block]
+        channels, height, width = patches[block]
         value = value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(value), -1)
         return (block, part, "u" if part == "nmf" else "kernel"), value if part == "nmf" else value.T[None]
     if part == "mix" and kind == "w":
@@ -33,9 +57,10 @@ def ours(name, value):
 
 def tree(golden, prefix, dtype):
     params: dict = {}
+    patches = patch_shapes(golden)
     for key, value in golden.items():
         if key.startswith(prefix):
-            (block, part, kind), value = ours(key.removeprefix(prefix), value)
+            (block, part, kind), value = ours(key.removeprefix(prefix), value, patches)
             params.setdefault(block, {}).setdefault(part, {})[kind] = jnp.asarray(value, dtype)
     return params
 
@@ -57,7 +82,7 @@ def loss_of(model, golden, dtype):
 def compiled(network_file, dtype):
     """The golden file, its parameters, the optimiser's state, and a compiled Adam step that returns gradients too."""
     golden = load_golden(network_file)
-    model = MODELS[network_file.stem.removeprefix("net_")]()
+    model = model_of(golden)
     rates = {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
     settings = {"learning_rate": rates, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "schedule": "constant"}
     optimizer = create_optimizer(settings, num_steps=10)

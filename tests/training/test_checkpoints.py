@@ -184,7 +184,7 @@ def test_two_processes(tmp_path: Path) -> None:
             (folder / "run" / "checkpoints" / "latest").rename(folder / "0" / "checkpoints" / "latest")
         try:
             apart.restore(template)
-        except OSError as error:
+        except RuntimeError as error:
             assert "different checkpoints" in str(error)
         else:
             raise AssertionError("disks of their own were not noticed")

@@ -1,0 +1,61 @@
+"""Every config has the keys of the base, describes the network it names, and is the recipe its docstring promises."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import base
+from deepnmf_jax.data.augmentation import Augmentation
+from deepnmf_jax.training.optimizers import create_optimizer
+from deepnmf_jax.training.setup import describe
+
+NAMES = sorted(path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config(name):
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config()
+    assert set(flat(config)) == set(flat(base.get_config()))
+    assert f"--config=configs/{name}.py" in module.__doc__
+    parameters = describe(config).splitlines()[-1].split()[1]
+    for promised in re.findall(r"([\d,]+) parameters", module.__doc__):
+        assert parameters == promised
+    Augmentation(**config.augmentation)
+    create_optimizer(config.optimizer, 10)
+
+
+def flat(config):
+    return [f"{name}.{key}" if hasattr(part, "items") else name
+            for name, part in config.items() for key in (part if hasattr(part, "items") else [""])]  # fmt: skip
+
+
+def test_the_papers_recipe():
+    config = base.get_config()
+    assert (config.num_epochs, config.batch_size, config.model.num_iters, config.model.epsilon) == (500, 50, 20, 1.0)
+    assert dict(config.optimizer.learning_rate) == {"nmf": 0.001, "mixing": 0.001, "batch_norm": 0.001}
+    plateau = config.optimizer.plateau
+    assert (config.optimizer.schedule, plateau.loss, plateau.factor, plateau.patience) == (
+        "plateau",
+        "validation",
+        0.1,
+        10,
+    )
+    assert (config.model.batch_statistics, config.model.gradient) == ("running", "approximate")
+    assert dict(config.augmentation) == {
+        "crop": 28, "flip": True, "brightness": 0.5, "contrast": 0.1, "saturation": 0.1, "hue": 0.15, "per": "image"
+    }  # fmt: skip
+
+
+def test_the_released_recipe():
+    config = importlib.import_module("configs.reference").get_config()
+    assert (config.model.batch_statistics, config.eval_batch_size, config.num_validation) == ("batch", 50, 0)
+    assert (config.augmentation.per, config.optimizer.plateau.loss) == ("batch", "train")
+    assert dict(config.optimizer.learning_rate) == {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
+
+
+def test_quick_start_splits():
+    config = importlib.import_module("configs.quickstart").get_config()
+    assert (config.dataset, config.num_validation, config.seed) == ("mnist5k", 500, 0)
