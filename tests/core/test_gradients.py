@@ -53,6 +53,7 @@ def well_conditioned(seed=0):
     return jnp.asarray(p), jnp.asarray(u), jnp.asarray(rng.normal(size=(3, 4)))
 
 
+@pytest.mark.slow
 def test_implicit_equals_unrolled_at_a_converged_fixed_point():
     p, u, g = well_conditioned()
     implicit = jax.vjp(lambda p, u: layer(p, u, num_iters=4000, gradient="implicit", cg_steps=30), p, u)[1](g)
@@ -77,6 +78,7 @@ def test_finite_differences(settings):
         np.testing.assert_allclose(jnp.sum(grad * direction), difference, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_direction_of_the_approximate_gradient():
     """At 20 iterations it points where the unrolled one does, and is shorter by about that number (MATH, section 3)."""
     rng = np.random.default_rng(0)
@@ -89,6 +91,7 @@ def test_direction_of_the_approximate_gradient():
         assert 1 / 40 < jnp.linalg.norm(a) / jnp.linalg.norm(b) < 1 / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_implicit_gradient_of_inputs_with_fewer_entries_than_units_stays_bounded(dtype):
     """One to four entries and 16 overlapping units: the system is singular, and its solutions have no bound."""
@@ -116,5 +119,6 @@ def test_memory_does_not_grow_with_the_iterations(gradient):
     assert temporary_bytes(gradient, 80) == temporary_bytes(gradient, 5)
 
 
+@pytest.mark.slow
 def test_memory_of_the_unrolled_gradient_grows():
     assert temporary_bytes("unrolled", 80) > 8 * temporary_bytes("unrolled", 5)

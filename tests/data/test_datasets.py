@@ -130,7 +130,7 @@ def own_images(**changes: object) -> dict[str, np.ndarray]:
 
 
 def save(folder: Path, **changes: object) -> str:
-    np.savez(folder / "own.npz", allow_pickle=True, **own_images(**changes))
+    np.savez(folder / "own.npz", **own_images(**changes))
     return str(folder / "own.npz")
 
 

@@ -171,6 +171,7 @@ def test_local_learning_replaces_the_gradient_of_the_weights_only(rule, images):
     np.testing.assert_allclose(local["params"]["u"], chained.reshape(4, 18), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_flow_through_a_users_own_model():
     class Own(nn.Module):
         @nn.compact
@@ -185,6 +186,7 @@ def test_gradients_flow_through_a_users_own_model():
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
 
 
+@pytest.mark.slow
 def test_layer_inside_an_nnx_model():
     from flax import nnx
     from flax.nnx import bridge

@@ -69,6 +69,7 @@ def test_groups():
         block_groups(0, channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_shape", [(16, 16, 1), (5, 9, 2), (1, 1, 3), (40, 30, 4)])
 def test_any_image_size_and_number_of_classes(image_shape):
     model = models.CNMF1x1(num_classes=7, num_iters=2)
@@ -99,6 +100,7 @@ def test_learned_pooling_has_parameters_and_batch_norm(pooling):
     )
 
 
+@pytest.mark.slow
 def test_running_and_batch_statistics():
     images = jax.random.uniform(KEY, (6, 16, 16, 1), "float32")
     running, batch = models.CNN1x1(), models.CNN1x1(batch_statistics="batch")
@@ -146,6 +148,7 @@ def test_wrong_settings(settings, message):
         models.CNMF1x1(**settings).init(KEY, jnp.zeros((2, 28, 28, 3)))
 
 
+@pytest.mark.slow
 def test_local_learning_may_differ_from_block_to_block():
     images = jax.random.uniform(KEY, (2, 8, 8, 3), "float32")
 
