@@ -53,9 +53,12 @@ def main(argv: list[str]) -> None:
 
 
 def start_jax() -> None:
-    """Compilation cache and, in a run of several processes, the connection between them."""
+    """Memory, compilation cache and, in a run of several processes, the connection between them."""
     import jax
 
+    from deepnmf_jax.training import devices
+
+    devices.keep_freed_memory()
     if FLAGS.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(FLAGS.compilation_cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

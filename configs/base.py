@@ -36,6 +36,10 @@ def get_config() -> ConfigDict:
                 "epsilon": 1.0,  # step size of the inference, in (0, 1], in the paper's convention
                 "gradient": "approximate",  # "approximate", "unrolled", "implicit"
                 "cg_steps": 4,  # of the implicit gradient
+                "acceleration": "none",  # "none", "power", "adaptive"
+                "exponent": 8.0,  # of "power", the largest of "adaptive"; at least 1
+                "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
+                "products": "full",  # of the inference: "full" (float32), or "bfloat16"
                 "local_learning": "none",  # "none", "kl", "mse"
             },
             "augmentation": {

@@ -7,6 +7,7 @@ from jax import Array
 from jax.experimental import checkify
 
 from deepnmf_jax.core.gradients import GRADIENTS
+from deepnmf_jax.core.iteration import ACCELERATIONS, PRODUCTS, Settings
 
 DTYPES = ("float32", "float64", "bfloat16")
 
@@ -29,21 +30,41 @@ def check_integer(name: str, value: object, smallest: int) -> None:
         raise ValueError(f"{name} = {value!r}, but it must be a whole number of at least {smallest}")
 
 
-def check_settings(num_iters: int, epsilon: float, gradient: str, cg_steps: int) -> None:
-    """ValueError for settings of `infer` outside what they allow."""
-    check_integer("num_iters", num_iters, 1)
-    if not (isinstance(epsilon, (int, float, np.number)) and 0 < epsilon <= 1):
+def check_settings(settings: Settings) -> None:
+    """ValueError for settings of `infer` outside what they allow, or that exclude each other."""
+    check_integer("num_iters", settings.num_iters, 1)
+    epsilon = settings.epsilon
+    if not (_is_number(epsilon) and 0 < epsilon <= 1):
         raise ValueError(
             f"epsilon = {epsilon!r}, but it must lie in (0, 1], in the paper's convention "
             "(e of the authors' code is e / (1 + e) here)"
         )
-    check_choice("gradient", gradient, GRADIENTS)
-    check_integer("cg_steps", cg_steps, 0)
+    check_choice("gradient", settings.gradient, GRADIENTS)
+    check_integer("cg_steps", settings.cg_steps, 0)
+    check_choice("acceleration", settings.acceleration, ACCELERATIONS)
+    check_choice("products", settings.products, PRODUCTS)
+    for name, value, smallest in (("exponent", settings.exponent, 1), ("tolerance", settings.tolerance, 0)):
+        if not (_is_number(value) and smallest <= value < float("inf")):
+            raise ValueError(f"{name} = {value!r}, but it must be a number of at least {smallest}")
+    if epsilon != 1 and (settings.acceleration != "none" or settings.tolerance):
+        raise ValueError(
+            f"epsilon = {epsilon!r} with acceleration = {settings.acceleration!r} and tolerance = "
+            f"{settings.tolerance!r}; accelerated steps and the stopping rule need epsilon = 1"
+        )
+    if settings.gradient == "unrolled" and settings.tolerance:
+        raise ValueError(
+            f"tolerance = {settings.tolerance!r} with gradient = 'unrolled'; a loop that may end early cannot be "
+            "unrolled: use tolerance = 0, or another gradient"
+        )
 
 
-def check_arguments(x: Array, w: Array, num_iters: int, epsilon: float, gradient: str, cg_steps: int) -> None:
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def check_arguments(x: Array, w: Array, settings: Settings) -> None:
     """ValueError for shapes, dtypes and settings of `infer` that do not fit; looks at no value, so works under jit."""
-    check_settings(num_iters, epsilon, gradient, cg_steps)
+    check_settings(settings)
     for name, a in (("x", x), ("w", w)):
         if a.dtype.name not in DTYPES:
             raise ValueError(f"{name} has dtype {a.dtype.name}; use one of {', '.join(DTYPES)} (1e-19 is 0 in float16)")

@@ -51,7 +51,8 @@ def _with_adjoint_bwd(
     forward: Callable[[Array, Array], Array], cg_steps: int, residuals: tuple[Array, Array, Array], g: Array
 ) -> tuple[Array, Array]:
     x, w, h = residuals
-    grad_x, grad_w = implicit_adjoint(*_accumulate(x, w, h, g), cg_steps=cg_steps)
+    arrays = _accumulate(x, w, h, g)
+    grad_x, grad_w = implicit_adjoint(*arrays, cg_steps=cg_steps) if cg_steps else approximate_adjoint(*arrays)
     return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
 
 

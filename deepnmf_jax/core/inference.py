@@ -8,34 +8,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core import checks, gradients
-from deepnmf_jax.core.normalization import row_sums
-from deepnmf_jax.core.updates import em_factor, em_step
+from deepnmf_jax.core.iteration import Settings, iterate
 
 
-def uniform_start(x: Array, k: int) -> Array:
-    """h(0) = 1/k for each row of x (..., n), and 0 for a row of zeros, which no activity explains: -> (..., k)."""
-    has_input = jnp.any(x > 0, axis=-1, keepdims=True)
-    return jnp.broadcast_to(jnp.where(has_input, 1.0 / k, 0.0), (*x.shape[:-1], k)).astype(x.dtype)
-
-
-def iterate(x: Array, w: Array, *, num_iters: int, epsilon: float) -> Array:
-    """`num_iters` applications of `em_step` to the uniform start. x (..., n), w (k, n), of one dtype -> h (..., k).
-
-    With epsilon = 1 the step h * q does not depend on the scale of h, so one normalisation after the last step
-    does what one in each would.
-    """
-    start = uniform_start(x, w.shape[0])
-    if epsilon != 1.0:
-        return jax.lax.fori_loop(0, num_iters, lambda _, h: em_step(x, w, h, epsilon), start)
-    h = jax.lax.fori_loop(0, num_iters, lambda _, h: h * em_factor(x, w, h), start)
-    return h / row_sums(h)
-
-
-@partial(jax.jit, static_argnames=("num_iters", "epsilon", "gradient", "cg_steps"))
-def infer_unchecked(x: Array, w: Array, num_iters: int, epsilon: float, gradient: str, cg_steps: int) -> Array:
+@partial(jax.jit, static_argnames="settings")
+def infer_unchecked(x: Array, w: Array, settings: Settings) -> Array:
     """`infer` for arguments known to be right, as the layers' are by construction."""
-    forward = partial(iterate, num_iters=num_iters, epsilon=epsilon)
-    return gradients.differentiable(forward, x, w, gradient=gradient, cg_steps=cg_steps)
+    forward = partial(iterate, settings=settings)
+    return gradients.differentiable(forward, x, w, gradient=settings.gradient, cg_steps=settings.cg_steps)
 
 
 def infer(
@@ -46,11 +26,15 @@ def infer(
     epsilon: float = 1.0,
     gradient: str = "approximate",
     cg_steps: int = 4,
+    acceleration: str = "none",
+    exponent: float = 8.0,
+    tolerance: float = 0.0,
+    products: str = "full",
 ) -> Array:
     """Activities of an NMF layer: `num_iters` iterations of h_i <- h_i + epsilon h_i (sum_s w_is x_s / R_s - 1).
 
     These are the EM steps for the KL divergence between x and its reconstruction R = h w (paper, eq. 2, 3 and 6),
-    started at h = 1/k. The divergence never rises from one step to the next.
+    started at h = 1/k. The divergence never rises from one step to the next, accelerated or not.
 
     Args:
         x: inputs (..., n), non-negative, each row summing to 1 or all 0 (`normalize_patches` makes them so).
@@ -62,6 +46,17 @@ def infer(
             conjugate gradients, which starts from the approximate one. Far from convergence, or where an input cannot
             tell the active units apart, the last can be many times longer than the unrolled one; more steps make it so.
         cg_steps: conjugate-gradient steps of "implicit", at least 0 (0 is the approximate gradient).
+        acceleration: "none"; "power", over-relaxed steps h * q^exponent; or "adaptive", an exponent an input, from 1 up
+            to `exponent`, as the slopes of the divergence before and after each step allow. Both keep a step only
+            where it cannot be worse than a plain one, and take the plain one next where it might be. The gradients are
+            those at the result; "unrolled" goes through the steps taken. An iteration costs what a plain one costs, a
+            pair of products; docs/performance.md says how few of them replace 20 plain ones.
+        exponent: of the steps of "power", the largest of "adaptive", at least 1. A whole number is cheaper for "power".
+        tolerance: if above 0, an input whose certificate log max_i q_i (`certificate`: a bound on the distance of
+            its divergence to the smallest one, in nats) is not above it takes no further step, whatever else is in
+            the batch, and the loop ends early once all rest. In float32 not below 2e-6. Not for "unrolled".
+        products: "full", or "bfloat16": operands of the products in the iterations rounded to bfloat16, sums and all
+            else in float32. The gradient's own products stay as they are.
 
     Returns:
         h (..., k), in the dtype of x, computed in float32 at least. Rows sum to 1, or are 0 where x is 0 or no row of w
@@ -73,9 +68,10 @@ def infer(
             looked at; `infer_checked` does that under `jax.experimental.checkify`.
     """
     x, w = jnp.asarray(x), jnp.asarray(w)
-    checks.check_arguments(x, w, num_iters, epsilon, gradient, cg_steps)
+    settings = Settings(num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products)
+    checks.check_arguments(x, w, settings)
     checks.check_values(x, w)
-    return infer_unchecked(x, w, int(num_iters), float(epsilon), gradient, int(cg_steps))
+    return infer_unchecked(x, w, settings)
 
 
 def infer_checked(x: Array, w: Array, **settings: Any) -> Array:

@@ -6,7 +6,7 @@ in float32, so that one black patch or one zero row of u would give NaN.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 # The authors' constant, added to each sum.
 SMALLEST_SUM = 1e-19
@@ -35,17 +35,19 @@ def _normalize_fwd(p: Array) -> tuple[Array, tuple[Array, Array]]:
     wide = _accumulated(p)
     total = row_sums(wide)
     x = (wide / total).astype(p.dtype)
-    return x, (x, total)
+    return x, (x, jnp.where(jnp.sum(wide, axis=-1, keepdims=True) > 0, 1 / total, 0))
 
 
 def _normalize_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
-    x, total = residuals
-    return (_divide_back(_accumulated(x), total, _accumulated(g)).astype(x.dtype),)
+    x, scale = residuals
+    return (_scale_back(_accumulated(x), scale, _accumulated(g)).astype(x.dtype),)
 
 
-def _divide_back(x: Array, total: Array, g: Array) -> Array:
-    has_input = jnp.any(x != 0, axis=-1, keepdims=True)
-    return jnp.where(has_input, (g - jnp.sum(g * x, axis=-1, keepdims=True)) / total, 0)
+def _scale_back(x: Array, scale: Array, g: Array) -> Array:
+    """(g - sum g x) / total, with scale = 1 / total, or 0 for a row of zeros. x, g (..., n), scale (..., 1)."""
+    # As a product, and apart from what follows: XLA's CPU backend runs the plain sum, fused with it, twice as long.
+    along = lax.optimization_barrier(jnp.einsum("...n,...n->...", g, x, precision="highest")[..., None])
+    return (g - along) * scale
 
 
 normalize_patches.defvjp(_normalize_fwd, _normalize_bwd)
@@ -62,13 +64,13 @@ def normalize_weights(u: Array) -> Array:
 
 
 def _weights_fwd(u: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    w, (_, total) = _normalize_fwd(jnp.abs(u))
-    return w, (u, w, total)
+    w, (_, scale) = _normalize_fwd(jnp.abs(u))
+    return w, (u, w, scale)
 
 
 def _weights_bwd(residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array]:
-    u, w, total = residuals
-    return ((jnp.sign(u) * _divide_back(_accumulated(w), total, _accumulated(g))).astype(u.dtype),)
+    u, w, scale = residuals
+    return ((jnp.sign(u) * _scale_back(_accumulated(w), scale, _accumulated(g))).astype(u.dtype),)
 
 
 normalize_weights.defvjp(_weights_fwd, _weights_bwd)

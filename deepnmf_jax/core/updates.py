@@ -18,6 +18,13 @@ def reconstruct(w: Array, h: Array) -> Array:
     return jnp.matmul(h, w)
 
 
+def product(a: Array, b: Array, products: str = "full") -> Array:
+    """a b for a (..., m), b (m, l) -> (..., l); "bfloat16" rounds the operands and sums in the dtype of a."""
+    if products == "full":
+        return jnp.matmul(a, b)
+    return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype)
+
+
 def denominator(x: Array, r: Array) -> Array:
     """R + 1e-20, kept where it may be squared: no smaller than the root of the smallest normal number.
 
@@ -43,19 +50,19 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
     return ratio(x, r), (dx - x / safe * dr) / safe
 
 
-def em_factor(x: Array, w: Array, h: Array) -> Array:
+def em_factor(x: Array, w: Array, h: Array, products: str = "full") -> Array:
     """Multiplicative factor q_i = sum_s w_is x_s / R_s of Lee and Seung's rule for the KL divergence (paper, eq. 3).
 
     x (..., n), w (k, n), h (..., k) -> q (..., k). At the optimum q_i = 1 where h_i > 0 and q_i <= 1 elsewhere.
     """
-    return jnp.matmul(ratio(x, reconstruct(w, h)), w.T)
+    return product(ratio(x, product(h, w, products)), w.T, products)
 
 
-def em_step(x: Array, w: Array, h: Array, epsilon: float = 1.0) -> Array:
+def em_step(x: Array, w: Array, h: Array, epsilon: float = 1.0, products: str = "full") -> Array:
     """One iteration of eq. 6, h_i <- h_i + epsilon h_i (q_i - 1), normalised to sum 1 as in the authors' code.
 
     `epsilon` is the paper's, in (0, 1]; the authors' code calls epsilon / (1 - epsilon) by that name.
     """
-    q = em_factor(x, w, h)
+    q = em_factor(x, w, h, products)
     h = h * q if epsilon == 1.0 else h * ((1.0 - epsilon) + epsilon * q)
     return h / row_sums(h)

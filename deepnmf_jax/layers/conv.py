@@ -93,10 +93,10 @@ class NormalizedConv(nn.Module):
         init = initializers.fan_in_uniform(n)
         kernel = self.param("kernel", init, (groups, n, self.features // groups), self.param_dtype)
         dtype = self.dtype or jnp.result_type(patches, kernel)
-        x = normalize_patches(patches.astype(dtype))
         if groups == 1:
-            y = jnp.matmul(x[..., 0, :], kernel[0].astype(dtype))
+            y = jnp.matmul(normalize_patches(patches[..., 0, :].astype(dtype)), kernel[0].astype(dtype))
         else:
+            x = normalize_patches(patches.astype(dtype))
             y = jnp.einsum("...gn,gnk->...gk", x, kernel.astype(dtype))
             y = y.reshape(*y.shape[:-2], self.features)
         if self.use_bias:

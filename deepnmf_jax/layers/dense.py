@@ -12,6 +12,7 @@ from deepnmf_jax.core import initializers
 from deepnmf_jax.core.checks import check_choice, check_integer, check_settings
 from deepnmf_jax.core.gradients import LOCAL_RULES, with_local_gradient
 from deepnmf_jax.core.inference import infer_unchecked
+from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 
 
@@ -23,6 +24,10 @@ class NMFLayer(nn.Module, kw_only=True):
         epsilon: step size in the paper's convention, in (0, 1].
         gradient: "approximate" (the paper's), "unrolled" or "implicit"; see `deepnmf_jax.infer`.
         cg_steps: conjugate-gradient steps of the implicit gradient.
+        acceleration: "none", "power" or "adaptive"; see `deepnmf_jax.infer`.
+        exponent: of "power", the largest of "adaptive".
+        tolerance: certificate, in nats, at which an input takes no further step; 0: all take `num_iters`.
+        products: "full", or "bfloat16" for the products of the iterations.
         local_learning: "none", or the rule that gives u its gradient in place of back-propagation, "kl" or "mse"
             (paper, section 4.2). Lower layers still receive the error passed back.
         u_init: initial raw weights, (key, shape, dtype) -> array. The rows of the weights are those of |u|, made
@@ -35,10 +40,18 @@ class NMFLayer(nn.Module, kw_only=True):
     epsilon: float = 1.0
     gradient: str = "approximate"
     cg_steps: int = 4
+    acceleration: str = "none"
+    exponent: float = 8.0
+    tolerance: float = 0.0
+    products: str = "full"
     local_learning: str = "none"
     u_init: Callable[..., Array] = initializers.uniform
     dtype: Any = None
     param_dtype: Any = jnp.float32
+
+    @property
+    def _settings(self) -> Settings:
+        return Settings(*(getattr(self, name) for name in Settings._fields))
 
     def activity(self, patches: Array, features: int) -> Array:
         """NMF code of non-negative patches (..., groups, n): each group on its own -> (..., features), summing to 1.
@@ -46,7 +59,7 @@ class NMFLayer(nn.Module, kw_only=True):
         Raises:
             ValueError: settings outside what they allow, or `features` that the groups do not divide.
         """
-        check_settings(self.num_iters, self.epsilon, self.gradient, self.cg_steps)
+        check_settings(self._settings)
         check_choice("local_learning", self.local_learning, ("none", *LOCAL_RULES))
         check_integer("features", features, 1)
         groups, n = patches.shape[-2:]
@@ -54,18 +67,17 @@ class NMFLayer(nn.Module, kw_only=True):
             raise ValueError(f"features = {features} must be a multiple of feature_group_count = {groups}")
         u = self.param("u", self.u_init, (features, n), self.param_dtype)
         dtype = self.dtype or jnp.result_type(patches, u)
-        x = normalize_patches(patches.astype(dtype))
         w = normalize_weights(u.astype(dtype))
-        if groups == 1:
-            return self._infer(x[..., 0, :], w)
+        if groups == 1:  # without an axis of length 1, which slows XLA's CPU backend down threefold
+            return self._infer(normalize_patches(patches[..., 0, :].astype(dtype)), w)
+        x = normalize_patches(patches.astype(dtype))
         h = jax.vmap(self._infer, in_axes=(-2, 0), out_axes=-2)(x, w.reshape(groups, features // groups, n))
         return h.reshape(*h.shape[:-2], features) / groups
 
     def _infer(self, x: Array, w: Array) -> Array:
-        settings = (self.num_iters, self.epsilon, self.gradient, self.cg_steps)
         if self.local_learning == "none":
-            return infer_unchecked(x, w, *settings)
-        h = infer_unchecked(x, jax.lax.stop_gradient(w), *settings)
+            return infer_unchecked(x, w, self._settings)
+        h = infer_unchecked(x, jax.lax.stop_gradient(w), self._settings)
         return with_local_gradient(h, x, w, self.local_learning)
 
 

@@ -53,7 +53,7 @@ class Block(nn.Module):
         groups: of channels, of the first layer.
         use_bias: of the first layer, if it is a convolution.
         batch_norm: settings of `BatchNorm`, which stands where the map is larger than one position.
-        nmf: settings of the NMF layers (`num_iters`, `epsilon`, `gradient`, `cg_steps`, `local_learning`).
+        nmf: settings of the NMF layers, those of `deepnmf_jax.infer` and `local_learning`.
     """
 
     features: int

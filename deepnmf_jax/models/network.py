@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
+from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.models.blocks import LAYERS, POOLINGS, STATISTICS, Block
 
 FEATURES = (32, 64, 96)
@@ -34,7 +35,8 @@ class Network(nn.Module):
             (authors' code).
         batch_norm_momentum: share of the old running statistics that each step keeps.
         use_bias: of the convolutions that stand in place of NMF.
-        num_iters, epsilon, gradient, cg_steps: of the NMF layers; see `deepnmf_jax.infer`.
+        num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products: of the NMF layers; see
+            `deepnmf_jax.infer`.
         local_learning: of the NMF layers, "none", "kl" or "mse"; one for all or one a block. See `deepnmf_jax.NMFConv`.
     """
 
@@ -51,6 +53,10 @@ class Network(nn.Module):
     epsilon: float = 1.0
     gradient: str = "approximate"
     cg_steps: int = 4
+    acceleration: str = "none"
+    exponent: float = 8.0
+    tolerance: float = 0.0
+    products: str = "full"
     local_learning: str | Sequence[str] = "none"
 
     @nn.compact
@@ -68,7 +74,7 @@ class Network(nn.Module):
         self._check_settings()
         features = [*(max(1, round(f * self.width)) for f in FEATURES), self.num_classes]
         groups = block_groups(self.groups, [images.shape[-1], *features])
-        nmf = {name: getattr(self, name) for name in ("num_iters", "epsilon", "gradient", "cg_steps")}
+        nmf = {name: getattr(self, name) for name in Settings._fields}
         x = images
         for i, kernel in enumerate(KERNELS):
             block = Block(

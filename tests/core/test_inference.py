@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepnmf_jax.core.divergences import certificate, kl_divergence, residual
-from deepnmf_jax.core.inference import infer, iterate
+from deepnmf_jax.core.inference import infer
+from deepnmf_jax.core.iteration import Settings, iterate
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.updates import em_step
 
@@ -43,7 +44,7 @@ def test_equals_the_papers_update_rule(epsilon):
 @partial(jax.jit, static_argnames="epsilon")
 def trajectory(x, w, epsilon):
     """Divergences along the first 12 iterations, and the last activities."""
-    activities = [iterate(x, w, num_iters=1, epsilon=epsilon)]
+    activities = [iterate(x, w, Settings(num_iters=1, epsilon=epsilon))]
     for _ in range(11):
         activities.append(em_step(x, w, activities[-1], epsilon))
     return jnp.stack([kl_divergence(x, w, h) for h in activities]), activities[-1]

@@ -1,0 +1,151 @@
+"""The forward of inference: plain and accelerated iterations, and when they stop.
+
+All methods are made of pairs of products, R = h w and q = (x / R) w^T; `num_iters` counts the pairs.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core.normalization import row_sums
+from deepnmf_jax.core.updates import em_factor, em_step, product, ratio
+
+ACCELERATIONS = ("none", "power", "adaptive")
+PRODUCTS = ("full", "bfloat16")
+
+# "adaptive" goes half the predicted way to the lowest point, and no more than four times as far as the step before.
+CAUTION, GROWTH = 0.5, 4.0
+# Below so many entries of x, two loops cost more than they keep a second core busy.
+SMALLEST_SPLIT = 1 << 20
+
+
+class Settings(NamedTuple):
+    """How an NMF layer infers; the fields are the arguments of `infer`."""
+
+    num_iters: int = 20
+    epsilon: float = 1.0
+    gradient: str = "approximate"
+    cg_steps: int = 4
+    acceleration: str = "none"
+    exponent: float = 8.0
+    tolerance: float = 0.0
+    products: str = "full"
+
+
+def iterate(x: Array, w: Array, settings: Settings) -> Array:
+    """The code h of x after the iterations that the settings ask for. x (..., n), w (k, n), one dtype -> h (..., k)."""
+    if settings.acceleration != "none" or settings.tolerance:
+        run = _guarded
+    else:
+        run = _plain if settings.epsilon == 1.0 else _damped
+    # XLA's CPU backend runs independent loops side by side, and so one's products beside the other's divisions. The
+    # first axis is left whole: a batch may be spread over devices.
+    if jax.default_backend() == "cpu" and x.ndim > 2 and x.shape[1] > 1 and x.size >= SMALLEST_SPLIT:
+        halves = jnp.array_split(x, 2, axis=1)
+        return jnp.concatenate([run(half, w, settings) for half in halves], axis=1)
+    return run(x, w, settings)
+
+
+def uniform_start(x: Array, k: int) -> Array:
+    """h(0) = 1/k for each row of x (..., n), and 0 for a row of zeros, which no activity explains: -> (..., k)."""
+    has_input = jnp.any(x > 0, axis=-1, keepdims=True)
+    return jnp.broadcast_to(jnp.where(has_input, 1.0 / k, 0.0), (*x.shape[:-1], k)).astype(x.dtype)
+
+
+def first_factor(x: Array, w: Array, products: str) -> Array:
+    """q at h = 1/k, where R is the mean row of w: half a pair. x (..., n), w (k, n) -> q (..., k)."""
+    return product(x, ratio(w, jnp.mean(w, axis=0)).T, products)
+
+
+def _plain(x: Array, w: Array, settings: Settings) -> Array:
+    """EM steps. h * q does not depend on the scale of h, so that one normalisation at the end does for all."""
+    h = first_factor(x, w, settings.products) / w.shape[0]
+    h = jax.lax.fori_loop(0, settings.num_iters - 1, lambda _, h: h * em_factor(x, w, h, products=settings.products), h)
+    return h / row_sums(h)
+
+
+def _damped(x: Array, w: Array, settings: Settings) -> Array:
+    """EM steps of a size below 1, which need the sum of h to be 1 before each."""
+    start = uniform_start(x, w.shape[0])
+
+    def step(_: Array, h: Array) -> Array:
+        return em_step(x, w, h, settings.epsilon, products=settings.products)
+
+    return jax.lax.fori_loop(0, settings.num_iters, step, start)
+
+
+class _State(NamedTuple):
+    """A point h whose factor q is known, and the exponent of the next step; rows are independent."""
+
+    pairs: Array
+    h: Array
+    q: Array
+    exponent: Array
+    resting: Array
+
+
+def _guarded(x: Array, w: Array, settings: Settings) -> Array:
+    """Power steps h * q^exponent, each row keeping the best point it was sure of, and an EM step from there at the end.
+
+    The guard needs no logarithm. KL is convex in h with gradient 1 - q, so a candidate c is no worse than the plain
+    step e if the KL does not fall from c towards e: sum_i q_i(c) (e_i - c_i) <= 0, where sum_i q_i(c) c_i is the sum
+    of x. A row whose candidate fails takes e next, which never raises the KL. So each pair more can only improve.
+    """
+    accelerated = settings.acceleration != "none"
+    total = jnp.sum(x, axis=-1, keepdims=True)
+    slack = 4 * jnp.finfo(x.dtype).eps
+    limit = jnp.exp(jnp.asarray(settings.tolerance, x.dtype))
+
+    def rests(q: Array) -> Array:
+        return (jnp.max(q, axis=-1, keepdims=True) <= limit) & (settings.tolerance > 0)
+
+    def step(s: _State) -> _State:
+        e = _em(s.h, s.q)
+        c = jnp.where(s.exponent > 1, _power_step(s.h, s.q, s.exponent, settings), e) if accelerated else e
+        q = em_factor(x, w, c, products=settings.products)
+        kept = (s.exponent <= 1) | (jnp.sum(q * e, axis=-1, keepdims=True) <= total + slack)
+        # How fast the KL falls along c - h, at h and at c.
+        falls_at_h = jnp.sum(s.q * c, axis=-1, keepdims=True) - total
+        falls_at_c = total - jnp.sum(q * s.h, axis=-1, keepdims=True)
+        exponent = jnp.where(kept, _next_exponent(s.exponent, falls_at_h, falls_at_c, settings), 1)
+        moves = kept & ~s.resting
+        h, q = jnp.where(moves, c, s.h), jnp.where(moves, q, s.q)
+        return _State(s.pairs + 1, h, q, exponent, s.resting | rests(q))
+
+    q = first_factor(x, w, settings.products)
+    exponent = jnp.full_like(total, settings.exponent if settings.acceleration == "power" else 1)
+    start = _State(jnp.int32(1), uniform_start(x, w.shape[0]), q, exponent, rests(q))
+    if settings.tolerance:
+        end = jax.lax.while_loop(lambda s: (s.pairs < settings.num_iters) & ~jnp.all(s.resting), step, start)
+    else:
+        end = jax.lax.fori_loop(0, settings.num_iters - 1, lambda _, s: step(s), start)
+    return _em(end.h, end.q)
+
+
+def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settings: Settings) -> Array:
+    """Of a row whose step was kept. "adaptive": where a straight line through the two slopes reaches 0 (secant)."""
+    if settings.acceleration != "adaptive":
+        return jnp.full_like(exponent, settings.exponent if settings.acceleration == "power" else 1)
+    bend = falls_at_h - falls_at_c
+    straight = bend <= jnp.finfo(bend.dtype).eps
+    farther = jnp.where(straight, GROWTH, CAUTION * falls_at_h / jnp.where(straight, 1, bend))
+    return jnp.clip(exponent * jnp.minimum(farther, GROWTH), 1, settings.exponent)
+
+
+def _em(h: Array, q: Array) -> Array:
+    h = h * q
+    return h / row_sums(h)
+
+
+def _power_step(h: Array, q: Array, exponent: Array, settings: Settings) -> Array:
+    """h * q^exponent, rows summing to 1. q counts relative to its largest active entry, or its power could overflow."""
+    top = jnp.max(jnp.where(h > 0, q, 0), axis=-1, keepdims=True)
+    q = q / jnp.where(top > 0, top, 1)
+    if settings.acceleration == "power" and float(settings.exponent).is_integer():  # no logarithm
+        power = jax.lax.integer_pow(q, int(settings.exponent))
+    else:
+        power = jnp.where(q > 0, jnp.where(q > 0, q, 1) ** exponent, 0)
+    h = h * jnp.where(h > 0, power, 0)
+    return h / row_sums(h)

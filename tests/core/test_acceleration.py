@@ -1,0 +1,195 @@
+"""Accelerated iterations, the stopping rule and bfloat16 products, held against plain EM steps."""
+
+from functools import partial
+
+import hypothesis.extra.numpy as hnp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from deepnmf_jax.core import iteration
+from deepnmf_jax.core.divergences import certificate, kl_divergence
+from deepnmf_jax.core.gradients import approximate_adjoint
+from deepnmf_jax.core.inference import infer
+from deepnmf_jax.core.iteration import Settings, iterate
+from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
+from deepnmf_jax.core.updates import em_step
+from tests.core.test_inference import entries, problem
+
+METHODS = ("power", "adaptive")
+PAIRS = (1, 2, 3, 4, 6, 10, 20)
+
+
+@jax.jit
+def divergences(x, w):
+    """KL after PAIRS pairs: of plain EM steps, one at a time, and of each method with three exponents."""
+
+    def kl(pairs, **how):
+        return kl_divergence(x, w, iterate(x, w, Settings(num_iters=pairs, **how)))
+
+    h, plain = iteration.uniform_start(x, w.shape[0]), []
+    for pairs in range(1, PAIRS[-1] + 1):
+        h = em_step(x, w, h)
+        if pairs in PAIRS:
+            plain.append(kl_divergence(x, w, h))
+    ours = [jnp.stack([kl(p, acceleration=m, exponent=e) for p in PAIRS]) for m in METHODS for e in (1.0, 2.0, 8.0)]
+    return jnp.stack(plain), jnp.stack([*ours, jnp.stack([kl(p) for p in PAIRS])])
+
+
+def explained(x, w):
+    """Rows each of whose inputs some unit covers: the divergence of others is infinite from start to end."""
+    return ((np.asarray(x) > 0) <= (np.asarray(w).sum(0) > 0)).all(-1)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None)
+@given(
+    p=hnp.arrays(np.float64, (4, 6), elements=entries),
+    u=hnp.arrays(np.float64, (3, 6), elements=entries),
+)
+def test_each_pair_more_only_lowers_the_divergence(p, u):
+    x, w = normalize_patches(jnp.asarray(p)), normalize_weights(jnp.asarray(u))
+    plain, ours = (np.asarray(a)[..., explained(x, w)] for a in divergences(x, w))
+    np.testing.assert_allclose(ours[-1], plain, atol=1e-12)
+    assert (np.diff(ours, axis=1) <= 1e-12).all()
+    # An exponent of 1 is the plain iteration.
+    for method in (0, 3):
+        np.testing.assert_allclose(ours[method], plain, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["spread", "sparse", "near the identity"])
+def test_divergence_against_that_of_plain_steps(kind):
+    """Not higher than after as many plain pairs: for "adaptive" but for one input in twenty and 0.02 nats."""
+    rng = np.random.default_rng(4)
+    shape = {"spread": 2.0, "sparse": 0.2, "near the identity": 0.5}[kind]
+    p, u = rng.gamma(shape, size=(400, 12)), rng.gamma(shape, size=(8, 12))
+    if kind == "near the identity":
+        u = np.eye(8, 12) + 1e-3 * u
+    x, w = normalize_patches(jnp.asarray(p)), normalize_weights(jnp.asarray(u))
+    plain, ours = map(np.asarray, divergences(x, w))
+    above = ours[4:6] - plain
+    assert (above > 1e-9).mean(-1).max() < 0.05
+    assert above.max() < 0.02
+    assert (ours[4:6].mean(-1) <= plain.mean(-1) + 1e-9).all()
+    if kind == "spread":  # of the others, a few plain steps are all that is needed
+        fewer = PAIRS.index(10)
+        assert (ours[[2, 5], fewer].mean(-1) <= plain[-1].mean()).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", METHODS)
+def test_converges_to_the_optimum(method, dtype):
+    x, w = problem(seed=5, rows=40, n=30, k=12, dtype=dtype)
+    h = infer(x, w, num_iters=300, acceleration=method)
+    assert h.dtype == dtype
+    plain = infer(x, w, num_iters=300)
+    bound = {"float32": 5e-4, "float64": 2e-5}[dtype]
+    assert float(certificate(x, w, h).max()) < bound < 0.5 * float(certificate(x, w, plain).max())
+    assert (kl_divergence(x, w, h) <= kl_divergence(x, w, plain) + 1e-6).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exponent", [2.5, 8.0, 50.0])
+@pytest.mark.parametrize("method", METHODS)
+def test_zero_inputs_dead_units_and_huge_factors_stay_finite(method, exponent):
+    x, w = problem(rows=5, dtype="float32")
+    x = normalize_patches(x.at[1].set(0))
+    w = normalize_weights(w.at[2].set(0).at[0].set(jnp.eye(20, dtype="float32")[3]).at[:, 3].add(1e-30))
+    settings = {"acceleration": method, "exponent": exponent, "num_iters": 30}
+    for gradient in ("approximate", "unrolled", "implicit"):
+        h, vjp = jax.vjp(partial(infer, gradient=gradient, **settings), x, w)
+        g = jnp.cos(jnp.arange(25, dtype=h.dtype)).reshape(5, 5)
+        assert all(np.isfinite(np.asarray(a)).all() for a in (h, *vjp(g)))
+    np.testing.assert_array_equal(h[1], 0)
+    np.testing.assert_array_equal(h[:, 2], 0)
+
+
+@pytest.mark.parametrize("how", [{"acceleration": "power"}, {"acceleration": "adaptive"}, {"tolerance": 0.05}])
+def test_the_approximate_gradient_is_taken_at_the_result(how):
+    x, w = problem(seed=1)
+    h, vjp = jax.vjp(lambda x, w: infer(x, w, num_iters=6, **how), x, w)
+    g = jnp.sin(jnp.arange(h.size)).reshape(h.shape)
+    for ours, expected in zip(vjp(g), approximate_adjoint(x, w, h, g), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exponent", [3.0, 2.5])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_unrolled_gradient_is_that_of_the_steps_taken(method, exponent):
+    x, w = problem(seed=2, rows=3)
+    rng = np.random.default_rng(0)
+    dx, dw = (jnp.asarray(rng.normal(size=a.shape)) * a for a in (x, w))
+
+    def f(t):
+        return infer_at(x + t * dx, w + t * dw)
+
+    def infer_at(x, w):
+        h = iterate(x, w, Settings(num_iters=7, acceleration=method, exponent=exponent))
+        return (h * jnp.sin(jnp.arange(h.size)).reshape(h.shape)).sum()
+
+    step = 1e-6
+    np.testing.assert_allclose(jax.grad(f)(0.0), (f(step) - f(-step)) / (2 * step), rtol=1e-6)
+
+
+def test_the_implicit_gradient_at_the_optimum_does_not_ask_how_it_was_reached():
+    x, w = problem(seed=6)
+
+    def gradient(x, w, **how):
+        h, vjp = jax.vjp(lambda x, w: infer(x, w, gradient="implicit", cg_steps=20, **how), x, w)
+        return vjp(jnp.sin(jnp.arange(h.size)).reshape(h.shape))
+
+    plain = gradient(x, w, num_iters=50000)
+    for how in ({"acceleration": "adaptive", "num_iters": 3000}, {"acceleration": "power", "num_iters": 8000}):
+        for ours, expected in zip(gradient(x, w, **how), plain, strict=True):
+            np.testing.assert_allclose(ours, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.parametrize("method", ["none", *METHODS])
+def test_an_input_rests_at_the_tolerance_whatever_else_is_in_the_batch(method):
+    x, w = problem(seed=7, rows=30)
+    run = partial(infer, num_iters=5000, acceleration=method, tolerance=0.01)
+    together = run(x, w)
+    assert (np.asarray(certificate(x, w, infer(x, w, num_iters=2))) > 0.01).any()
+    excess = kl_divergence(x, w, together) - kl_divergence(x, w, infer(x, w, num_iters=20000))
+    assert float(excess.max()) <= 0.01
+    # It stopped: further steps would have gone on.
+    assert float(excess.max()) > 1e-5
+    for row in (0, 11, 29):
+        np.testing.assert_allclose(together[row], run(x[row : row + 1], w)[0], rtol=1e-10)
+    # The limit on the iterations holds too, and a loose tolerance ends after the first pair.
+    np.testing.assert_allclose(infer(x, w, num_iters=3, tolerance=1e-9), infer(x, w, num_iters=3), rtol=1e-12)
+    np.testing.assert_allclose(run(x, w) * 0 + infer(x, w, tolerance=100.0), infer(x, w, num_iters=1), rtol=1e-12)
+
+
+def test_the_split_into_two_loops_changes_nothing(monkeypatch):
+    x, w = problem(rows=60)
+    x = x.reshape(4, 5, 3, 20)
+    for how in ({}, {"acceleration": "adaptive"}, {"tolerance": 0.02}):
+        whole = iterate(x, w, Settings(**how))
+        monkeypatch.setattr(iteration, "SMALLEST_SPLIT", 1)
+        loops = str(jax.make_jaxpr(iterate, static_argnums=2)(x, w, Settings(**how)))
+        assert loops.count(" while[") + loops.count(" scan[") == 2
+        np.testing.assert_allclose(iterate(x, w, Settings(**how)), whole, rtol=1e-8, atol=1e-14)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("method", ["none", *METHODS])
+def test_bfloat16_products_round_the_operands_and_nothing_else(method):
+    x, w = problem(rows=64, n=300, k=16, dtype="float32")
+    h = infer(x, w, products="bfloat16", acceleration=method, num_iters=10)
+    exact = infer(x, w, acceleration=method, num_iters=10)
+    assert h.dtype == jnp.float32
+    assert 1e-4 < float(jnp.abs(h - exact).sum(-1).mean()) < 0.06
+    np.testing.assert_allclose(h.sum(-1), 1, rtol=1e-6)
+    if method == "none":
+        # One step written out: operands rounded, sums in float32.
+        def rounded(a):
+            return a.astype(jnp.bfloat16).astype(jnp.float32)
+
+        q = rounded(x) @ rounded(w / w.mean(0)).T
+        expected = q / q.sum(-1, keepdims=True)
+        np.testing.assert_allclose(infer(x, w, products="bfloat16", num_iters=1), expected, rtol=1e-5)
