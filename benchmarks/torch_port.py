@@ -1,7 +1,7 @@
 """The four-block network in plain PyTorch: what our speed is measured against.
 
 Written from the paper's equations, features last inside the blocks. `load` copies the weights of our networks, so that
-`agreement` can show that both compute the same loss and gradients before either is timed.
+tests/test_benchmarks.py and benchmarks/step.py can show that both compute the same loss and gradients.
 """
 
 from collections.abc import Mapping
@@ -120,14 +120,13 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 class Training:
     """A network, its Adam groups and one repeated batch; `step` is what is timed."""
 
-    def __init__(self, layer: str, batch: int, num_iters: int = 20, compiled: bool = False):
+    def __init__(self, layer: str, num_iters: int = 20, compiled: bool = False):
         self.network = Network(layer, num_iters)
         weights = [block.weight for block in self.network.blocks]
         chosen = {id(p) for p in weights}
         rest = [p for p in self.network.parameters() if id(p) not in chosen]
         self.optimizer = torch.optim.Adam([{"params": weights, "lr": 0.01}, {"params": rest, "lr": 0.001}])
         self.forward = torch.compile(self.network) if compiled else self.network
-        self.batch = batch
 
     def feed(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Images (batch, height, width, 3) in [0, 1] and labels (batch,) of the steps to come."""

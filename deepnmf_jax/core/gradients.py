@@ -95,7 +95,8 @@ def _pull_back(x: Array, w: Array, h: Array, v: Array) -> tuple[Array, Array]:
 
 def _outer(a: Array, b: Array) -> Array:
     """sum over all leading axes of a_i b_s: (..., k), (..., n) -> (k, n)."""
-    return jnp.einsum("...k,...n->kn", a, b)
+    # Over one axis: XLA's CPU backend would move several to the end first, by a slow copy.
+    return jnp.matmul(a.reshape(-1, a.shape[-1]).T, b.reshape(-1, b.shape[-1]))
 
 
 def _hessian_parts(x: Array, w: Array, h: Array) -> tuple[Array, ...]:

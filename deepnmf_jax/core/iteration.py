@@ -3,6 +3,7 @@
 All methods are made of pairs of products, R = h w and q = (x / R) w^T; `num_iters` counts the pairs.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -102,8 +103,8 @@ def _guarded(x: Array, w: Array, settings: Settings) -> Array:
         return (jnp.max(q, axis=-1, keepdims=True) <= limit) & (settings.tolerance > 0)
 
     def step(s: _State) -> _State:
-        e = _em(s.h, s.q)
-        c = jnp.where(s.exponent > 1, _power_step(s.h, s.q, s.exponent, settings), e) if accelerated else e
+        e = s.h * s.q  # sums to the sum of x as it is
+        c = _power_step(s.h, s.q, s.exponent, settings) if accelerated else _em(s.h, s.q)
         q = em_factor(x, w, c, products=settings.products)
         kept = (s.exponent <= 1) | (jnp.sum(q * e, axis=-1, keepdims=True) <= total + slack)
         # How fast the KL falls along c - h, at h and at c.
@@ -131,7 +132,14 @@ def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settin
     bend = falls_at_h - falls_at_c
     straight = bend <= jnp.finfo(bend.dtype).eps
     farther = jnp.where(straight, GROWTH, CAUTION * falls_at_h / jnp.where(straight, 1, bend))
-    return jnp.clip(exponent * jnp.minimum(farther, GROWTH), 1, settings.exponent)
+    # The power of two below, so that q^exponent is a few squares.
+    wanted = exponent * jnp.clip(farther, 1 / settings.exponent, GROWTH)
+    powers = [2.0**i for i in range(1, _doublings(settings) + 1)]
+    return sum([jnp.where(wanted >= p, p / 2, 0) for p in powers], start=jnp.ones_like(wanted))
+
+
+def _doublings(settings: Settings) -> int:
+    return int(math.log2(settings.exponent))
 
 
 def _em(h: Array, q: Array) -> Array:
@@ -140,12 +148,15 @@ def _em(h: Array, q: Array) -> Array:
 
 
 def _power_step(h: Array, q: Array, exponent: Array, settings: Settings) -> Array:
-    """h * q^exponent, rows summing to 1. q counts relative to its largest active entry, or its power could overflow."""
-    top = jnp.max(jnp.where(h > 0, q, 0), axis=-1, keepdims=True)
-    q = q / jnp.where(top > 0, top, 1)
-    if settings.acceleration == "power" and float(settings.exponent).is_integer():  # no logarithm
-        power = jax.lax.integer_pow(q, int(settings.exponent))
+    """h * q^exponent, rows summing to 1. Larger factors than a power can hold are cut: any candidate will do."""
+    most = settings.exponent
+    power = q = jnp.minimum(q, float(jnp.finfo(q.dtype).max) ** (0.8 / most))
+    if settings.acceleration == "adaptive":
+        for i in range(1, _doublings(settings) + 1):
+            power = jnp.where(exponent >= 2.0**i, power * power, power)
+    elif float(most).is_integer():  # no logarithm
+        power = jnp.where(exponent > 1, jax.lax.integer_pow(q, int(most)), q)
     else:
-        power = jnp.where(q > 0, jnp.where(q > 0, q, 1) ** exponent, 0)
-    h = h * jnp.where(h > 0, power, 0)
+        power = jnp.where(exponent > 1, jnp.where(q > 0, q, 1) ** most * (q > 0), q)
+    h = h * power
     return h / row_sums(h)

@@ -31,4 +31,6 @@ class LocalMixing(nn.Module):
             param_dtype=self.param_dtype,
         )
         nn.share_scope(self, dense)
-        return dense(normalize_patches(jax.nn.relu(inputs)))
+        x = normalize_patches(jax.nn.relu(inputs))
+        # One leading axis, so that the kernel's gradient is a plain product of two matrices.
+        return dense(x.reshape(-1, x.shape[-1])).reshape(x.shape)

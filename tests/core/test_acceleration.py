@@ -183,7 +183,7 @@ def test_bfloat16_products_round_the_operands_and_nothing_else(method):
     h = infer(x, w, products="bfloat16", acceleration=method, num_iters=10)
     exact = infer(x, w, acceleration=method, num_iters=10)
     assert h.dtype == jnp.float32
-    assert 1e-4 < float(jnp.abs(h - exact).sum(-1).mean()) < 0.06
+    assert 1e-4 < float(jnp.abs(h - exact).sum(-1).mean()) < 0.1
     np.testing.assert_allclose(h.sum(-1), 1, rtol=1e-6)
     if method == "none":
         # One step written out: operands rounded, sums in float32.

@@ -1,0 +1,120 @@
+"""Timing of programs side by side, and the files that keep the samples."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+class Worker:
+    """A process that has built one program of benchmarks/workers.py and runs it once for each `seconds()`.
+
+    Each program has a process of its own, so that neither library's threads or memory are in the other's way.
+    """
+
+    def __init__(self, spec: Mapping[str, Any]):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.workers", json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        answer = self._read()
+        if answer != "ready":
+            raise RuntimeError(f"{spec} did not start: {answer} {self.process.communicate()[1][-2000:]}")
+
+    def seconds(self) -> float:
+        """Runs the program once; its wall time."""
+        assert self.process.stdin
+        print(file=self.process.stdin, flush=True)
+        return float(self._read())
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+
+def interleave(specs: Mapping[str, Mapping[str, Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each program, in turns: what slows the machine for a while slows all of them."""
+    workers = {}
+    try:
+        for name, spec in specs.items():
+            workers[name] = Worker(spec)
+        samples: dict[str, list[float]] = {name: [] for name in specs}
+        for _ in range(rounds):
+            for name, worker in workers.items():
+                samples[name].append(worker.seconds())
+        return samples
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
+def best(samples: Sequence[float]) -> float:
+    """The smallest sample: the machine's disturbances only ever add."""
+    return float(min(samples))
+
+
+def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
+    """Rows as a Markdown table."""
+    lines = [[str(c) for c in row] for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on: processor, cores, versions, commit."""
+    import jax
+    import jaxlib
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--", "deepnmf_jax"], capture_output=True, text=True, cwd=ROOT
+    )
+    return {
+        "device": str(jax.devices()[0].device_kind),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "numpy": np.__version__,
+        "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
+    }
+
+
+def write(question: str, result: Mapping[str, Any], out: Path = RESULTS) -> None:
+    """Keeps a result as JSON: the machine, every sample, and under "ratios" what later runs are compared with."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{question}.json"
+    path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+    print(f"\nwritten: {path}\n")
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The flags that all benchmarks share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs, not to measure")
+    return parser.parse_args()

@@ -1,0 +1,112 @@
+"""How long does a training step take, and an inference, beside PyTorch, the CNN and the machine's own limit?
+
+python -m benchmarks.step
+"""
+
+import numpy as np
+
+from benchmarks.harness import arguments, best, interleave, table, write
+from benchmarks.workers import RATES, batch_of
+
+ACCELERATED = {"num_iters": 4, "acceleration": "power", "exponent": 8.0}
+ADAPTIVE = {"num_iters": 6, "acceleration": "adaptive", "exponent": 8.0}
+OURS = {
+    "ours": {},
+    "ours, 4 power": ACCELERATED,
+    "ours, 6 adaptive": ADAPTIVE,
+    "ours, bfloat16": {"products": "bfloat16"},
+    "ours, 4 power, bfloat16": {**ACCELERATED, "products": "bfloat16"},
+    "ours, 6 adaptive, bfloat16": {**ADAPTIVE, "products": "bfloat16"},
+    "ours, implicit": {"gradient": "implicit"},
+    "ours, unrolled": {"gradient": "unrolled"},
+    "ours, 1 iteration": {"num_iters": 1},
+    "our CNN": {"layer": "conv"},
+}
+
+
+def agreement() -> dict[str, float]:
+    """Largest difference of loss and gradients between the port and ours, on the same weights; raises above 1e-3."""
+    import jax
+    import torch
+
+    from benchmarks.torch_port import Training, to_torch_order
+    from deepnmf_jax.models import Network
+    from deepnmf_jax.training.losses import training_loss
+
+    images, labels = batch_of(20)
+    worst = {}
+    for layer in ("nmf", "conv"):
+        network, port = Network(layer=layer), Training(layer)
+        variables = network.init(jax.random.key(0), images)
+        port.network.load(variables["params"])
+        port.feed(images, labels)
+
+        def loss(params, network=network, rest=variables["batch_stats"]):
+            state = {"params": params, "batch_stats": rest}
+            return training_loss(network.apply(state, images, train=True, mutable=["batch_stats"])[0], labels)
+
+        ours, gradients = jax.value_and_grad(loss)(variables["params"])
+        differences = [abs(port.gradient() / float(ours) - 1)]
+        for i, block in enumerate(port.network.blocks):
+            leaf = gradients[f"block{i + 1}"][layer]
+            raw = np.asarray(leaf["u"]) if layer == "nmf" else np.asarray(leaf["kernel"])[0].T
+            expected = torch.tensor(to_torch_order(raw, block.kernel))
+            differences.append(float((block.weight.grad - expected).norm() / expected.norm()))
+        worst[layer] = max(differences)
+        if worst[layer] > 1e-3:
+            raise AssertionError(f"port and ours differ by {worst[layer]:.1e} ({layer}); no speed is comparable")
+    return worst
+
+
+def measure(batch: int, rounds: int, compiled: bool) -> dict[str, list[float]]:
+    """Seconds of all programs at one batch size."""
+    specs: dict[str, dict] = {}
+    for name, model in OURS.items():
+        if name != "ours, unrolled" or batch <= 50:
+            specs[name] = {"program": "train_step", "batch": batch, **model}
+    for name, model in (("ours", {}), ("ours, 4 power", ACCELERATED), ("our CNN", {"layer": "conv"})):
+        specs[f"inference: {name}"] = {"program": "inference", "batch": batch, **model}
+    for layer, name in (("nmf", "port"), ("conv", "port's CNN")):
+        for how in (False, True) if compiled else (False,):
+            suffix = ", compiled" if how else ""
+            specs[name + suffix] = {"program": "port_step", "batch": batch, "layer": layer, "compiled": how}
+    specs["inference: port"] = {"program": "port_inference", "batch": batch, "layer": "nmf", "compiled": False}
+    specs["data and augmentation"] = {"program": "data_alone", "batch": batch}
+    specs["product 2048"] = {"program": "product", "rows": 2048, "inner": 2048, "columns": 2048}
+    return interleave(specs, rounds)
+
+
+def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
+    """How many times faster than the port each of ours is, and what the port costs beside its CNN."""
+    time = {name: best(s) for name, s in samples.items()}
+    port = min(v for k, v in time.items() if k in ("port", "port, compiled"))
+    port_cnn = min(v for k, v in time.items() if k.startswith("port's CNN"))
+    found = {f"port / {name}": port / time[name] for name in OURS if name in time and name != "our CNN"}
+    found["port's CNN / our CNN"] = port_cnn / time["our CNN"]
+    found["port / port's CNN"] = port / port_cnn
+    found["ours / our CNN"] = time["ours"] / time["our CNN"]
+    found["inference: port / ours"] = time["inference: port"] / time["inference: ours"]
+    found["data and augmentation / ours"] = time["data and augmentation"] / time["ours"]
+    return found
+
+
+def main() -> None:
+    """Measures, prints the table, writes step.json."""
+    args = arguments(main.__doc__ or "")
+    print("largest relative difference between port and ours:", agreement())
+    result: dict = {"samples": {}, "ratios": {}, "learning_rates": RATES}
+    for batch in (4,) if args.quick else (50, 128):
+        samples = measure(batch, 2 if args.quick else (15 if batch == 50 else 8), compiled=not args.quick)
+        result["samples"][str(batch)] = samples
+        result["ratios"] |= {f"batch {batch}: {k}": v for k, v in ratios(samples).items()}
+        port = min(best(samples[k]) for k in ("port", "port, compiled") if k in samples)
+        rows = [
+            (name, f"{1e3 * best(s):.1f}", f"{1e3 * np.median(s):.1f}", f"{port / best(s):.2f}")
+            for name, s in samples.items()
+        ]
+        print(f"\nbatch {batch}\n" + table(rows, ("program", "ms (least)", "ms (median)", "port / this")))
+    write("step", result, args.out)
+
+
+if __name__ == "__main__":
+    main()

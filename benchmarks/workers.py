@@ -1,0 +1,143 @@
+"""The programs that are timed: `python -m benchmarks.workers '{"program": ..., ...}'`, one line in, one time out."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepnmf_jax.training.devices import keep_freed_memory
+
+RATES = {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
+
+
+def batch_of(size: int, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
+    """Images (size, side, side, 3) in [0, 1], smooth as photographs are, and labels: the same for all programs."""
+    rng = np.random.default_rng(0)
+    coarse = rng.random((size, side // 4 + 2, side // 4 + 2, 3))
+    images = np.repeat(np.repeat(coarse, 4, 1), 4, 2)[:, :side, :side] * 0.8 + 0.2 * rng.random((size, side, side, 3))
+    return images.astype(np.float32), rng.integers(0, 10, size).astype(np.int32)
+
+
+def train_step(batch: int, side: int = 28, **model: Any) -> Callable[[], None]:
+    """Our training step: augmentation, forward, backward, Adam. `model` are settings of `Network`."""
+
+    compiled, (state, *data) = compile_train_step(batch, side, **model)
+
+    def run() -> None:
+        nonlocal state
+        state = compiled(state, *data)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def compile_train_step(batch: int, side: int = 28, **model: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The compiled step of main.py with the settings of configs/base.py, and its arguments."""
+
+    from configs import base
+    from deepnmf_jax.data.augmentation import Augmentation
+    from deepnmf_jax.models import Network
+    from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
+    from deepnmf_jax.training.state import create_state
+    from deepnmf_jax.training.steps import make_train_step
+
+    config = base.get_config()
+    network, optimizer = Network(**model), create_optimizer(config.optimizer, 1000)
+    plateau = create_plateau(config.optimizer)
+    state = jax.jit(lambda s: create_state(s, network, (side, side, 3), optimizer, plateau))(np.uint32(0))
+    images, labels = batch_of(batch, side + 4)
+    data = (jnp.asarray(images * 255, jnp.uint8), jnp.asarray(labels), jnp.arange(batch))
+    settings = Augmentation(**{**config.augmentation, "crop": side})
+    step = jax.jit(make_train_step(network, optimizer, settings), donate_argnums=0)
+    return step.lower(state, *data).compile(), (state, *data)
+
+
+def inference(batch: int, **model: Any) -> Callable[[], None]:
+    """Our network's forward, in evaluation."""
+
+    from deepnmf_jax.models import Network
+
+    network, images = Network(**model), batch_of(batch)[0]
+    variables = network.init(jax.random.key(0), images)
+    forward = jax.jit(lambda v, x: network.apply(v, x, train=False))
+    return lambda: jax.block_until_ready(forward(variables, images))
+
+
+def data_alone(batch: int) -> Callable[[], None]:
+    """Indexing and augmentation of a batch, without the network."""
+
+    from configs import base
+    from deepnmf_jax.data.augmentation import Augmentation, augment
+
+    images, indices = jnp.asarray(batch_of(batch, 32)[0] * 255, jnp.uint8), jnp.arange(batch)
+    settings = Augmentation(**base.get_config().augmentation)
+    run = jax.jit(lambda key, images, indices: augment(key, images[indices], settings))
+    return lambda: jax.block_until_ready(run(jax.random.key(0), images, indices))
+
+
+def port_step(batch: int, layer: str, compiled: bool, threads: int = 0) -> Callable[[], None]:
+    """The PyTorch port's training step, on a batch already augmented."""
+    import torch
+
+    from benchmarks.torch_port import Training
+
+    if threads:
+        torch.set_num_threads(threads)
+    training = Training(layer, compiled=compiled)
+    training.feed(*batch_of(batch))
+    return training.step
+
+
+def port_inference(batch: int, layer: str, compiled: bool) -> Callable[[], None]:
+    """The PyTorch port's forward, in evaluation."""
+    from benchmarks.torch_port import Training
+
+    training = Training(layer, compiled=compiled)
+    training.feed(*batch_of(batch))
+    return training.inference
+
+
+def product(rows: int, inner: int, columns: int, dtype: str = "float32", repeat: int = 1) -> Callable[[], None]:
+    """`repeat` products (rows, inner) x (inner, columns) with float32 sums, one after the other."""
+
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.random(s), dtype) for s in ((rows, inner), (inner, columns)))
+
+    @jax.jit
+    def run(a: Any, b: Any) -> Any:
+        def body(_: Any, carry: Any) -> Any:
+            c = jnp.matmul(a, b + carry[0, 0].astype(b.dtype) * 0, preferred_element_type=jnp.float32)
+            return carry + c[:1, :1] * 1e-9
+
+        return jax.lax.fori_loop(0, repeat, body, jnp.zeros((1, 1)))
+
+    return lambda: jax.block_until_ready(run(a, b))
+
+
+PROGRAMS = {f.__name__: f for f in (train_step, inference, data_alone, port_step, port_inference, product)}
+
+
+def main() -> None:
+    """Builds the program, says "ready", then answers each line with the seconds of one run."""
+    spec = json.loads(sys.argv[1])
+    keep_freed_memory()
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/deepnmf_jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    run = PROGRAMS[spec.pop("program")](**spec)
+    for _ in range(3):
+        run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()
