@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest lint data lock clean
+.PHONY: help setup train test test-fast test-oldest bench lint data lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: lint ## check style and type hints, then run all tests
 
 test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+
+bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
+	$(PY) -m benchmarks.compare $(ARGS)
 
 lint: $(VENV)/.for-tests ## check style and type hints
 	$(PY) -m ruff check .
@@ -72,6 +75,11 @@ $(VENV)/.for-training: pyproject.toml requirements.lock
 $(VENV)/.for-tests: pyproject.toml requirements.lock
 	@$(call environment,$(VENV))
 	@$(call install,$(VENV),-e '.[test$(COMMA)dev]' $$($(call constraints,$(VENV))))
+	@touch $@ $(VENV)/.for-training
+
+$(VENV)/.for-benchmarks: pyproject.toml requirements.lock
+	@$(call environment,$(VENV))
+	@$(call install,$(VENV),-e '.[bench]' $$($(call constraints,$(VENV))))
 	@touch $@ $(VENV)/.for-training
 
 .venv-oldest/.for-tests: pyproject.toml requirements-oldest.txt

@@ -1,0 +1,157 @@
+"""What do fewer or rounded products cost a trained network?
+
+    python -m benchmarks.acceleration --workdir=runs/cnmf_1x1 --data_dir=...
+
+Accuracy, divergence and distance of the activities to the converged ones, against the pairs of products.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from benchmarks.harness import RESULTS, table, write
+from deepnmf_jax.core.divergences import kl_divergence
+from deepnmf_jax.core.inference import infer
+from deepnmf_jax.data.augmentation import center_crop
+from deepnmf_jax.layers.dense import NMFLayer
+from deepnmf_jax.training.checkpoints import Checkpoints
+from deepnmf_jax.training.devices import keep_freed_memory
+from deepnmf_jax.training.setup import Run, prepare
+
+PAIRS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 40)
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "power 2": {"acceleration": "power", "exponent": 2.0},
+    "power 8": {"acceleration": "power", "exponent": 8.0},
+    "adaptive 8": {"acceleration": "adaptive", "exponent": 8.0},
+    "adaptive 32": {"acceleration": "adaptive", "exponent": 32.0},
+    "plain, bfloat16": {"products": "bfloat16"},
+    "power 8, bfloat16": {"acceleration": "power", "exponent": 8.0, "products": "bfloat16"},
+}
+
+
+def load(workdir: Path, data_dir: str) -> tuple[Run, dict[str, Any]]:
+    """The run of a workdir and its best variables."""
+    from configs import base
+
+    config = base.get_config()
+    saved = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
+    for name in config:
+        if name == "model":
+            config.model.update({k: v for k, v in saved.model.items() if k in config.model})
+        elif name in saved:
+            config[name] = saved[name]
+    config.data_dir = data_dir
+    run = prepare(config)
+    restored = Checkpoints(workdir).restore(run.template(), best=True)
+    if restored is None:
+        raise SystemExit(f"{workdir} holds no checkpoint")
+    best = restored[1].best
+    return run, {"params": best.params, "batch_stats": best.batch_stats}
+
+
+def layer_inputs(run: Run, variables: dict[str, Any], images: jax.Array, rows: int) -> list[tuple[Any, Any]]:
+    """Some rows of x of each NMF layer, and its w, as the network sees them with 20 plain iterations."""
+    seen: list[tuple[Any, Any]] = []
+    original = NMFLayer._infer
+
+    def spy(layer: NMFLayer, x: jax.Array, w: jax.Array) -> jax.Array:
+        seen.append((x, w))
+        return original(layer, x, w)
+
+    NMFLayer._infer = spy  # type: ignore[method-assign]
+    try:
+        run.model.apply(variables, images, train=False)
+    finally:
+        NMFLayer._infer = original  # type: ignore[method-assign]
+    rng = np.random.default_rng(0)
+    chosen = []
+    for x, w in seen:
+        flat = np.asarray(x).reshape(-1, x.shape[-1])
+        flat = flat[flat.sum(-1) > 0]
+        chosen.append((jnp.asarray(flat[rng.permutation(len(flat))[:rows]]), w))
+    return chosen
+
+
+def main() -> None:
+    """Measures, prints the tables, writes acceleration.json and acceleration.png."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="of a trained network with NMF layers")
+    parser.add_argument("--data_dir", default="", help="folder of the TFDS sets")
+    parser.add_argument("--images", type=int, default=5000, help="validation images, at most all")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    keep_freed_memory()
+    run, variables = load(args.workdir, args.data_dir)
+    chosen = run.split.validation[: args.images]
+    images, labels = run.dataset.train_images[chosen], run.dataset.train_labels[chosen]
+    crop = run.augmentation.crop
+    inputs = layer_inputs(run, variables, center_crop(jnp.asarray(images[:100]), crop), rows=500)
+    converged = [infer(x, w, num_iters=1500, acceleration="adaptive", exponent=32.0) for x, w in inputs]
+    result: dict[str, Any] = {"images": len(chosen), "dataset": args.workdir.name, "pairs": PAIRS, "methods": {}}
+    for name, how in METHODS.items():
+        found: dict[str, list[Any]] = {"accuracy": [], "l1": [], "kl": []}
+        for pairs in PAIRS:
+            model = run.model.clone(num_iters=pairs, **how)
+            apply = jax.jit(lambda v, x, model=model: jnp.argmax(model.apply(v, center_crop(x, crop), train=False), -1))
+            right = sum(
+                int((np.asarray(apply(variables, images[i : i + 250])) == labels[i : i + 250]).sum())
+                for i in range(0, len(images), 250)
+            )
+            activities = [infer(x, w, num_iters=pairs, **how) for x, w in inputs]
+            found["accuracy"].append(right / len(images))
+            found["l1"].append(
+                [float(jnp.abs(h - c).sum(-1).mean()) for h, c in zip(activities, converged, strict=True)]
+            )
+            found["kl"].append(
+                [float(kl_divergence(x, w, h).mean()) for (x, w), h in zip(inputs, activities, strict=True)]
+            )
+        result["methods"][name] = found
+        print(name, [f"{100 * a:.2f}" for a in found["accuracy"]], flush=True)
+    report(result)
+    plain = result["methods"]["plain"]["accuracy"][PAIRS.index(20)]
+    ratios = {
+        f"accuracy: {name}, {pairs} pairs - 20 plain": found["accuracy"][PAIRS.index(pairs)] - plain
+        for name, found in result["methods"].items()
+        for pairs in (4, 6, 20)
+    }
+    write("acceleration", {**result, "differences": ratios}, args.out)
+    picture(result, args.out if args.out != RESULTS else RESULTS.parent.parent / "docs" / "pictures")
+
+
+def report(result: dict[str, Any]) -> None:
+    """Prints accuracy and the mean divergences of the four layers."""
+    for quantity, scale, digits in (("accuracy", 100, 2), ("kl", 1, 4), ("l1", 1, 3)):
+        rows = [
+            (name, *(f"{scale * np.mean(v):.{digits}f}" for v in found[quantity]))
+            for name, found in result["methods"].items()
+        ]
+        print(f"\n{quantity}\n" + table(rows, ("method", *PAIRS)))
+
+
+def picture(result: dict[str, Any], folder: Path) -> None:
+    """Accuracy and distance to the converged activities against the pairs of products."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    accuracy, distance = figure.subplots(1, 2)
+    for name, found in result["methods"].items():
+        accuracy.plot(PAIRS, [100 * a for a in found["accuracy"]], "o-", ms=3, label=name)
+        distance.semilogy(PAIRS, [np.mean(v) for v in found["l1"]], "o-", ms=3, label=name)
+    for axes, label in ((accuracy, "validation accuracy, %"), (distance, "mean L1 distance to the converged h")):
+        axes.set(xscale="log", xlabel="pairs of products", ylabel=label)
+        axes.set_xticks(PAIRS, [str(p) for p in PAIRS])
+        axes.minorticks_off()
+    distance.legend(fontsize=8)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "acceleration.png", dpi=90)
+
+
+if __name__ == "__main__":
+    main()

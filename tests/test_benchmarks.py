@@ -1,0 +1,70 @@
+"""The benchmarks run, their port agrees with the network, and the comparison finds what got slower."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.compare import worse
+from benchmarks.growth import predict
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+@pytest.mark.slow
+def test_the_port_computes_our_loss_and_gradients():
+    pytest.importorskip("torch", reason="the PyTorch port needs torch: pip install -e .[bench]")
+    from benchmarks.step import agreement
+
+    assert max(agreement().values()) < 1e-3
+
+
+def test_the_port_reads_weights_in_its_own_order():
+    pytest.importorskip("torch", reason="the PyTorch port needs torch: pip install -e .[bench]")
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+
+    from benchmarks.torch_port import to_torch_order
+    from deepnmf_jax.core.patches import extract_patches
+
+    rng = np.random.default_rng(0)
+    images, rows = rng.random((2, 6, 6, 3)), rng.random((4, 27))
+    ours = np.asarray(extract_patches(images, (3, 3))).reshape(2, 16, 27) @ rows.T
+    patches = F.unfold(torch.tensor(images).permute(0, 3, 1, 2), 3).transpose(1, 2).numpy()
+    np.testing.assert_allclose(patches @ to_torch_order(rows, 3).T, ours, rtol=1e-12)
+
+
+def test_comparison_names_what_got_worse_and_only_that():
+    old = {"port / ours": 2.0, "memory, block 1": 1.0, "ours / our CNN": 4.0, "gone": 1.0}
+    new = {"port / ours": 1.5, "memory, block 1": 1.5, "ours / our CNN": 3.0}
+    assert [line.split(":")[0] for line in worse(old, new)] == ["port / ours", "memory, block 1", "gone"]
+    assert worse(new, {k: v * 1.05 for k, v in new.items()}) == []
+    assert worse(old, old) == []
+
+
+def test_predicted_operations_are_those_of_the_papers_network():
+    operations, size = predict(1, 28, {})
+    # 380.7 million forward, a tenth of it backward, and three products of each 1x1 convolution.
+    assert 380.7e6 * 1.09 < operations < 380.7e6 * 1.12
+    assert size == 4 * (576 * 107 + 64 * 864 + 1120 + 106)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", ["layer", "startup"])
+def test_a_benchmark_runs_and_keeps_its_samples(question, tmp_path):
+    command = [sys.executable, "-m", f"benchmarks.{question}", "--quick", f"--out={tmp_path}"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
+    result = json.loads((tmp_path / f"{question}.json").read_text())
+    assert result["machine"]["jax"] and result["machine"]["cores"]
+    assert result["ratios"] and all(value > 0 for value in result["ratios"].values())
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.stem)
+def test_committed_results_say_where_they_come_from(path):
+    result = json.loads(path.read_text())
+    assert {"device", "cpu", "cores", "python", "jax", "commit"} <= result["machine"].keys()
+    assert "ratios" in result or "differences" in result
