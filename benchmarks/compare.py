@@ -1,6 +1,6 @@
 """Runs the suite and says which ratios got worse than the committed ones.
 
-    make bench          python -m benchmarks.compare [--only step layer ...]
+make bench          python -m benchmarks.compare [--only step layer ...]
 """
 
 import argparse

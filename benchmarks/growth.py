@@ -1,6 +1,6 @@
 """How do time and memory of a training step grow with its settings, and why?
 
-    python -m benchmarks.growth
+python -m benchmarks.growth
 """
 
 import time

@@ -1,6 +1,6 @@
 """The layer alone: rate of the inference, cost of each gradient, memory kept for the backward.
 
-    python -m benchmarks.layer
+python -m benchmarks.layer
 """
 
 import time
@@ -70,9 +70,7 @@ def rates(batch: int, rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
     share = {name: flops[name] / best(s) / ceiling for name, s in samples.items()}
     both = sum(flops[f"{b}: 20 plain"] for b in BLOCKS) / sum(best(samples[f"{b}: 20 plain"]) for b in BLOCKS)
     share["blocks 1 and 2: 20 plain"] = both / ceiling
-    rows = [
-        (k, f"{1e3 * best(samples[k]):.1f}" if k in samples else "", f"{100 * v:.0f} %") for k, v in share.items()
-    ]
+    rows = [(k, f"{1e3 * best(samples[k]):.1f}" if k in samples else "", f"{100 * v:.0f} %") for k, v in share.items()]
     print(f"batch {batch}; large product {ceiling / 1e9:.0f} GFLOP/s\n")
     print(table(rows, ("program", "ms (least)", "rate over that of the large product")))
     return {"samples": samples, "flops": flops}, {f"rate: {k}": v for k, v in share.items()}

@@ -1,6 +1,6 @@
 """How long until the first training step, at the first start and with the compiled programs on disk?
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 import subprocess

@@ -1,6 +1,7 @@
 """The benchmarks run, their port agrees with the network, and the comparison finds what got slower."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks.compare import worse
 from benchmarks.growth import predict
+from benchmarks.report import PAGE, TABLES, render
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -68,3 +70,8 @@ def test_committed_results_say_where_they_come_from(path):
     result = json.loads(path.read_text())
     assert {"device", "cpu", "cores", "python", "jax", "commit"} <= result["machine"].keys()
     assert "ratios" in result or "differences" in result
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_results():
+    assert PAGE.read_text() == render(PAGE.read_text())
+    assert set(re.findall(r"<!-- (\w+) -->\n", PAGE.read_text())) == set(TABLES)

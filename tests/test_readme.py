@@ -27,7 +27,8 @@ assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/math.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/math.md", "docs/performance.md"],
 )
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
@@ -57,3 +58,16 @@ def test_results_are_those_on_record():
         assert results["date"][:10] in row
         assert f"{results['seconds'] / 60:.1f} min" in row
         assert not results["commit"].endswith("-dirty")
+
+
+def test_speeds_are_those_on_record():
+    ratios = json.loads((ROOT / "benchmarks/results/step.json").read_text())["ratios"]
+    rows = {
+        "20 plain iterations": "port / ours",
+        "4 accelerated iterations": "port / ours, 4 power",
+        "the same with bfloat16": "port / ours, 4 power, bfloat16",
+    }
+    for start, name in rows.items():
+        row = next(line for line in README.splitlines() if line.startswith(f"| {start}"))
+        found = [cell.strip() for cell in row.split("|")[2:4]]
+        assert found == [f"{ratios[f'batch {batch}: {name}']:.1f}" for batch in (50, 128)]

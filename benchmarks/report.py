@@ -1,0 +1,145 @@
+"""Writes the tables of docs/performance.md from the committed JSON.
+
+python -m benchmarks.report
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness import RESULTS, ROOT, best, table
+
+PAGE = ROOT / "docs" / "performance.md"
+
+
+def _result(question: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{question}.json").read_text())
+
+
+def _from(question: str) -> str:
+    m = _result(question)["machine"]
+    return (
+        f"`python -m benchmarks.{question}`; {m['cpu']}, {m['cores']} cores, Python {m['python']}, jax {m['jax']}; "
+        f"commit {m['commit'].removesuffix('+changes')}; every sample in benchmarks/results/{question}.json.\n\n"
+    )
+
+
+def step() -> str:
+    """Training step and inference at both batch sizes: least and median time, and the port's over it."""
+    samples = _result("step")["samples"]
+    rows = []
+    for name in samples["128"] | samples["50"]:
+        row: list[str] = [name]
+        for batch in ("50", "128"):
+            if name not in samples[batch]:
+                row += ["", "", ""]
+                continue
+            kind = "inference: port" if name.startswith("inference") else "port"
+            s, port = samples[batch][name], samples[batch][kind]
+            comparable = not name.startswith(("product", "data"))
+            ratio = f"{best(port) / best(s):.2f} / {np.median(port) / np.median(s):.2f}" if comparable else ""
+            row += [f"{1e3 * best(s):.0f}", f"{1e3 * np.median(s):.0f}", ratio]
+        rows.append(row)
+    head = ["program"]
+    for batch in ("50", "128"):
+        head += [f"{batch}: least, ms", "median, ms", "port / this: least / median"]
+    return _from("step") + table(rows, head)
+
+
+def rates() -> str:
+    """Inference of the first two blocks against a large product."""
+    result = _result("layer")
+    rows = [
+        (name.removeprefix("rate: "), f"{100 * share:.0f} %")
+        for name, share in result["ratios"].items()
+        if name.startswith("rate: ")
+    ]
+    return _from("layer") + table(rows, ("program", "operations a second, over those of the large product"))
+
+
+def backward() -> str:
+    """Backward of block 1 alone, by gradient and number of iterations."""
+    samples = _result("layer")["backward"]
+    ways = list(dict.fromkeys(name.split(", ")[0] for name in samples))
+    rows = []
+    for n in dict.fromkeys(name.split(", ")[1] for name in samples):
+        ms = {way: 1e3 * best(samples[f"{way}, {n}"]) for way in ways}
+        rows.append((n, *(f"{v:.1f}" for v in ms.values()), f"{ms['unrolled'] / ms['approximate']:.1f}"))
+    return table(rows, ("iterations", *(f"{way}, ms" for way in ways), "unrolled / approximate"))
+
+
+def memory() -> str:
+    """Bytes kept for the backward, and the compiler's temporary ones."""
+    rows = []
+    for name, found in (kept := _result("layer")["memory"]).items():
+        block = name.split(":")[0]
+        over = found["kept"] / kept[f"{block}: convolution"]["kept"]
+        rows.append((name, f"{found['kept'] / 1e6:.1f}", f"{over:.2f}", f"{found['temporary'] / 1e6:.1f}"))
+    return table(rows, ("layer and gradient", "kept, MB", "over the convolution's", "temporary, MB"))
+
+
+def growth() -> str:
+    """Time and memory of the step against each setting."""
+    result = _result("growth")
+    rows = []
+    for key, samples in result["samples"].items():
+        predicted = result["predicted"][key]
+        products = predicted["operations"] / (2 * 2048**3 / best(samples["product"]))
+        measured = best(samples["step"])
+        rows.append(
+            (key, f"{1e3 * products:.0f}", f"{1e3 * measured:.0f}", f"{measured / products:.1f}",
+             f"{predicted['bytes'] / 1e6:.0f}", f"{result['temporary_bytes'][key] / 1e6:.0f}")
+        )  # fmt: skip
+    head = ("setting", "products alone, ms", "step, ms", "ratio", "x and h, MB", "temporary, MB")
+    return _from("growth") + table(rows, head)
+
+
+def acceleration() -> str:
+    """Accuracy and divergence of a trained network against the pairs of products."""
+    result = _result("acceleration")
+    parts = []
+    for quantity, title, scale, digits in (
+        ("accuracy", "validation accuracy, %", 100, 2),
+        ("kl", "mean KL of the four layers, nats", 1, 4),
+        ("l1", "mean L1 distance to the converged h", 1, 3),
+    ):
+        rows = [
+            (name, *(f"{scale * np.mean(v):.{digits}f}" for v in found[quantity]))
+            for name, found in result["methods"].items()
+        ]
+        parts.append(f"{title}:\n\n" + table(rows, ("pairs", *result["pairs"])))
+    return "\n\n".join(parts)
+
+
+def startup() -> str:
+    """Seconds to the first training step."""
+    samples = _result("startup")["samples"]
+    rows = [(name, ", ".join(f"{v:.1f}" for v in s)) for name, s in samples.items()]
+    return _from("startup") + table(rows, ("start", "s to the first step"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    f.__name__: f for f in (step, rates, backward, memory, growth, acceleration, startup)
+}
+
+
+def render(page: str) -> str:
+    """The page with each part between `<!-- name -->` and `<!-- end -->` written anew."""
+
+    def part(match: re.Match) -> str:
+        return f"<!-- {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
+
+
+def main(page: Path = PAGE) -> None:
+    """Renders the page in place."""
+    page.write_text(render(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()
