@@ -106,6 +106,7 @@ def _guarded(x: Array, w: Array, settings: Settings) -> Array:
         e = s.h * s.q  # sums to the sum of x as it is
         c = _power_step(s.h, s.q, s.exponent, settings) if accelerated else _em(s.h, s.q)
         q = em_factor(x, w, c, products=settings.products)
+        # A plain step is not asked.
         kept = (s.exponent <= 1) | (jnp.sum(q * e, axis=-1, keepdims=True) <= total + slack)
         # How fast the KL falls along c - h, at h and at c.
         falls_at_h = jnp.sum(s.q * c, axis=-1, keepdims=True) - total
@@ -113,7 +114,8 @@ def _guarded(x: Array, w: Array, settings: Settings) -> Array:
         exponent = jnp.where(kept, _next_exponent(s.exponent, falls_at_h, falls_at_c, settings), 1)
         moves = kept & ~s.resting
         h, q = jnp.where(moves, c, s.h), jnp.where(moves, q, s.q)
-        return _State(s.pairs + 1, h, q, exponent, s.resting | rests(q))
+        # Of the point kept, which need not be the candidate.
+        return _State(s.pairs + 1, h, q, exponent, rests(q))
 
     q = first_factor(x, w, settings.products)
     exponent = jnp.full_like(total, settings.exponent if settings.acceleration == "power" else 1)

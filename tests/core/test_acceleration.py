@@ -148,6 +148,16 @@ def test_the_implicit_gradient_at_the_optimum_does_not_ask_how_it_was_reached():
             np.testing.assert_allclose(ours, expected, atol=1e-5 * float(jnp.abs(expected).max()))
 
 
+def test_a_refused_candidate_lets_no_input_rest():
+    # An exponent of 30 goes past the optimum of two units; some refused candidates pass by close to it.
+    rng = np.random.default_rng(2)
+    x, w = (jnp.asarray(rng.dirichlet(np.ones(3), size=size)) for size in (2000, 2))
+    for tolerance in (0.003, 0.03):
+        h = infer(x, w, num_iters=200, acceleration="power", exponent=30.0, tolerance=tolerance)
+        excess = kl_divergence(x, w, h) - kl_divergence(x, w, infer(x, w, num_iters=3000))
+        assert float(excess.max()) <= tolerance
+
+
 @pytest.mark.parametrize("method", ["none", *METHODS])
 def test_an_input_rests_at_the_tolerance_whatever_else_is_in_the_batch(method):
     x, w = problem(seed=7, rows=30)
