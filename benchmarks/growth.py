@@ -56,7 +56,7 @@ def main() -> None:
             batch = 1 if args.quick else batch
             compiled, (state, *data) = compile_train_step(batch, side, **model)
             samples, products = [], []
-            for i in range(3 if args.quick else 6):
+            for i in range(3 if args.quick else 5):
                 start = time.perf_counter()
                 jax.block_until_ready(large(a, a))
                 middle = time.perf_counter()
