@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.harness import RESULTS, ROOT
 
-SUITE = ("step", "layer", "growth", "startup")
+SUITE = ("step", "port", "layer", "growth", "startup")
 # Repetitions of one run on a shared machine differ by this much.
 NOISE = 0.15
 # Ratios of which less is better; of the others more is.
