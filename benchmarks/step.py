@@ -6,7 +6,7 @@ python -m benchmarks.step
 import numpy as np
 
 from benchmarks.harness import arguments, best, interleave, table, write
-from benchmarks.workers import RATES, batch_of
+from benchmarks.workers import batch_of
 
 ACCELERATED = {"num_iters": 4, "acceleration": "power", "exponent": 8.0}
 ADAPTIVE = {"num_iters": 6, "acceleration": "adaptive", "exponent": 8.0}
@@ -94,7 +94,7 @@ def main() -> None:
     """Measures, prints the table, writes step.json."""
     args = arguments(main.__doc__ or "")
     print("largest relative difference between port and ours:", agreement())
-    result: dict = {"samples": {}, "ratios": {}, "learning_rates": RATES}
+    result: dict = {"samples": {}, "ratios": {}}
     for batch in (4,) if args.quick else (50, 128):
         samples = measure(batch, 2 if args.quick else (15 if batch == 50 else 8), compiled=not args.quick)
         result["samples"][str(batch)] = samples

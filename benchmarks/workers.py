@@ -13,8 +13,6 @@ import numpy as np
 
 from deepnmf_jax.training.devices import keep_freed_memory
 
-RATES = {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
-
 
 def batch_of(size: int, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
     """Images (size, side, side, 3) in [0, 1], smooth as photographs are, and labels: the same for all programs."""

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from tests.programs import Programs
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -21,6 +23,11 @@ def golden_files(pattern: str) -> list[Path]:
 def load_golden(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return Programs(tmp_path_factory)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -37,11 +37,6 @@ EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    return Programs(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def workdir(programs: Programs) -> Path:
     """A finished run."""
     folder = programs.folder / "whole"

@@ -15,12 +15,6 @@ from tests.programs import (
     write_images,
 )
 
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    return Programs(tmp_path_factory)
-
-
 WRONG_FLAGS = {
     "misspelt setting": (["--config.num_itters=5"], r"num_itters"),
     "misspelt nested setting": (["--config.model.num_itters=5"], r"num_itters.*num_iters"),

@@ -34,11 +34,6 @@ SAVED = {SIGTERM: 143, SIGINT: 130}
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    return Programs(tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def uninterrupted(programs: Programs) -> Path:
     folder = programs.folder / "uninterrupted"
     programs.run(f"--workdir={folder}")

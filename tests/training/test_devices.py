@@ -96,11 +96,6 @@ def take_steps(result: Path, process: tuple[str, int, int] | None) -> None:
         np.savez(result, **written)
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    return Programs(tmp_path_factory)
-
-
 def devices(count: int) -> dict[str, str]:
     return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
