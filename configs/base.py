@@ -26,9 +26,17 @@ def get_config() -> ConfigDict:
             "model": {
                 "layer": "nmf",  # "nmf" or "conv"
                 "mixing": True,  # a 1x1 convolution after each layer
-                "width": 1.0,  # factor on the features 32, 64, 96
+                "features": (32, 64, 96),  # of all blocks but the last, which has one unit a class
+                "kernels": (5, 5, 0, 1),  # sides, one a block; 0: the whole map
+                "padding": "VALID",  # of the kernels, "VALID" or "SAME"
+                "width": 1.0,  # factor on the features
                 "groups": (1,),  # one number for all blocks that it divides, or one a block
-                "pooling": "average",  # "average", "max", "nmf", "conv", "none"
+                "pooling": "average",  # "average", "max", "nmf", "conv", "none"; of all blocks but the last two, which
+                # have none. One a block: "average,none,none,none"
+                "preprocessing": "none",  # of the images: "none", "on_off", "whitening"
+                "whitening": (3, 1, 10),  # side of the patches, pixels between two of them, components kept
+                "rectification": "relu",  # what later blocks start with: "relu", or "on_off" (both signs apart)
+                "residual": False,  # whether blocks add their input, weighted positively, where shapes allow
                 "batch_statistics": "running",  # "running", or "batch": of the test batch, as in the authors' code
                 "batch_norm_momentum": 0.9,  # share of the old running statistics kept at each step
                 "use_bias": True,  # of convolutions in place of NMF
@@ -40,21 +48,32 @@ def get_config() -> ConfigDict:
                 "exponent": 8.0,  # of "power", the largest of "adaptive"; at least 1
                 "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
                 "products": "full",  # of the inference: "full" (float32), or "bfloat16"
+                "init_exponent": 1.0,  # raw weights of NMF start at U(0, 1) to this power, above 0
                 "local_learning": "none",  # "none", "kl", "mse"
             },
             "augmentation": {
                 "crop": 28,  # pixels, side of a random window (centred in evaluation); 0: whole images
                 "flip": True,  # left to right, half of the images
+                "alternate": False,  # mirror each image in every second epoch, in place of a draw
                 "brightness": 0.5,  # factor drawn from 1 +- this
                 "contrast": 0.1,  # factor drawn from 1 +- this
                 "saturation": 0.1,  # factor drawn from 1 +- this
                 "hue": 0.15,  # turns of the colour circle, drawn from +- this
                 "per": "image",  # one draw an "image", or a "batch" as in the authors' code
             },
+            "loss": {
+                "mse_weight": 0.5,  # of the squared error beside the cross entropy, 0 or more
+                "label_smoothing": 0.0,  # share of the target that all classes share, in [0, 1)
+            },
+            "early": {  # fewer iterations at the beginning of the training
+                "share": 0.0,  # of the steps, in [0, 1]
+                "num_iters": 5,  # iterations of the inference in these
+            },
             "optimizer": {  # Adam
                 "learning_rate": {"nmf": 0.001, "mixing": 0.001, "batch_norm": 0.001},  # of each parameter group
                 "b1": 0.9,  # share of the old mean of the gradients, in [0, 1)
                 "b2": 0.999,  # share of the old mean of their squares, in [0, 1)
+                "average": 0.0,  # share of the moving average of the variables that a step keeps; 0: no average
                 "eps": 1e-8,  # the first layer's gradients are of its order
                 "schedule": "plateau",  # "constant", "plateau", "one_cycle"
                 "plateau": {

@@ -9,7 +9,8 @@ from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint, lo
 from deepnmf_jax.core.inference import infer, infer_checked
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.patches import extract_patches
-from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, NormalizedConv
+from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, NormalizedConv, PatchWhitening
+from deepnmf_jax.models import load_pretrained, pretrained_names
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ __all__ = [
     "NMFDense",
     "NMFPool",
     "NormalizedConv",
+    "PatchWhitening",
     "__version__",
     "approximate_adjoint",
     "certificate",
@@ -27,10 +29,12 @@ __all__ = [
     "infer",
     "infer_checked",
     "kl_divergence",
+    "load_pretrained",
     "local_gradient",
     "models",
     "normalize_patches",
     "normalize_weights",
+    "pretrained_names",
     "residual",
     "with_local_gradient",
 ]

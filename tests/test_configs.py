@@ -45,7 +45,8 @@ def test_the_papers_recipe():
     )
     assert (config.model.batch_statistics, config.model.gradient) == ("running", "approximate")
     assert dict(config.augmentation) == {
-        "crop": 28, "flip": True, "brightness": 0.5, "contrast": 0.1, "saturation": 0.1, "hue": 0.15, "per": "image"
+        "crop": 28, "flip": True, "alternate": False, "brightness": 0.5, "contrast": 0.1, "saturation": 0.1,
+        "hue": 0.15, "per": "image",
     }  # fmt: skip
 
 

@@ -24,6 +24,8 @@ class Augmentation:
     Attributes:
       crop: side of the square window cut out at a random place, in pixels; 0 keeps the whole image.
       flip: mirror left and right, with probability 1/2.
+      alternate: in place of that draw, mirror each image in every second epoch, half of them in the first
+        (`alternating_flips`): after two epochs every image has been seen once in each direction.
       brightness: b; the image is multiplied by U(max(0, 1 - b), 1 + b).
       contrast: c; distances from each channel's mean are multiplied by U(max(0, 1 - c), 1 + c).
       saturation: s; the saturation in HSV is multiplied by U(max(0, 1 - s), 1 + s).
@@ -37,6 +39,7 @@ class Augmentation:
 
     crop: int = 0
     flip: bool = False
+    alternate: bool = False
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
@@ -55,7 +58,20 @@ class Augmentation:
             raise ValueError(f"augmentation per must be 'image' or 'batch', got {self.per!r}")
 
 
-def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
+def alternating_flips(key: jax.Array, indices: jax.Array, epoch: jax.Array) -> jax.Array:
+    """Whether the images `indices` (batch,) of the training set are mirrored in an epoch -> bool (batch,).
+
+    `key` is the same for the whole training and draws which half begins.
+    """
+    # A stream of its own: the steps' keys are fold_in(key, step).
+    key = jax.random.fold_in(key, 2**32 - 1)
+    first = jax.vmap(lambda index: jax.random.bernoulli(jax.random.fold_in(key, index)))(indices)
+    return first ^ (epoch % 2 == 1)
+
+
+def augment(
+    key: jax.Array, images: jax.Array, augmentation: Augmentation, mirrored: jax.Array | None = None
+) -> jax.Array:
     """Augments a batch of training images.
 
     The order is crop, flip, brightness, contrast, saturation, hue, with a clip to [0, 1] after each colour
@@ -71,6 +87,7 @@ def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> ja
       key: a key of `jax.random`, one for each step.
       images: uint8 (batch, height, width, channels).
       augmentation: what to do; static under `jax.jit`.
+      mirrored: bool (batch,), which images to mirror if `flip` is set; None draws it.
 
     Returns:
       float32 (batch, crop, crop, channels) in [0, 1]; height and width are kept when crop is 0.
@@ -94,7 +111,7 @@ def augment(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> ja
         left = _integers(draws["left"], width - size + 1)
         x = _crop(x, top, left, size)
     if augmentation.flip:
-        x = jnp.where(_per_image(draws["flip"] < 0.5), x[:, :, ::-1], x)
+        x = jnp.where(_per_image(draws["flip"] < 0.5 if mirrored is None else mirrored), x[:, :, ::-1], x)
     return _jitter(_to_float(x), draws, augmentation, coloured=channels == 3)
 
 

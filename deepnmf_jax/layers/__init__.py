@@ -4,5 +4,6 @@ from deepnmf_jax.layers.conv import NMFConv, NormalizedConv
 from deepnmf_jax.layers.dense import NMFDense
 from deepnmf_jax.layers.mixing import LocalMixing
 from deepnmf_jax.layers.pooling import NMFPool
+from deepnmf_jax.layers.whitening import PatchWhitening
 
-__all__ = ["LocalMixing", "NMFConv", "NMFDense", "NMFPool", "NormalizedConv"]
+__all__ = ["LocalMixing", "NMFConv", "NMFDense", "NMFPool", "NormalizedConv", "PatchWhitening"]

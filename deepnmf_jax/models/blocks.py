@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.layers import LocalMixing, NMFConv, NMFPool, NormalizedConv
@@ -11,6 +12,7 @@ from deepnmf_jax.layers import LocalMixing, NMFConv, NMFPool, NormalizedConv
 LAYERS = ("nmf", "conv")
 POOLINGS = ("average", "max", "nmf", "conv", "none")
 STATISTICS = ("running", "batch")
+PADDINGS = ("VALID", "SAME")
 
 
 class BatchNorm(nn.Module):
@@ -20,17 +22,21 @@ class BatchNorm(nn.Module):
         statistics: "running" (moving averages, used where `train` is false) or "batch" (as in the authors' code,
             where the accuracy depends on which images share a batch).
         momentum: of the moving averages: the share of the old value that is kept at each step.
+        affine: whether a trainable scale and offset follow.
     """
 
     statistics: str = "running"
     momentum: float = 0.9
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """x (..., channels) -> the same shape, normalised over all axes but the last, then scaled and shifted."""
         # The variance before the first normalisation is about 1e-5, the square of the mean 1e-3: E[x^2] - E[x]^2
         # would lose it.
-        settings: dict[str, Any] = {"epsilon": 1e-5, "use_fast_variance": False}
+        settings: dict[str, Any] = {
+            "epsilon": 1e-5, "use_fast_variance": False, "use_scale": self.affine, "use_bias": self.affine
+        }  # fmt: skip
         norm: nn.Module
         if self.statistics == "batch":
             norm = nn.LayerNorm(reduction_axes=tuple(range(x.ndim - 1)), feature_axes=-1, **settings)
@@ -47,8 +53,13 @@ class Block(nn.Module):
     Attributes:
         features: output channels.
         kernel_size: of the first layer; one larger than the map is cut to the map.
+        padding: of the first layer, "VALID" or "SAME".
         layer: "nmf" or "conv".
         mixing: whether a `LocalMixing` follows.
+        split: whether the positive and the negative part of the input are coded side by side, as twice as many
+            channels, in place of the positive part alone.
+        residual: whether the input, times a trainable positive number a channel, is added before the pooling, where
+            shapes allow.
         pooling: "average", "max", "nmf", "conv" (learned, with batch norm) or "none"; 2x2, on maps of at least 2x2.
         groups: of channels, of the first layer.
         use_bias: of the first layer, if it is a convolution.
@@ -58,8 +69,11 @@ class Block(nn.Module):
 
     features: int
     kernel_size: Sequence[int]
+    padding: str = "VALID"
     layer: str = "nmf"
     mixing: bool = True
+    split: bool = False
+    residual: bool = False
     pooling: str = "none"
     groups: int = 1
     use_bias: bool = True
@@ -70,16 +84,24 @@ class Block(nn.Module):
     def __call__(self, x: Array, *, train: bool) -> Array:
         """x (batch, height, width, channels) of any sign -> (batch, height', width', features)."""
         kernel = tuple(min(k, size) for k, size in zip(self.kernel_size, x.shape[1:3], strict=True))
+        shape: dict[str, Any] = {
+            "features": self.features,
+            "kernel_size": kernel,
+            "padding": self.padding,
+            "feature_group_count": self.groups,
+        }
+        y = jnp.concatenate([x, -x], axis=-1) if self.split else x
         if self.layer == "nmf":
-            x = NMFConv(self.features, kernel, feature_group_count=self.groups, name="nmf", **(self.nmf or {}))(x)
+            y = NMFConv(**shape, name="nmf", **(self.nmf or {}))(y)
         else:
-            x = NormalizedConv(
-                self.features, kernel, feature_group_count=self.groups, use_bias=self.use_bias, name="conv"
-            )(x)
-        x = self._normalize(x, "bn_a", train)
+            y = NormalizedConv(**shape, use_bias=self.use_bias, name="conv")(y)
+        y = self._normalize(y, "bn_a", train)
         if self.mixing:
-            x = self._normalize(LocalMixing(name="mix")(x), "bn_b", train)
-        return self._pool(x, train)
+            y = self._normalize(LocalMixing(name="mix")(y), "bn_b", train)
+        if self.residual and y.shape == x.shape:
+            skip = self.param("skip", nn.initializers.ones, (self.features,))
+            y = y + jnp.sign(skip) * skip * x
+        return self._pool(y, train)
 
     def _normalize(self, x: Array, name: str, train: bool) -> Array:
         if x.shape[1:3] == (1, 1):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,42 +10,63 @@ import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
+from deepnmf_jax.core.initializers import uniform_power
 from deepnmf_jax.core.iteration import Settings
-from deepnmf_jax.models.blocks import LAYERS, POOLINGS, STATISTICS, Block
+from deepnmf_jax.layers import PatchWhitening
+from deepnmf_jax.models.blocks import LAYERS, PADDINGS, POOLINGS, STATISTICS, BatchNorm, Block
 
-FEATURES = (32, 64, 96)
-# The third kernel covers the whole map, whatever its size.
-KERNELS = (5, 5, None, 1)
-NUM_BLOCKS = len(KERNELS)
+PREPROCESSINGS = ("none", "on_off", "whitening")
+RECTIFICATIONS = ("relu", "on_off")
 
 
 class Network(nn.Module):
-    """Four blocks, the first two pooled, the third over the whole map, the fourth with one unit a class.
+    """Blocks in a row; by default the paper's four: the first two pooled, the third over the whole map, the fourth
+    with one unit a class.
 
     Attributes:
         num_classes: of the images.
         layer: "nmf" or "conv", in all blocks.
         mixing: whether a 1x1 convolution follows each layer (the paper's "+1x1").
-        width: factor on the 32, 64 and 96 features of the first three blocks.
+        features: of all blocks but the last, which has one unit a class.
+        kernels: sides of the first layer's kernels, one a block; 0 for the whole map, whatever its size.
+        padding: of these layers, "VALID" (the paper's) or "SAME".
+        width: factor on `features`.
         groups: of channels in the first layer of each block: one number a block, each dividing the input and output
             channels; or one integer (or a sequence of one), which applies where it divides both while other blocks
             keep 1.
-        pooling: "average" (the paper's), "max", "nmf", "conv" (the authors' code's learned variants) or "none".
+        pooling: "average" (the paper's), "max", "nmf", "conv" (the authors' code's learned variants) or "none"; one
+            for all blocks but the last two, which have none, or one a block, separated by commas.
+        preprocessing: of the images, without trainable parameters. "none"; or what follows is normalised to mean 0
+            and variance 1 by batch statistics and split by sign into twice as many channels (ON and OFF): "on_off",
+            the pixels; "whitening", the components of `deepnmf_jax.PatchWhitening`.
+        whitening: its kernel_size, strides and features.
+        rectification: what the blocks after the first start with: "relu" (the paper's), or "on_off", the positive
+            and the negative part side by side, as twice as many channels.
+        residual: whether a block adds its input, times a trainable positive number a channel, to its output before
+            the pooling, where both have the same shape.
         batch_statistics: "running", or "batch" for the statistics of the batch at hand also in evaluation
             (authors' code).
         batch_norm_momentum: share of the old running statistics that each step keeps.
         use_bias: of the convolutions that stand in place of NMF.
         num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products: of the NMF layers; see
             `deepnmf_jax.infer`.
+        init_exponent: the raw weights of the NMF layers start at U(0, 1) to this power; 1 is the authors' start.
         local_learning: of the NMF layers, "none", "kl" or "mse"; one for all or one a block. See `deepnmf_jax.NMFConv`.
     """
 
     num_classes: int = 10
     layer: str = "nmf"
     mixing: bool = True
+    features: Sequence[int] = (32, 64, 96)
+    kernels: Sequence[int] = (5, 5, 0, 1)
+    padding: str = "VALID"
     width: float = 1
     groups: int | Sequence[int] = 1
     pooling: str = "average"
+    preprocessing: str = "none"
+    whitening: Sequence[int] = (3, 1, 10)
+    rectification: str = "relu"
+    residual: bool = False
     batch_statistics: str = "running"
     batch_norm_momentum: float = 0.9
     use_bias: bool = True
@@ -57,6 +78,7 @@ class Network(nn.Module):
     exponent: float = 8.0
     tolerance: float = 0.0
     products: str = "full"
+    init_exponent: float = 1.0
     local_learning: str | Sequence[str] = "none"
 
     @nn.compact
@@ -72,54 +94,96 @@ class Network(nn.Module):
         images = jnp.asarray(images)
         _check_images(images)
         self._check_settings()
-        features = [*(max(1, round(f * self.width)) for f in FEATURES), self.num_classes]
-        groups = block_groups(self.groups, [images.shape[-1], *features])
-        nmf = {name: getattr(self, name) for name in Settings._fields}
-        x = images
-        for i, kernel in enumerate(KERNELS):
+        features = [*(max(1, round(f * self.width)) for f in self.features), self.num_classes]
+        blocks = len(features)
+        x = self._preprocess(images, train)
+        split = [self.preprocessing != "none"] + [self.rectification == "on_off"] * (blocks - 1)
+        channels = [c * (1 + on_off) for c, on_off in zip([x.shape[-1], *features], split, strict=False)]
+        groups = block_groups(self.groups, channels, features)
+        pooling = self._pooling(blocks)
+        local_learning = per_block("local_learning", self.local_learning, blocks)
+        nmf: dict[str, Any] = {name: getattr(self, name) for name in Settings._fields}
+        if self.init_exponent != 1:
+            nmf["u_init"] = uniform_power(self.init_exponent)
+        for i, kernel in enumerate(self.kernels):
             block = Block(
                 features=features[i],
-                kernel_size=x.shape[1:3] if kernel is None else (kernel, kernel),
+                kernel_size=(kernel, kernel) if kernel else x.shape[1:3],
+                padding=self.padding if kernel else "VALID",
                 layer=self.layer,
                 mixing=self.mixing,
-                pooling=self.pooling if i < 2 else "none",
+                split=split[i],
+                residual=self.residual,
+                pooling=pooling[i],
                 groups=groups[i],
                 use_bias=self.use_bias,
-                batch_norm={"statistics": self.batch_statistics, "momentum": self.batch_norm_momentum},
-                nmf={**nmf, "local_learning": per_block(self.local_learning)[i]},
+                batch_norm=self._batch_norm(),
+                nmf={**nmf, "local_learning": local_learning[i]},
                 name=f"block{i + 1}",
             )
             x = block(x, train=train)
-        return x.reshape(x.shape[0], self.num_classes)
+        return x.reshape(x.shape[0], -1, self.num_classes).mean(axis=1)
+
+    def _batch_norm(self) -> dict[str, Any]:
+        return {"statistics": self.batch_statistics, "momentum": self.batch_norm_momentum}
+
+    def _preprocess(self, images: Array, train: bool) -> Array:
+        if self.preprocessing == "none":
+            return images
+        x = PatchWhitening(*self.whitening)(images) if self.preprocessing == "whitening" else images
+        return BatchNorm(**self._batch_norm(), affine=False, name="bn_input")(x, train=train)
+
+    def _pooling(self, blocks: int) -> tuple[str, ...]:
+        pooling = self.pooling.split(",")
+        if len(pooling) == 1:
+            return (self.pooling,) * (blocks - 2) + ("none",) * min(blocks, 2)
+        return per_block("pooling", pooling, blocks)
 
     def _check_settings(self) -> None:
         check_integer("num_classes", self.num_classes, 1)
         check_choice("layer", self.layer, LAYERS)
-        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("padding", self.padding, PADDINGS)
+        for pooling in self.pooling.split(","):
+            check_choice("pooling", pooling, POOLINGS)
+        check_choice("preprocessing", self.preprocessing, PREPROCESSINGS)
+        check_choice("rectification", self.rectification, RECTIFICATIONS)
         check_choice("batch_statistics", self.batch_statistics, STATISTICS)
         if not self.width > 0:
             raise ValueError(f"width = {self.width}, but it must be positive")
+        if not self.init_exponent > 0:
+            raise ValueError(f"init_exponent = {self.init_exponent}, but it must be positive")
         if not 0 <= self.batch_norm_momentum < 1:
             raise ValueError(f"batch_norm_momentum = {self.batch_norm_momentum}, but it must lie in [0, 1)")
+        if len(self.whitening) != 3:
+            raise ValueError(f"whitening = {self.whitening!r}; give kernel_size, strides and features")
+        for features in self.features:
+            check_integer("features", features, 1)
+        for kernel in self.kernels:
+            check_integer("kernels", kernel, 0)
+        if len(self.kernels) != len(self.features) + 1:
+            raise ValueError(
+                f"kernels = {self.kernels!r} with features = {self.features!r}; give one kernel more than features, "
+                "for the last block, whose units are the classes"
+            )
 
 
-def per_block(setting: str | Sequence[str]) -> tuple[str, ...]:
-    """One value for each of the four blocks, from one value or four; ValueError for any other number."""
-    values = (setting,) * NUM_BLOCKS if isinstance(setting, str) else tuple(setting)
-    if len(values) != NUM_BLOCKS:
-        raise ValueError(f"local_learning = {setting!r}; give one rule, or one for each of {NUM_BLOCKS} blocks")
+def per_block(name: str, setting: str | Sequence[str], blocks: int) -> tuple[str, ...]:
+    """One value for each block, from one value or as many as there are blocks; ValueError for any other number."""
+    values = (setting,) * blocks if isinstance(setting, str) else tuple(setting)
+    if len(values) != blocks:
+        raise ValueError(f"{name} = {setting!r}; give one value, or one for each of {blocks} blocks")
     return values
 
 
-def block_groups(groups: int | Sequence[int], channels: Sequence[int]) -> tuple[int, ...]:
-    """Groups of each block, whose channels go from channels[i] to channels[i + 1].
+def block_groups(groups: int | Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> tuple[int, ...]:
+    """Groups of each block, which goes from inputs[i] to outputs[i] channels.
 
     Raises:
         ValueError: a count below 1, a sequence of a length other than 1 and the number of blocks, or one of the
             latter with an entry that does not divide its block's channels.
     """
     counts = [groups] if isinstance(groups, int) else list(groups)
-    blocks = list(pairwise(channels))
+    blocks = list(zip(inputs, outputs, strict=True))
     for count in counts:
         check_integer("groups", count, 1)
     if len(counts) == 1:

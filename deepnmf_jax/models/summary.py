@@ -53,7 +53,7 @@ def layer_rows(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]
     for layer, output in calls:
         parameters = variables["params"]
         for name in layer.scope.path if layer.scope else ():
-            parameters = parameters[name]
+            parameters = parameters.get(name, {})
         kernel = _size([parameters[name] for name in ("u", "kernel") if name in parameters])
         kind = (
             "NMFPool"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.data.sampling import epoch_order
+from deepnmf_jax.models import Network
 from deepnmf_jax.training.checkpoints import Checkpoints, Interruption
 from deepnmf_jax.training.devices import place, replicated, split_last_axis
 from deepnmf_jax.training.evaluation import Evaluation, Evaluator
@@ -18,7 +19,7 @@ from deepnmf_jax.training.records import MetricsLog, Progress, TensorBoard, open
 from deepnmf_jax.training.reports import report
 from deepnmf_jax.training.setup import Run, prepare
 from deepnmf_jax.training.state import Best, Sums, TrainState
-from deepnmf_jax.training.steps import make_train_step
+from deepnmf_jax.training.steps import TrainStep, make_train_step
 
 _log = logging.getLogger(__name__)
 
@@ -69,10 +70,8 @@ class Training:
         everywhere = replicated(run.mesh)
         self.state: TrainState = place(jax.device_get(state), everywhere)
         self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
-        step = make_train_step(run.model, run.optimizer, run.augmentation)
-        if len(run.seeds) > 1:
-            step = jax.vmap(step, in_axes=(0, None, None, 0))
-        self.train_step = jax.jit(step, donate_argnums=0, out_shardings=everywhere)
+        self.train_step = self._compiled_step(run.model)
+        self.early_step = self._compiled_step(run.early_model) if run.early_steps else self.train_step
         self.evaluator = Evaluator(
             run.model,
             crop=run.augmentation.crop,
@@ -81,6 +80,20 @@ class Training:
             statistics=config.model.batch_statistics,
             seeds=len(run.seeds),
         )
+
+    def _compiled_step(self, model: Network) -> TrainStep:
+        run, config = self.run, self.config
+        step = make_train_step(
+            model,
+            run.optimizer,
+            run.augmentation,
+            loss=config.loss,
+            average=config.optimizer.average,
+            steps_per_epoch=run.steps_per_epoch,
+        )
+        if len(run.seeds) > 1:
+            step = jax.vmap(step, in_axes=(0, None, None, 0))
+        return jax.jit(step, donate_argnums=0, out_shardings=replicated(run.mesh))
 
     @property
     def step(self) -> int:
@@ -104,7 +117,8 @@ class Training:
         with Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}") as progress:
             for step in range(first, last):
                 indices = place(order[step - number * run.steps_per_epoch], sharding)
-                self.state = self.train_step(self.state, self.images, self.labels, indices)
+                train_step = self.early_step if step < run.early_steps else self.train_step
+                self.state = train_step(self.state, self.images, self.labels, indices)
                 self._after_step(step + 1, first, last, started, progress)
         # The steps are only queued: without waiting, the speed would be that of the queue.
         jax.block_until_ready(self.state)
@@ -137,7 +151,7 @@ class Training:
         validation = None
         if len(self.run.split.validation):
             subset = self.run.split.validation
-            validation = self.evaluator(self.state.params, self.state.batch_stats, self.images, self.labels, subset)
+            validation = self.evaluator(*self.state.evaluated, self.images, self.labels, subset)
             _check_finite(validation.loss, step)
             values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         scale = np.asarray(jax.device_get(self.state.plateau.scale))
@@ -181,8 +195,7 @@ class Training:
             return np.where(better.reshape(better.shape + (1,) * (np.ndim(new) - better.ndim)), new, old)
 
         candidate = Best(
-            state.params,
-            state.batch_stats,
+            *state.evaluated,
             jnp.asarray(accuracy),
             jnp.full(better.shape, epoch, jnp.int32),
         )

@@ -9,13 +9,16 @@ import jax
 import numpy as np
 
 from deepnmf_jax.core.normalization import normalize_weights
-from deepnmf_jax.models.network import KERNELS
+from deepnmf_jax.models import load_pretrained
 from deepnmf_jax.training import checkpoints, pictures
 from deepnmf_jax.training.devices import place, replicated
 from deepnmf_jax.training.evaluation import Evaluation, Evaluator
 from deepnmf_jax.training.records import environment, write_results
 from deepnmf_jax.training.setup import Run, prepare
 from deepnmf_jax.training.state import TrainState
+
+# What --checkpoint starts with for a network of the package.
+PRETRAINED = "pretrained:"
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +43,7 @@ def report(
     Training itself never looks at the test set: only this function, after the last epoch, and `evaluate` do.
     """
     best = _test(run, evaluator, state.best.params, state.best.batch_stats)
-    last = _test(run, evaluator, state.params, state.batch_stats)
+    last = _test(run, evaluator, *state.evaluated)
     step = int(np.ravel(jax.device_get(state.step))[0])
     results: dict[str, Any] = {
         "test_accuracy": _by_seed(best.accuracy),
@@ -71,19 +74,16 @@ def report(
 
 
 def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
-    """Test loss and accuracy of a checkpoint: a workdir (its best variables) or the folder of one step.
+    """Test loss and accuracy of a checkpoint: a workdir (its best variables), the folder of one step, or
+    "pretrained:NAME", a network of the package (`deepnmf_jax.load_pretrained`).
 
     Raises:
         FileNotFoundError: no checkpoint there.
-        ValueError: it was trained with a config of another network.
+        ValueError: it was trained with a config of another network, or the name is unknown.
     """
     run = prepare(config)
-    restored = checkpoints.restore_path(checkpoint, run.template())
-    state: TrainState = place(restored.state, replicated(run.mesh))
-    # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
-    itself = Path(checkpoint).absolute().parent.name == "latest"
-    has_best = bool(np.all(jax.device_get(state.best.epoch) > 0))
-    chosen = state.best if has_best and not itself else state
+    name = checkpoint.removeprefix(PRETRAINED)
+    variables, step = _of_the_package(name, run) if name != checkpoint else _of_a_run(checkpoint, run)
     evaluator = Evaluator(
         run.model,
         crop=run.augmentation.crop,
@@ -92,14 +92,34 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
         statistics=config.model.batch_statistics,
         seeds=len(run.seeds),
     )
-    result = _test(run, evaluator, chosen.params, chosen.batch_stats)
+    result = _test(run, evaluator, *variables)
     return {
         "checkpoint": str(checkpoint),
-        "step": restored.step,
+        "step": step,
         "test_accuracy": _by_seed(result.accuracy),
         "test_loss": _by_seed(result.loss),
         "num_images": len(run.dataset.test_labels),
     }
+
+
+def _of_a_run(checkpoint: str, run: Run) -> tuple[tuple[Any, Any], int]:
+    restored = checkpoints.restore_path(checkpoint, run.template())
+    state: TrainState = place(restored.state, replicated(run.mesh))
+    # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
+    itself = Path(checkpoint).absolute().parent.name == "latest"
+    has_best = bool(np.all(jax.device_get(state.best.epoch) > 0))
+    return ((state.best.params, state.best.batch_stats) if has_best and not itself else state.evaluated), restored.step
+
+
+def _of_the_package(name: str, run: Run) -> tuple[tuple[Any, Any], int]:
+    found = load_pretrained(name)
+    if found.model != run.model or found.image_shape != run.image_shape:
+        raise ValueError(
+            f"the config does not describe the network {name!r}; give the one it was trained with, --config="
+            f"{found.results.get('config_file', 'see its results.json')}"
+        )
+    variables = (found.variables["params"], found.variables.get("batch_stats", {}))
+    return place(variables, replicated(run.mesh)), found.results["steps"]
 
 
 def _test(run: Run, evaluator: Evaluator, params: Any, batch_stats: Any) -> Evaluation:
@@ -136,7 +156,7 @@ def _draw(run: Run, folder: Path, state: TrainState, records: list[dict[str, Any
     if run.model.layer == "nmf":
         first = np.asarray(normalize_weights(first))
     # A row of weights holds one group's channels of a kernel that may have been cut to the map.
-    height, width = (min(KERNELS[0] or side, side) for side in run.image_shape[:2])
+    height, width = (min(run.model.kernels[0] or side, side) for side in run.image_shape[:2])
     rows = first.reshape(-1, first.shape[-1])
     patch_shape = (height, width, rows.shape[1] // (height * width))
     pictures.first_layer_parts(rows, patch_shape, folder / "parts.png")

@@ -40,12 +40,17 @@ class Run(NamedTuple):
     seeds: np.ndarray
     steps_per_epoch: int
     num_steps: int
+    early_model: Network
+    early_steps: int
+    averaged: bool
 
     def initial_state(self) -> TrainState:
         """The state before the first step; with several seeds, each leaf has a leading axis."""
 
         def create(seed: jax.Array) -> TrainState:
-            return create_state(seed, self.model, self.image_shape, self.optimizer, self.plateau)
+            return create_state(
+                seed, self.model, self.image_shape, self.optimizer, self.plateau, averaged=self.averaged
+            )
 
         # One compiled program: eager initialisation rounds differently, and takes longer.
         if len(self.seeds) == 1:
@@ -96,10 +101,11 @@ def prepare(config: Any) -> Run:
     if not steps_per_epoch:
         raise ValueError(f"batch_size = {config.batch_size}, but there are only {len(split.train)} training images")
     num_steps = steps_per_epoch * config.num_epochs
+    model = create_model(config, dataset.num_classes)
     run = Run(
         dataset=dataset,
         split=split,
-        model=create_model(config, dataset.num_classes),
+        model=model,
         image_shape=cropped_shape(config.augmentation.crop, dataset.train_images.shape[1:]),
         augmentation=Augmentation(**config.augmentation),
         optimizer=create_optimizer(config.optimizer, num_steps),
@@ -108,6 +114,9 @@ def prepare(config: Any) -> Run:
         seeds=np.arange(config.seed, config.seed + config.num_seeds),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
+        early_model=model.clone(num_iters=config.early.num_iters),
+        early_steps=round(config.early.share * num_steps),
+        averaged=config.optimizer.average > 0,
     )
     run.template()
     return run
@@ -126,6 +135,11 @@ def _check_config(config: Any) -> None:
     for name, value, allowed in (
         ("optimizer.b1", adam.b1, 0 <= adam.b1 < 1),
         ("optimizer.b2", adam.b2, 0 <= adam.b2 < 1),
+        ("optimizer.average", adam.average, 0 <= adam.average < 1),
+        ("early.share", config.early.share, 0 <= config.early.share <= 1),
+        ("early.num_iters", config.early.num_iters, config.early.num_iters >= 1),
+        ("loss.mse_weight", config.loss.mse_weight, config.loss.mse_weight >= 0),
+        ("loss.label_smoothing", config.loss.label_smoothing, 0 <= config.loss.label_smoothing < 1),
         ("optimizer.plateau.patience", plateau.patience, plateau.patience >= 0),
         ("optimizer.plateau.factor", plateau.factor, 0 < plateau.factor < 1),
         ("optimizer.plateau.threshold", plateau.threshold, 0 < plateau.threshold < 1),

@@ -35,7 +35,8 @@ class Best(NamedTuple):
 class TrainState(NamedTuple):
     """A training run between two steps. With several seeds each leaf has a leading axis, one entry a seed.
 
-    `sums` are those of the epoch so far; `seed` and `step` determine all randomness of the next step.
+    `sums` are those of the epoch so far; `seed` and `step` determine all randomness of the next step. `average` is the
+    moving average of params and batch_stats that validation and test use in their place; None without averaging.
     """
 
     seed: Array
@@ -46,6 +47,12 @@ class TrainState(NamedTuple):
     plateau: Any
     sums: Sums
     best: Best
+    average: tuple[Any, Any] | None = None
+
+    @property
+    def evaluated(self) -> tuple[Any, Any]:
+        """The params and batch_stats that validation and test use."""
+        return self.average or (self.params, self.batch_stats)
 
 
 def create_state(
@@ -54,6 +61,8 @@ def create_state(
     image_shape: tuple[int, ...],
     optimizer: optax.GradientTransformation,
     plateau: optax.GradientTransformationExtraArgs,
+    *,
+    averaged: bool = False,
 ) -> TrainState:
     """The state before the first step. Pure: under `vmap` over seeds it makes the states of several runs."""
     images = jnp.zeros((1, *image_shape), jnp.float32)
@@ -68,4 +77,5 @@ def create_state(
         plateau=plateau.init(params),
         sums=Sums.zero(),
         best=Best(params, batch_stats, jnp.full((), -1, jnp.float32), jnp.zeros((), jnp.int32)),
+        average=(params, batch_stats) if averaged else None,
     )

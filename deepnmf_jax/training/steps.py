@@ -1,7 +1,7 @@
 """One training step and one evaluation step: pure functions, to be jitted, sharded over a mesh and mapped over
 seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from deepnmf_jax.data.augmentation import Augmentation, augment, center_crop
+from deepnmf_jax.data.augmentation import Augmentation, alternating_flips, augment, center_crop
 from deepnmf_jax.training.losses import cross_entropy_and_mse, training_loss
 from deepnmf_jax.training.state import Sums, TrainState
 
@@ -18,35 +18,57 @@ TrainStep = Callable[[TrainState, Array, Array, Array], TrainState]
 EvalStep = Callable[[Any, Any, Array, Array, Array, Array], tuple[Sums, Array]]
 
 
-def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, augmentation: Augmentation) -> TrainStep:
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    augmentation: Augmentation,
+    *,
+    loss: Mapping[str, float] | None = None,
+    average: float = 0.0,
+    steps_per_epoch: int = 1,
+) -> TrainStep:
     """A function (state, images, labels, indices) -> state.
 
     images (N, H, W, C) uint8 and labels (N,) are the whole training set; indices (batch,) say which of them make
-    this batch.
+    this batch. `loss` holds keyword arguments of `training_loss`. `average` is the share of the moving average of the
+    variables that a step keeps (0: no average; then state.average is None).
     """
 
     def train_step(state: TrainState, images: Array, labels: Array, indices: Array) -> TrainState:
         key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-        x, y = augment(key, images[indices], augmentation), labels[indices]
+        mirrored = None
+        if augmentation.flip and augmentation.alternate:
+            mirrored = alternating_flips(jax.random.key(state.seed), indices, state.step // steps_per_epoch)
+        x, y = augment(key, images[indices], augmentation, mirrored), labels[indices]
 
         def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats}, x, train=True, mutable=["batch_stats"]
             )
-            return training_loss(logits, y), (logits, updates.get("batch_stats", state.batch_stats))
+            return training_loss(logits, y, **(loss or {})), (logits, updates.get("batch_stats", state.batch_stats))
 
         (_, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: (u * state.plateau.scale).astype(u.dtype), updates)
+        params: Any = optax.apply_updates(state.params, updates)
         return state._replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
+            average=_averaged(state, (params, batch_stats), average),
             sums=_add(state.sums, _totals(logits, y, jnp.ones(y.shape, bool))),
         )
 
     return train_step
+
+
+def _averaged(state: TrainState, variables: tuple[Any, Any], keep: float) -> tuple[Any, Any] | None:
+    if not keep:
+        return state.average
+    # Short at first, so that the initial values are soon forgotten.
+    now = jnp.minimum(keep, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(lambda a, b: (now * a + (1 - now) * b).astype(a.dtype), state.average, variables)
 
 
 def make_eval_step(model: nn.Module, crop: int) -> EvalStep:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepnmf_jax.data.augmentation import Augmentation, augment, center_crop
+from deepnmf_jax.data.augmentation import Augmentation, alternating_flips, augment, center_crop
 
 AUTHORS = Augmentation(crop=28, flip=True, brightness=0.5, contrast=0.1, saturation=0.1, hue=0.15)
 ROOT = Path(__file__).resolve().parents[2]
@@ -292,3 +292,21 @@ def test_images_that_do_not_fit_are_refused():
         compiled(KEY, jnp.zeros((32, 32, 3), jnp.uint8), Augmentation())
     with pytest.raises(ValueError, match=r"must be uint8.* got float32"):
         compiled(KEY, jnp.zeros((1, 32, 32, 3), jnp.float32), Augmentation())
+
+
+def test_alternating_flips_show_each_image_from_both_sides_in_two_epochs():
+    indices = jnp.arange(4000)
+    first, second, third = (alternating_flips(KEY, indices, jnp.int32(epoch)) for epoch in (0, 1, 2))
+    np.testing.assert_array_equal(first, ~second)
+    np.testing.assert_array_equal(first, third)
+    assert 0.45 < float(first.mean()) < 0.55
+    # An image's turn depends neither on its place in the batch nor on its company.
+    np.testing.assert_array_equal(alternating_flips(KEY, indices[::-1][:7], jnp.int32(0)), first[::-1][:7])
+
+
+def test_given_flips_replace_the_draw():
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)), jnp.uint8)
+    mirrored = jnp.asarray([True, False, False, True])
+    flipped = augment(KEY, images, Augmentation(flip=True), mirrored)
+    expected = jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    np.testing.assert_allclose(flipped, expected / 255, atol=1e-6)

@@ -56,17 +56,17 @@ def test_summary_names_each_layer_with_its_groups():
 
 
 def test_groups():
-    channels = [3, 32, 64, 96, 10]
-    assert block_groups(1, channels) == (1, 1, 1, 1)
-    assert block_groups(16, channels) == (1, 16, 16, 1)
-    assert block_groups([2], channels) == (1, 2, 2, 2)
-    assert block_groups((1, 4, 32, 2), channels) == (1, 4, 32, 2)
+    channels = [3, 32, 64, 96], [32, 64, 96, 10]
+    assert block_groups(1, *channels) == (1, 1, 1, 1)
+    assert block_groups(16, *channels) == (1, 16, 16, 1)
+    assert block_groups([2], *channels) == (1, 2, 2, 2)
+    assert block_groups((1, 4, 32, 2), *channels) == (1, 4, 32, 2)
     with pytest.raises(ValueError, match="2 groups do not divide block 1, which has 3 input and 32 output"):
-        block_groups((2, 1, 1, 1), channels)
+        block_groups((2, 1, 1, 1), *channels)
     with pytest.raises(ValueError, match="one for each of 4"):
-        block_groups((1, 2), channels)
+        block_groups((1, 2), *channels)
     with pytest.raises(ValueError, match="groups = 0"):
-        block_groups(0, channels)
+        block_groups(0, *channels)
 
 
 @pytest.mark.slow

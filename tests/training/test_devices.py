@@ -279,8 +279,8 @@ def _trace_once() -> None:
 
     make = loop.make_train_step
 
-    def make_counted(*arguments: Any) -> Any:
-        step, traces = make(*arguments), itertools.count(1)
+    def make_counted(*arguments: Any, **settings: Any) -> Any:
+        step, traces = make(*arguments, **settings), itertools.count(1)
 
         @functools.wraps(step)
         def counted(*batch: Any) -> Any:

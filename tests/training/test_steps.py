@@ -20,12 +20,14 @@ IMAGES = jnp.asarray(rng.integers(0, 256, (12, 12, 12, 2)), jnp.uint8)
 LABELS = jnp.asarray(rng.integers(0, 4, 12), jnp.int32)
 
 
-def start(model, **augmentation):
-    settings = base.get_config().optimizer
+def start(model, recipe=None, **augmentation):
+    settings, recipe = base.get_config().optimizer, recipe or {}
     optimizer, plateau = create_optimizer(settings, 10), create_plateau(settings)
-    crop = augmentation.get("crop", 0) or 12
-    state = jax.jit(lambda seed: create_state(seed, model, (crop, crop, 2), optimizer, plateau))(jnp.uint32(3))
-    return state, jax.jit(make_train_step(model, optimizer, Augmentation(**augmentation)))
+    crop, averaged = augmentation.get("crop", 0) or 12, "average" in recipe
+    state = jax.jit(
+        lambda seed: create_state(seed, model, (crop, crop, 2), optimizer, plateau, averaged=averaged)
+    )(jnp.uint32(3))  # fmt: skip
+    return state, jax.jit(make_train_step(model, optimizer, Augmentation(**augmentation), **recipe))
 
 
 SETTINGS = {
@@ -82,6 +84,41 @@ def test_the_step_depends_on_seed_step_and_indices_alone():
 
     assert (kernel(same[0]) == kernel(same[1])).all() and float(same[0].sums.loss) == float(same[1].sums.loss)
     assert all(float(other.sums.loss) != float(same[0].sums.loss) for other in others)
+
+
+def test_alternating_flips_change_with_the_epoch_and_not_within_it():
+    model = models.CNN(num_classes=4, batch_statistics="batch")
+    state, step = start(model, {"steps_per_epoch": 3}, flip=True, alternate=True)
+
+    def loss(number):
+        return float(step(state._replace(step=jnp.int32(number)), IMAGES, LABELS, jnp.arange(6)).sums.loss)
+
+    assert loss(0) == loss(2) == loss(7) != loss(3)
+
+
+def test_the_loss_settings_change_the_gradient_and_not_the_record():
+    model = models.CNN(num_classes=4, batch_statistics="batch")
+    plain, smoothed = (
+        start(model, {"loss": {"label_smoothing": smoothing, "mse_weight": 0.5}}) for smoothing in (0.0, 0.5)
+    )
+    a, b = (step(state, IMAGES, LABELS, jnp.arange(6)) for state, step in (plain, smoothed))
+    assert float(a.sums.loss) == float(b.sums.loss)
+    assert bool((a.params["block4"]["conv"]["kernel"] != b.params["block4"]["conv"]["kernel"]).any())
+
+
+def test_the_average_follows_the_variables():
+    model = models.CNN(num_classes=4)
+    state, step = start(model, {"average": 0.5})
+    expected = jax.tree.map(np.asarray, state.average)
+    for number in range(3):
+        state = step(state, IMAGES, LABELS, jnp.arange(6))
+        keep = min(0.5, (1 + number) / (10 + number))
+        new = (state.params, state.batch_stats)
+        expected = jax.tree.map(lambda a, b, k=keep: k * a + (1 - k) * np.asarray(b), expected, new)
+    for a, b in zip(jax.tree.leaves(state.evaluated), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+    plain, _ = start(model)
+    assert plain.evaluated[0] is plain.params
 
 
 @pytest.mark.slow

@@ -1,0 +1,154 @@
+"""Trains the networks of the accuracy tables, keeps each run's record and writes the tables from them.
+
+make table, or: python -m benchmarks.accuracy [--tables=fast,beyond] [--write_only]
+
+Runs that have a record in docs/results/accuracy/ are done; others go on from their checkpoints in --workdir, in the
+order of ROWS. Each record, results.json and metrics.jsonl, is kept as soon as its run ends. A row without its runs
+says "not run".
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.harness import ROOT, table
+from benchmarks.report import render
+
+RECORDS = ROOT / "docs" / "results" / "accuracy"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "recipe.md")
+
+
+class Row(NamedTuple):
+    """One line of a table: a config of configs/, changed by `settings`, trained once for each of `seeds`.
+
+    `paper` is the accuracy that the paper reports, in %, for the same network on the original images.
+    """
+
+    table: str
+    label: str
+    config: str
+    seeds: tuple[int, ...] = (0,)
+    settings: tuple[tuple[str, str], ...] = ()
+    paper: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the row's folders: what distinguishes it."""
+        parts = [self.config.replace("/", "-"), *(f"{k.split('.')[-1]}-{v}" for k, v in self.settings)]
+        return "-".join(parts)
+
+    def folder(self, seed: int) -> Path:
+        """Where the record of one run is kept."""
+        return RECORDS / f"{self.name}-seed{seed}"
+
+    def flags(self, seed: int) -> list[str]:
+        """The command line of one run, without its workdir."""
+        return [
+            f"--config=configs/{self.config}.py",
+            *(f"--config.{key}={value}" for key, value in self.settings),
+            f"--config.seed={seed}",
+        ]
+
+    def results(self) -> list[dict[str, Any]]:
+        """The records there are."""
+        files = [self.folder(seed) / "results.json" for seed in self.seeds]
+        return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def train(row: Row, seed: int, workdir: Path) -> None:
+    """One run, from its last checkpoint if it has one, and its record."""
+    workdir = workdir / f"{row.name}-seed{seed}"
+    command = [sys.executable, "main.py", *row.flags(seed), f"--workdir={workdir}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    keep(workdir, row.folder(seed))
+
+
+def keep(workdir: Path, folder: Path) -> None:
+    """Copies the record of a finished run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("metrics.jsonl", "results.json"):
+        shutil.copyfile(workdir / name, folder / name)
+
+
+def _percent(values: Sequence[float]) -> str:
+    mean = f"{100 * np.mean(values):.2f}"
+    return f"{mean} ± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else mean
+
+
+def accuracy_table(rows: Sequence[Row]) -> str:
+    """Mean and deviation over seeds of validation and test accuracy, with what each run cost."""
+    lines = []
+    for row in rows:
+        results = row.results()
+        command = f"`python main.py {' '.join(row.flags(0)[:-1])} --workdir=runs/{row.name}`"
+        paper = "" if row.paper is None else f"{row.paper:.1f}"
+        if not results:
+            lines.append([row.label, "", "not run", "", "", "", "", paper, command])
+            continue
+        lines.append(
+            [
+                row.label,
+                f"{results[0]['parameters']:,}",
+                _percent([r["test_accuracy"] for r in results]),
+                _percent([r["validation_accuracy"] for r in results]),
+                ", ".join(str(r["seed"]) for r in results),
+                f"{results[0]['epochs']}",
+                f"{np.median([r['seconds'] for r in results]) / 60:.1f}",
+                paper,
+                command,
+            ]
+        )
+    head = ["network", "parameters", "test, %", "validation, %", "seeds", "epochs", "min a run", "paper, %", "command"]
+    return _conditions(rows) + table(lines, head)
+
+
+def _conditions(rows: Sequence[Row]) -> str:
+    results = [r for row in rows for r in row.results()]
+    if not results:
+        return ""
+    devices = sorted({f"{r['cpu_count']} cores, {r['device_backend']}" for r in results})
+    dates = sorted({r["date"][:10] for r in results})
+    versions = sorted({f"jax {r['versions']['jax']}" for r in results})
+    return f"{'; '.join(devices)}; {', '.join(versions)}; {' to '.join(sorted({dates[0], dates[-1]}))}.\n\n"
+
+
+ROWS: tuple[Row, ...] = ()
+
+
+def tables(rows: Sequence[Row]) -> dict[str, Callable[[], str]]:
+    """The writer of each table."""
+    names = dict.fromkeys(row.table for row in rows)
+    return {name: lambda name=name: accuracy_table([r for r in rows if r.table == name]) for name in names}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Does the missing runs and writes the tables after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "accuracy")
+    parser.add_argument("--tables", default=",".join(tables(ROWS)), help="which, separated by commas; default: all")
+    parser.add_argument("--write_only", action="store_true", help="train nothing")
+    options = parser.parse_args(arguments)
+    for row in ROWS:
+        for seed in row.seeds:
+            wanted = row.table in options.tables.split(",") and not options.write_only
+            if wanted and not (row.folder(seed) / "results.json").exists():
+                train(row, seed, options.workdir)
+                write_pages()
+    write_pages()
+
+
+def write_pages() -> None:
+    """Renders the pages that hold the tables."""
+    for page in PAGES:
+        page.write_text(render(page.read_text(), tables(ROWS)))
+
+
+if __name__ == "__main__":
+    main()

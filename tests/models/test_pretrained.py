@@ -1,0 +1,77 @@
+"""Networks kept as files: what is written is read, what is damaged is refused."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepnmf_jax import load_pretrained, models, pretrained_names
+from deepnmf_jax.models import pretrained
+
+SETTINGS = {"layer": "nmf", "mixing": True, "features": [6, 5, 8], "groups": [1], "num_iters": 2}
+SHAPE = (12, 12, 3)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = models.Network(num_classes=4, **{k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()})
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE)))
+    pretrained.write_network(tmp_path / "net", SETTINGS, 4, SHAPE, variables)
+    (tmp_path / "net" / "results.json").write_text(json.dumps({"test_accuracy": 0.5}))
+    return tmp_path / "net"
+
+
+def test_what_is_written_is_read(folder):
+    found = pretrained.read_network(folder)
+    images = jax.random.uniform(jax.random.key(1), (2, *SHAPE))
+    variables = jax.jit(found.model.init)(jax.random.key(0), images)
+    for a, b in zip(jax.tree.leaves(found.variables), jax.tree.leaves(variables), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(found.model.apply(found.variables, images), found.model.apply(variables, images))
+    assert found.image_shape == SHAPE and found.results == {"test_accuracy": 0.5}
+    assert hash(found.model) is not None
+
+
+def test_writing_twice_gives_the_same_bytes(folder, tmp_path):
+    found = pretrained.read_network(folder)
+    pretrained.write_network(tmp_path / "again", SETTINGS, 4, SHAPE, found.variables)
+    for name in (pretrained.ARRAYS, pretrained.DESCRIPTION):
+        assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [pretrained.ARRAYS, pretrained.DESCRIPTION, "results.json"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"cannot be read.*{name}"):
+        pretrained.read_network(folder)
+
+
+def test_one_changed_byte_is_noticed(folder):
+    content = bytearray((folder / pretrained.ARRAYS).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / pretrained.ARRAYS).write_bytes(content)
+    with pytest.raises(ValueError, match="SHA-256 .* expected"):
+        pretrained.read_network(folder)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="no pretrained network 'resnet'"):
+        load_pretrained("resnet")
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_the_networks_of_the_package(name):
+    """Each is small, complete, without pickle, and gives its recorded number of parameters and classes."""
+    found = load_pretrained(name)
+    folder = Path(pretrained.__file__).parents[1] / "pretrained" / name
+    assert {f.name for f in folder.iterdir()} == {"network.json", "variables.npz", "results.json", "metrics.jsonl"}
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 2e6
+    assert sum(a.size for a in jax.tree.leaves(found.variables["params"])) == found.results["parameters"]
+    logits = jax.jit(found.model.apply)(found.variables, jnp.full((2, *found.image_shape), 0.5))
+    assert logits.shape == (2, found.model.num_classes) and bool(jnp.isfinite(logits).all())
+    for field, value in found.results["config"]["model"].items():
+        ours = getattr(found.model, field)
+        assert (list(ours) if isinstance(ours, tuple) else ours) == value
