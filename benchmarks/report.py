@@ -5,7 +5,7 @@ python -m benchmarks.report
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,11 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def render(page: str) -> str:
+def render(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
     """The page with each part between `<!-- name -->` and `<!-- end -->` written anew."""
 
     def part(match: re.Match) -> str:
-        return f"<!-- {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+        return f"<!-- {match[1]} -->\n{tables[match[1]]()}\n<!-- end -->"
 
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
 

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
                 "whitening": (3, 1, 10),  # side of the patches, pixels between two of them, components kept
                 "rectification": "relu",  # what later blocks start with: "relu", or "on_off" (both signs apart)
                 "residual": False,  # whether blocks add their input, weighted positively, where shapes allow
+                "normalization": "maps",  # batch norm after layers with "maps", or in all blocks but the last, "hidden"
                 "batch_statistics": "running",  # "running", or "batch": of the test batch, as in the authors' code
                 "batch_norm_momentum": 0.9,  # share of the old running statistics kept at each step
                 "use_bias": True,  # of convolutions in place of NMF
@@ -48,6 +49,7 @@ def get_config() -> ConfigDict:
                 "exponent": 8.0,  # of "power", the largest of "adaptive"; at least 1
                 "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
                 "products": "full",  # of the inference: "full" (float32), or "bfloat16"
+                "logit_scale": 1.0,  # factor on the outputs of the last block, above 0
                 "init_exponent": 1.0,  # raw weights of NMF start at U(0, 1) to this power, above 0
                 "local_learning": "none",  # "none", "kl", "mse"
             },

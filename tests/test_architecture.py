@@ -23,7 +23,7 @@ ROOMS = {
     "sklearn": {"core", "decomposition"},
     "__init__": {"core", "layers", "models", "decomposition"},
     "main": {"training", "experiments"},
-    "configs": {"configs.base"},
+    "configs": {"configs.base", "configs.fast"},
 }
 
 # Libraries that only some files may import; no pattern: no file.

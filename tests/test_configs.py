@@ -11,15 +11,18 @@ from deepnmf_jax.data.augmentation import Augmentation
 from deepnmf_jax.training.optimizers import create_optimizer
 from deepnmf_jax.training.setup import describe
 
-NAMES = sorted(path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.py") if path.stem != "__init__")
+FOLDER = Path(__file__).parent.parent / "configs"
+NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.py"))
+# They are changed by the files beside them.
+PARTS = {"fast/recipe"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_config(name):
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"configs.{name.replace('/', '.')}")
     config = module.get_config()
     assert set(flat(config)) == set(flat(base.get_config()))
-    assert f"--config=configs/{name}.py" in module.__doc__
+    assert name in PARTS or f"--config=configs/{name}.py" in module.__doc__
     parameters = describe(config).splitlines()[-1].split()[1]
     for promised in re.findall(r"([\d,]+) parameters", module.__doc__):
         assert parameters == promised
@@ -48,6 +51,22 @@ def test_the_papers_recipe():
         "crop": 28, "flip": True, "alternate": False, "brightness": 0.5, "contrast": 0.1, "saturation": 0.1,
         "hue": 0.15, "per": "image",
     }  # fmt: skip
+
+
+def test_the_four_fast_networks_differ_in_their_layers_alone():
+    configs = [
+        flat_values(importlib.import_module(f"configs.fast.{name}").get_config())
+        for name in ("cnn", "cnmf", "cnn_1x1", "cnmf_1x1")
+    ]
+    differing = {key for key in configs[0] if any(c[key] != configs[0][key] for c in configs)}
+    assert differing == {"model.layer", "model.mixing"}
+
+
+def flat_values(tree, prefix=""):
+    leaves = {}
+    for key, value in tree.items():
+        leaves |= flat_values(value, f"{prefix}{key}.") if hasattr(value, "items") else {f"{prefix}{key}": value}
+    return leaves
 
 
 def test_the_released_recipe():

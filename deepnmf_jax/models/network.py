@@ -17,6 +17,7 @@ from deepnmf_jax.models.blocks import LAYERS, PADDINGS, POOLINGS, STATISTICS, Ba
 
 PREPROCESSINGS = ("none", "on_off", "whitening")
 RECTIFICATIONS = ("relu", "on_off")
+NORMALIZATIONS = ("maps", "hidden")
 
 
 class Network(nn.Module):
@@ -44,12 +45,16 @@ class Network(nn.Module):
             and the negative part side by side, as twice as many channels.
         residual: whether a block adds its input, times a trainable positive number a channel, to its output before
             the pooling, where both have the same shape.
+        normalization: where batch norm follows the layers: "maps" of more than one position (the paper's), or all
+            blocks but the last, "hidden".
         batch_statistics: "running", or "batch" for the statistics of the batch at hand also in evaluation
             (authors' code).
         batch_norm_momentum: share of the old running statistics that each step keeps.
         use_bias: of the convolutions that stand in place of NMF.
         num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products: of the NMF layers; see
             `deepnmf_jax.infer`.
+        logit_scale: factor on the outputs of the last block. Codes sum to 1, so that without a factor (1, the paper's)
+            the probabilities are even until the last 1x1 convolution has grown.
         init_exponent: the raw weights of the NMF layers start at U(0, 1) to this power; 1 is the authors' start.
         local_learning: of the NMF layers, "none", "kl" or "mse"; one for all or one a block. See `deepnmf_jax.NMFConv`.
     """
@@ -67,6 +72,7 @@ class Network(nn.Module):
     whitening: Sequence[int] = (3, 1, 10)
     rectification: str = "relu"
     residual: bool = False
+    normalization: str = "maps"
     batch_statistics: str = "running"
     batch_norm_momentum: float = 0.9
     use_bias: bool = True
@@ -78,6 +84,7 @@ class Network(nn.Module):
     exponent: float = 8.0
     tolerance: float = 0.0
     products: str = "full"
+    logit_scale: float = 1.0
     init_exponent: float = 1.0
     local_learning: str | Sequence[str] = "none"
 
@@ -118,11 +125,12 @@ class Network(nn.Module):
                 groups=groups[i],
                 use_bias=self.use_bias,
                 batch_norm=self._batch_norm(),
+                normalize_points=self.normalization == "hidden" and i < blocks - 1,
                 nmf={**nmf, "local_learning": local_learning[i]},
                 name=f"block{i + 1}",
             )
             x = block(x, train=train)
-        return x.reshape(x.shape[0], -1, self.num_classes).mean(axis=1)
+        return self.logit_scale * x.reshape(x.shape[0], -1, self.num_classes).mean(axis=1)
 
     def _batch_norm(self) -> dict[str, Any]:
         return {"statistics": self.batch_statistics, "momentum": self.batch_norm_momentum}
@@ -147,11 +155,11 @@ class Network(nn.Module):
             check_choice("pooling", pooling, POOLINGS)
         check_choice("preprocessing", self.preprocessing, PREPROCESSINGS)
         check_choice("rectification", self.rectification, RECTIFICATIONS)
+        check_choice("normalization", self.normalization, NORMALIZATIONS)
         check_choice("batch_statistics", self.batch_statistics, STATISTICS)
-        if not self.width > 0:
-            raise ValueError(f"width = {self.width}, but it must be positive")
-        if not self.init_exponent > 0:
-            raise ValueError(f"init_exponent = {self.init_exponent}, but it must be positive")
+        for name in ("width", "logit_scale", "init_exponent"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} = {getattr(self, name)}, but it must be positive")
         if not 0 <= self.batch_norm_momentum < 1:
             raise ValueError(f"batch_norm_momentum = {self.batch_norm_momentum}, but it must lie in [0, 1)")
         if len(self.whitening) != 3:

@@ -80,6 +80,32 @@ def test_any_number_of_blocks_with_a_pooling_each():
     assert model.apply(variables, IMAGES).shape == (4, 3)
 
 
+def test_the_scale_of_the_logits_multiplies_them():
+    variables = variables_of(models.CNMF(**SMALL))
+    plain, scaled = (trained(models.CNMF(logit_scale=s, **SMALL), variables) for s in (1.0, 8.0))
+    np.testing.assert_allclose(8 * plain, scaled, rtol=1e-6)
+
+
+def test_batch_norm_of_points_stands_in_all_blocks_but_the_last():
+    def normalized(normalization):
+        images = jax.ShapeDtypeStruct((1, 28, 28, 3), jnp.float32)
+        params = jax.eval_shape(models.CNMF1x1(normalization=normalization, **SMALL).init, KEY, images)["params"]
+        return [{"bn_a", "bn_b"} <= set(params[f"block{i}"]) for i in (1, 2, 3, 4)]
+
+    assert normalized("maps") == [True, True, False, False]
+    assert normalized("hidden") == [True, True, True, False]
+
+
+def test_sparser_initial_weights_differ_more():
+    def overlap(exponent):
+        u = variables_of(models.CNMF(init_exponent=exponent, **SMALL))["params"]["block2"]["nmf"]["u"]
+        unit = u / jnp.linalg.norm(u, axis=1, keepdims=True)
+        return float(jnp.mean(unit @ unit.T))
+
+    assert overlap(1.0) > 0.75 > overlap(3.0) + 0.1
+    assert float(variables_of(models.CNMF(init_exponent=3.0, **SMALL))["params"]["block1"]["nmf"]["u"].min()) >= 0
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -88,6 +114,10 @@ def test_any_number_of_blocks_with_a_pooling_each():
         ({"features": (32, 0, 96)}, "features = 0"),
         ({"padding": "FULL"}, "padding = 'FULL'"),
         ({"preprocessing": "pca"}, "preprocessing = 'pca'"),
+        ({"normalization": "all"}, "normalization = 'all'"),
+        ({"logit_scale": 0.0}, "logit_scale = 0.0"),
+        ({"init_exponent": -1.0}, "init_exponent = -1.0"),
+        ({"whitening": (3, 1)}, "kernel_size, strides and features"),
         ({"rectification": "abs"}, "rectification = 'abs'"),
         ({"pooling": "max,none"}, "one for each of 4 blocks"),
     ],

@@ -1,0 +1,16 @@
+"""CNMF, 153,056 parameters, by the recipe for short budgets on CIFAR-10.
+
+Command: python main.py --config=configs/fast/cnmf.py --workdir=runs/fast_cnmf
+"""
+
+from ml_collections import ConfigDict
+
+from configs.fast import recipe
+
+
+def get_config() -> ConfigDict:
+    """The recipe, with other layers."""
+    config = recipe.get_config()
+    config.model.layer = "nmf"
+    config.model.mixing = False
+    return config

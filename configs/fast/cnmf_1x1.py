@@ -1,0 +1,16 @@
+"""CNMF+1x1, 167,886 parameters, by the recipe for short budgets on CIFAR-10.
+
+Command: python main.py --config=configs/fast/cnmf_1x1.py --workdir=runs/fast_cnmf_1x1
+"""
+
+from ml_collections import ConfigDict
+
+from configs.fast import recipe
+
+
+def get_config() -> ConfigDict:
+    """The recipe, with other layers."""
+    config = recipe.get_config()
+    config.model.layer = "nmf"
+    config.model.mixing = True
+    return config

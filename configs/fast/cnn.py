@@ -1,0 +1,16 @@
+"""CNN, 153,258 parameters, by the recipe for short budgets on CIFAR-10.
+
+Command: python main.py --config=configs/fast/cnn.py --workdir=runs/fast_cnn
+"""
+
+from ml_collections import ConfigDict
+
+from configs.fast import recipe
+
+
+def get_config() -> ConfigDict:
+    """The recipe, with other layers."""
+    config = recipe.get_config()
+    config.model.layer = "conv"
+    config.model.mixing = False
+    return config

@@ -1,0 +1,16 @@
+"""CNN+1x1, 168,088 parameters, by the recipe for short budgets on CIFAR-10.
+
+Command: python main.py --config=configs/fast/cnn_1x1.py --workdir=runs/fast_cnn_1x1
+"""
+
+from ml_collections import ConfigDict
+
+from configs.fast import recipe
+
+
+def get_config() -> ConfigDict:
+    """The recipe, with other layers."""
+    config = recipe.get_config()
+    config.model.layer = "conv"
+    config.model.mixing = True
+    return config
