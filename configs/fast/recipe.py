@@ -22,9 +22,9 @@ def get_config() -> ConfigDict:
     config.augmentation.contrast = 0.0
     config.augmentation.saturation = 0.0
     config.augmentation.hue = 0.0
-    config.optimizer.learning_rate.nmf = 0.02
-    config.optimizer.learning_rate.mixing = 0.004
-    config.optimizer.learning_rate.batch_norm = 0.004
+    config.optimizer.learning_rate.nmf = 0.04
+    config.optimizer.learning_rate.mixing = 0.008
+    config.optimizer.learning_rate.batch_norm = 0.008
     config.optimizer.eps = 1e-10
     config.optimizer.schedule = "one_cycle"
     config.optimizer.one_cycle.warmup_share = 0.1
