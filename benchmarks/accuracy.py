@@ -13,12 +13,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.harness import ROOT, table
+from benchmarks.recipe import recipe
 from benchmarks.report import render
 
 RECORDS = ROOT / "docs" / "results" / "accuracy"
@@ -119,6 +121,7 @@ def _conditions(rows: Sequence[Row]) -> str:
     return f"{'; '.join(devices)}; {', '.join(versions)}; {' to '.join(sorted({dates[0], dates[-1]}))}.\n\n"
 
 
+TRIALS = {f"trials_{group}": partial(recipe, group) for group in ("two_epochs", "one_epoch", "logits")}
 SEEDS = (0, 1, 2)
 ROWS = (
     Row("fast", "CNMF+1x1", "fast/cnmf_1x1", SEEDS, paper=83.7),
@@ -131,7 +134,7 @@ ROWS = (
 def tables(rows: Sequence[Row]) -> dict[str, Callable[[], str]]:
     """The writer of each table."""
     names = dict.fromkeys(row.table for row in rows)
-    return {name: lambda name=name: accuracy_table([r for r in rows if r.table == name]) for name in names}
+    return {name: partial(accuracy_table, [r for r in rows if r.table == name]) for name in names}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -153,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def write_pages() -> None:
     """Renders the pages that hold the tables."""
     for page in PAGES:
-        page.write_text(render(page.read_text(), tables(ROWS)))
+        page.write_text(render(page.read_text(), tables(ROWS) | TRIALS))
 
 
 if __name__ == "__main__":
