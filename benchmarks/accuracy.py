@@ -123,11 +123,37 @@ def _conditions(rows: Sequence[Row]) -> str:
 
 TRIALS = {f"trials_{group}": partial(recipe, group) for group in ("two_epochs", "one_epoch", "logits")}
 SEEDS = (0, 1, 2)
+BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide")
+TWIN = (("model.layer", "conv"),)
+FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 ROWS = (
     Row("fast", "CNMF+1x1", "fast/cnmf_1x1", SEEDS, paper=83.7),
     Row("fast", "CNN+1x1", "fast/cnn_1x1", SEEDS, paper=82.8),
     Row("fast", "CNMF", "fast/cnmf", SEEDS, paper=81.5),
     Row("fast", "CNN", "fast/cnn", SEEDS, paper=81.0),
+    Row("gradients", "approximate", "fast/cnmf_1x1"),
+    Row("gradients", "unrolled", "fast/cnmf_1x1", settings=(("model.gradient", "unrolled"),)),
+    Row(
+        "gradients",
+        "implicit, 2 steps",
+        "fast/cnmf_1x1",
+        settings=(("model.gradient", "implicit"), ("model.cg_steps", "2")),
+    ),
+    Row("gradients", "local, KL", "fast/cnmf", settings=(("model.local_learning", "kl"),), paper=32),
+    *(
+        row
+        for name in BEYOND
+        for row in (
+            Row("beyond", f"{name}: CNMF+1x1", f"beyond/{name}"),
+            Row("beyond", f"{name}: CNN+1x1", f"beyond/{name}", settings=TWIN),
+        )
+    ),
+    Row("fashion", "CNMF+1x1", "fast/cnmf_1x1", SEEDS, FASHION),
+    Row("fashion", "CNN+1x1", "fast/cnn_1x1", SEEDS, FASHION),
+    Row("fashion", "CNMF", "fast/cnmf", SEEDS, FASHION),
+    Row("fashion", "CNN", "fast/cnn", SEEDS, FASHION),
+    Row("long", "CNMF+1x1", "fast/cnmf_1x1", settings=(("num_epochs", "50"),), paper=83.7),
+    Row("long", "CNN+1x1", "fast/cnn_1x1", settings=(("num_epochs", "50"),), paper=82.8),
 )
 
 

@@ -1,0 +1,22 @@
+"""CNMF+1x1, 155,390 parameters, with four blocks of 3x3 kernels, residual paths and whitened 4x4 patches, stride 2.
+
+Everything else, and the training, as in configs/fast/cnmf_1x1.py. --config.model.layer=conv trains its CNN twin.
+Command: python main.py --config=configs/beyond/blocks.py --workdir=runs/beyond_blocks
+"""
+
+from ml_collections import ConfigDict
+
+from configs.fast import recipe
+
+
+def get_config() -> ConfigDict:
+    """The recipe for short budgets, with another network."""
+    config = recipe.get_config()
+    config.model.preprocessing = "whitening"
+    config.model.whitening = (4, 2, 16)
+    config.model.features = (48, 64, 64, 96)
+    config.model.kernels = (3, 3, 3, 0, 1)
+    config.model.padding = "SAME"
+    config.model.pooling = "none,average,average,none,none"
+    config.model.residual = True
+    return config
