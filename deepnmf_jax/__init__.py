@@ -3,6 +3,8 @@
 The public names are those of `__all__`; the rest of the package may change from version to version.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from deepnmf_jax import models
 from deepnmf_jax.core.divergences import certificate, kl_divergence, residual
 from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint, local_gradient, with_local_gradient
@@ -11,9 +13,13 @@ from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.patches import extract_patches
 from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, NormalizedConv
 
+if TYPE_CHECKING:
+    from deepnmf_jax.decomposition import NMF
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "NMF",
     "LocalMixing",
     "NMFConv",
     "NMFDense",
@@ -34,3 +40,14 @@ __all__ = [
     "residual",
     "with_local_gradient",
 ]
+
+_ESTIMATORS = ("NMF",)
+
+
+def __getattr__(name: str) -> Any:
+    # The networks need none of the estimators: they are loaded when first asked for.
+    if name in _ESTIMATORS:
+        from deepnmf_jax import decomposition
+
+        return getattr(decomposition, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -59,9 +59,7 @@ def beta_terms(a: Array, x: Array, f: Array, beta: float, weights: Array | None 
     return product(above, f.T), product(below, f.T)
 
 
-def beta_step(
-    a: Array, x: Array, f: Array, beta: float, l1: Array, l2: Array, weights: Array | None = None
-) -> Array:
+def beta_step(a: Array, x: Array, f: Array, beta: float, l1: Array, l2: Array, weights: Array | None = None) -> Array:
     """One multiplicative update of x (m, k) that never raises divergence + l1 sum x + 0.5 l2 sum x^2.
 
     x <- x * (above / (below + l1 + l2 x))^g with g = 1/(2-beta) for beta < 1, 1/(beta-1) for beta > 2, else 1. For

@@ -101,7 +101,11 @@ def nndsvd_start(key: Array, a: Array | BCOO, k: int, fill: bool = True) -> tupl
 
 
 def best_scale(a: Array | BCOO, zt: Array, d: Array) -> Array:
-    """The number c that makes c Z D closest to A, <A, Z D> / ||Z D||^2, by Gram matrices; 1 where Z D = 0."""
-    along = jnp.sum(product(zt, a) * d)
-    square = jnp.sum(product(zt, zt.T) * product(d, d.T))
+    """The number c that makes c Z D closest to A, <A, Z D> / ||Z D||^2; 1 where Z D = 0."""
+    if not isinstance(a, BCOO) and zt.shape[0] > min(a.shape):
+        reconstruction = product(zt.T, d)
+        along, square = jnp.sum(a * reconstruction), jnp.sum(reconstruction**2)
+    else:
+        along = jnp.sum(product(zt, a) * d)
+        square = jnp.sum(product(zt, zt.T) * product(d, d.T))
     return jnp.where((square > 0) & (along > 0), along / jnp.where(square > 0, square, 1), 1)

@@ -16,7 +16,7 @@ from jax.experimental.sparse import BCOO
 from deepnmf_jax.core import quadratic
 from deepnmf_jax.core.beta import beta_terms, floor_of
 from deepnmf_jax.core.quadratic import product
-from deepnmf_jax.decomposition.objective import Penalties, codes_gradient
+from deepnmf_jax.decomposition.objective import Penalties, codes_gradient, divergence, has_many_atoms, penalty
 from deepnmf_jax.decomposition.steps import Settings, improve
 
 # Sweeps between two looks at the projected gradient.
@@ -56,11 +56,13 @@ def solve_codes(
     settings: Settings = Settings(),  # noqa: B008 - immutable
     max_iter: Array | int = 300,
     tol: Array | float = 1e-4,
+    progress: Callable[[Array, Array], None] | None = None,
 ) -> tuple[Array, CodesReport]:
     """Codes Z^T (k, n) of A (n, p) for D (k, p), and how the search ended.
 
-    Squared error without weights is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated
-    gradients; other divergences by the multiplicative rule. Not differentiable in reverse: see `encode`.
+    Squared error is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated gradients;
+    other divergences by the multiplicative rule. `progress` is called on the
+    host with the sweeps made and the objective; it is static under jit. Not differentiable in reverse: see `encode`.
     """
     multiplicative = settings.beta != 2
     if settings.beta == 2 and settings.solver != "pgd":
@@ -82,6 +84,9 @@ def solve_codes(
         zt, done, _ = carry
         count = jnp.minimum(CHECK_EVERY, max_iter - done)
         zt = lax.fori_loop(0, count, lambda _, zt: step(zt), zt)
+        if progress is not None:
+            value = divergence(a, zt, d, settings.beta, weights) + penalty(zt, d, penalties)
+            jax.debug.callback(progress, done + count, value)
         return zt, done + count, left(zt)
 
     zt, done, rest = lax.while_loop(unsolved, advance, (zt, jnp.zeros((), jnp.int32), left(zt)))
@@ -93,7 +98,8 @@ def _stepper(
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """One sweep over the codes and their projected gradient, as functions of Z^T; products with A made once."""
     l1, l2 = penalties.l1_z, penalties.l2_z
-    if settings.beta != 2 or weights is not None:
+    many = not isinstance(a, BCOO) and has_many_atoms(*a.shape, d.shape[0]) and settings.solver != "pgd"
+    if settings.beta != 2 or weights is not None or many:
         return (
             lambda zt: improve(zt, d, a, l1, l2, settings, weights),
             lambda zt: codes_gradient(a, zt, d, penalties, settings.beta, weights),

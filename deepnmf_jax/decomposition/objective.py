@@ -59,6 +59,11 @@ def penalty(zt: Array, d: Array, penalties: Penalties) -> Array:
     )
 
 
+def has_many_atoms(n: int, p: int, k: int) -> bool:
+    """Whether k atoms are so many that products with A (n, p) cost less than k x k Gram matrices."""
+    return k * (n + p) > 2 * n * p
+
+
 def square_sum(a: Array | BCOO) -> Array:
     """Sum of the squares of the entries of A, dense or sparse."""
     return jnp.sum((a.data if isinstance(a, BCOO) else a) ** 2)
@@ -66,14 +71,14 @@ def square_sum(a: Array | BCOO) -> Array:
 
 def squared_error(a: Array | BCOO, zt: Array, d: Array) -> Array:
     """0.5 ||A - Z D||^2 by Gram matrices; where that cancels and A is dense, by the difference itself."""
+    if not isinstance(a, BCOO) and has_many_atoms(*a.shape, zt.shape[0]):
+        return 0.5 * jnp.sum((a - product(zt.T, d)) ** 2)
     m, n = product(zt, a), product(zt, zt.T)
     total = square_sum(a)
     gram = 0.5 * jnp.maximum(total - 2 * jnp.sum(m * d) + jnp.sum(n * product(d, d.T)), 0)
     if isinstance(a, BCOO):
         return gram
-    return jax.lax.cond(
-        gram < CANCELLATION * total, lambda: 0.5 * jnp.sum((a - product(zt.T, d)) ** 2), lambda: gram
-    )
+    return jax.lax.cond(gram < CANCELLATION * total, lambda: 0.5 * jnp.sum((a - product(zt.T, d)) ** 2), lambda: gram)
 
 
 def divergence(a: Array | BCOO, zt: Array, d: Array, beta: float = 2.0, weights: Array | None = None) -> Array:
@@ -95,10 +100,13 @@ def codes_gradient(
 ) -> Array:
     """Projected gradient of the objective with respect to Z^T, (k, n): zero exactly at the best codes."""
     l1, l2 = penalties.l1_z, penalties.l2_z
+    if beta == 2 and weights is None and not isinstance(a, BCOO) and has_many_atoms(*a.shape, d.shape[0]):
+        gradient = product(d, (product(zt.T, d) - a).T) + l1 + l2 * zt
+        return jnp.where(zt > 0, gradient, jnp.minimum(gradient, 0))
     if beta == 2 and weights is None:
         b = product(d, d.T) + l2 * jnp.eye(d.shape[0], dtype=d.dtype)
         return projected_gradient(zt, product(d, a.T) - l1, b)
-    if beta == 2:
+    if beta == 2 and weights is not None:
         return weighted_projected_gradient(zt, d, a, weights, l1, l2)
     above, below = beta_terms(a, zt.T, d, beta, weights)
     gradient = (below - above).T + l1 + l2 * zt

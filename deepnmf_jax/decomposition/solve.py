@@ -4,6 +4,7 @@ State comes in, state goes out; nothing is drawn after `init_state`. The sweeps 
 between two looks at the objective.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +15,6 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core import nndsvd
 from deepnmf_jax.core.quadratic import product
-from deepnmf_jax.decomposition.codes import solve_codes
 from deepnmf_jax.decomposition.objective import Penalties, objective, penalty, projected_gradient_norm, square_sum
 from deepnmf_jax.decomposition.steps import Settings, sweep
 
@@ -113,9 +113,7 @@ def advance(
 
     def some_sweeps(state: State) -> State:
         count = jnp.minimum(CHECK_EVERY - state.iteration % CHECK_EVERY, stop_at - state.iteration)
-        zt, d = lax.fori_loop(
-            0, count, lambda _, f: sweep(*f, a, penalties, settings, weights), (state.zt, state.d)
-        )
+        zt, d = lax.fori_loop(0, count, lambda _, f: sweep(*f, a, penalties, settings, weights), (state.zt, state.d))
         dead = _without_effect(zt, d)
         revived = state.revived
         if settings.beta == 2 and weights is None and settings.solver != "mu":
@@ -152,9 +150,7 @@ def _revive(zt: Array, d: Array, dead: Array, a: Array | BCOO, penalties: Penalt
         zt, d, dead, count = carry
         j = jnp.argmax(dead)
         zt_rest, d_rest = zt.at[j].set(0), d.at[j].set(0)
-        c, b = product(d_rest, a.T), product(d_rest, d_rest.T)
-        errors = jnp.sum(zt_rest * (product(b, zt_rest) - 2 * c), axis=0) + _row_squares(a)
-        worst = jax.nn.one_hot(jnp.argmax(errors), zt.shape[1], dtype=d.dtype)[None]
+        worst = jax.nn.one_hot(jnp.argmax(_row_errors(a, zt_rest, d_rest)), zt.shape[1], dtype=d.dtype)[None]
         atom = jnp.maximum(product(worst, a)[0] - product(product(worst, zt_rest.T), d_rest)[0], 0)
         curvature = jnp.sum(atom**2) + penalties.l2_z
         slope = product(atom[None], a.T)[0] - product(product(atom[None], d_rest.T), zt_rest)[0] - penalties.l1_z
@@ -171,14 +167,14 @@ def _revive(zt: Array, d: Array, dead: Array, a: Array | BCOO, penalties: Penalt
     return zt, d, count
 
 
-def _row_squares(a: Array | BCOO) -> Array:
-    if isinstance(a, BCOO):
-        squares = BCOO((a.data**2, a.indices), shape=a.shape)
-        return product(squares, jnp.ones((a.shape[1], 1), a.dtype))[:, 0]
-    return jnp.sum(a**2, axis=1)
+def _row_errors(a: Array | BCOO, zt: Array, d: Array) -> Array:
+    """Squared error of each sample, (n,)."""
+    if not isinstance(a, BCOO):
+        return jnp.sum((a - product(zt.T, d)) ** 2, axis=1)
+    squares = product(BCOO((a.data**2, a.indices), shape=a.shape), jnp.ones((a.shape[1], 1), d.dtype))[:, 0]
+    return squares + jnp.sum(zt * (product(product(d, d.T), zt) - 2 * product(d, a.T)), axis=0)
 
 
-@partial(jax.jit, static_argnames=("settings", "length"))
 def solve(
     zt: Array,
     d: Array,
@@ -199,25 +195,73 @@ def solve(
     return advance(state, a, penalties, settings, tol, max_iter, weights)
 
 
-@partial(jax.jit, static_argnames=("k", "init", "settings", "length"))
-def solve_from_keys(
-    keys: Array,
+def over_starts(function: Callable[..., State], starts: int) -> Callable[..., State]:
+    """`function` of factors or a state with a leading axis of starts; one start is not mapped, so that its branches
+    stay branches."""
+    if starts > 1:
+        return jax.vmap(function)
+    return lambda *first: jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], first)))
+
+
+@partial(jax.jit, static_argnames=("settings", "length"))
+def begin(
+    zt: Array,
+    d: Array,
     a: Array | BCOO,
-    k: int,
-    init: str = "random",
-    penalties: Penalties = Penalties(),  # noqa: B008 - immutable
-    settings: Settings = Settings(),  # noqa: B008 - immutable
-    max_iter: Array | int = 500,
-    tol: Array | float = 1e-4,
-    weights: Array | None = None,
-    length: int = 64,
+    penalties: Penalties,
+    settings: Settings,
+    weights: Array | None,
+    length: int,
 ) -> State:
-    """`solve` from one start a key, all at once under `vmap`; every field of the state gains a leading axis."""
+    """`init_state` of every start, Z^T (r, k, n), D (r, k, p); every field of the state has the first axis."""
 
-    def one(key: Array) -> State:
-        return solve(*init_factors(key, a, k, init), a, penalties, settings, max_iter, tol, weights, length)
+    def one(zt: Array, d: Array) -> State:
+        return init_state(zt, d, a, penalties, settings, weights, length)
 
-    return jax.vmap(one)(keys)
+    return over_starts(one, zt.shape[0])(zt, d)
 
 
-solve_codes_jitted = jax.jit(solve_codes, static_argnames=("settings",))
+@partial(jax.jit, static_argnames=("settings",))
+def go_on(
+    states: State,
+    a: Array | BCOO,
+    penalties: Penalties,
+    settings: Settings,
+    tol: Array | float,
+    stop_at: Array | int,
+    weights: Array | None,
+) -> State:
+    """`advance` of every state of `begin`."""
+
+    def one(state: State) -> State:
+        return advance(state, a, penalties, settings, tol, stop_at, weights)
+
+    return over_starts(one, states.zt.shape[0])(states)
+
+
+def run(
+    zt: Array,
+    d: Array,
+    a: Array | BCOO,
+    penalties: Penalties,
+    settings: Settings,
+    max_iter: int,
+    tol: float,
+    weights: Array | None = None,
+    length: int | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> State:
+    """`solve` from every start, Z^T (r, k, n), D (r, k, p), at once; compiled, and in stretches if there is a report.
+
+    `report` is called with the sweeps made and the smallest objective after every ten sweeps. The result is the same
+    with and without it.
+    """
+    states = begin(zt, d, a, penalties, settings, weights, length or history_length(max_iter))
+    if report is None:
+        return go_on(states, a, penalties, settings, tol, max_iter, weights)
+    done = 0
+    while done < max_iter and not bool(jnp.all(states.converged)):
+        done = min(done + CHECK_EVERY, max_iter)
+        states = go_on(states, a, penalties, settings, tol, done, weights)
+        report(done, float(jnp.nanmin(states.history[jnp.arange(zt.shape[0]), states.checks - 1])))
+    return states

@@ -4,6 +4,7 @@ Both halves are the same function: `improve` seeks X (k, m) in A ~ X^T F with F 
 F = D, for the dictionary X = D, F = Z^T and A transposed.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax.experimental.sparse import BCOO
 from deepnmf_jax.core import quadratic, residual_updates
 from deepnmf_jax.core.beta import beta_step
 from deepnmf_jax.core.quadratic import product
-from deepnmf_jax.decomposition.objective import Penalties
+from deepnmf_jax.decomposition.objective import Penalties, has_many_atoms
 
 SOLVERS = ("hals", "mu", "anls", "pgd")
 
@@ -56,8 +57,11 @@ def improve(
         return xt.T
     if weights is not None:
         return _improve_weighted(x, f, a, l1, l2, settings, weights)
-    if settings.solver == "hals" and prefers_residual(x, f, a, settings):
-        return residual_updates.residual_sweep(x, f, a, jnp.asarray(l1), jnp.asarray(l2), settings.block)
+    if settings.solver == "hals" and prefers_residual(x, f, a):
+        sweep_once = partial(
+            residual_updates.residual_sweep, f=f, a=a, l1=jnp.asarray(l1), l2=jnp.asarray(l2), block=settings.block
+        )
+        return lax.fori_loop(0, settings.inner, lambda _, x: sweep_once(x), x)
     b, c = product(f, f.T), product(f, a.T)
     if settings.solver == "mu":
         for _ in range(settings.inner):
@@ -71,10 +75,9 @@ def improve(
     return lax.fori_loop(0, settings.inner, lambda _, x: quadratic.coordinate_sweep(x, c, b, settings.block), x)
 
 
-def prefers_residual(x: Array, f: Array, a: Array | BCOO, settings: Settings) -> bool:
+def prefers_residual(x: Array, f: Array, a: Array | BCOO) -> bool:
     """Whether a sweep costs less with the residual than with Gram matrices: dense A and more atoms than features."""
-    m, q = x.shape[1], f.shape[1]
-    return not isinstance(a, BCOO) and settings.inner == 1 and x.shape[0] * (m + q) > 2 * m * q
+    return not isinstance(a, BCOO) and has_many_atoms(x.shape[1], f.shape[1], x.shape[0])
 
 
 def solve_half(x: Array, c: Array, b: Array, settings: Settings) -> Array:
