@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.core.projected import accelerate
+
 # Rows solved one after the other inside one block; the rest of a sweep is matrix products. The iterates do not depend
 # on it.
 BLOCK = 32
@@ -106,28 +108,16 @@ def largest_eigenvalue_bound(b: Array) -> Array:
 
 
 def accelerated_gradient(x: Array, c: Array, b: Array, steps: int) -> Array:
-    """Accelerated projected gradient with step 1 / L and restarts (Nesterov 1983; O'Donoghue and Candes 2015).
-
-    Momentum is dropped where it points uphill. Should the result be worse than the start after all, one plain
-    step is returned instead, which cannot be.
-    """
+    """Accelerated projected gradient with step 1 / L, `steps` times; the objective does not rise."""
     bound = largest_eigenvalue_bound(b)
-    length = jnp.where(bound > 0, 1 / jnp.where(bound > 0, bound, 1), 0)
-
-    def move(y: Array) -> Array:
-        return jnp.maximum(y - length * (product(b, y) - c), 0)
-
-    def step(_: int, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        x, y, t = carry
-        new = move(y)
-        uphill = jnp.sum((y - new) * (new - x)) > 0
-        t_new = jnp.where(uphill, 1, (1 + jnp.sqrt(1 + 4 * t * t)) / 2)
-        momentum = jnp.where(uphill, 0, (t - 1) / t_new)
-        return new, new + momentum * (new - x), t_new
-
-    start = (x, x, jnp.ones((), x.dtype))
-    result = lax.fori_loop(0, steps, step, start)[0]
-    return jnp.where(quadratic_value(result, c, b) <= quadratic_value(x, c, b), result, move(x))
+    return accelerate(
+        x,
+        gradient=lambda y: product(b, y) - c,
+        value=lambda y: quadratic_value(y, c, b),
+        project=lambda y: jnp.maximum(y, 0),
+        length=jnp.where(bound > 0, 1 / jnp.where(bound > 0, bound, 1), 0),
+        steps=steps,
+    )
 
 
 def multiplicative_step(x: Array, c: Array, b: Array, l1: Array, l2: Array) -> Array:

@@ -1,5 +1,6 @@
 """What the estimators share: arguments, arrays in and out, decoding, saving. The mathematics is elsewhere."""
 
+import inspect
 import math
 import os
 import warnings
@@ -183,7 +184,8 @@ class Estimator:
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, from which the same unfitted estimator can be made."""
-        raise NotImplementedError
+        names = inspect.signature(type(self)).parameters.keys() - {"n_components"}
+        return {name: getattr(self, name) for name in sorted(names)}
 
     def save(self, path: str | os.PathLike) -> None:
         """Write arguments, dictionary and report to one .npz file, without pickle; `load` reads it again."""

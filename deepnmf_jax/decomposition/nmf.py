@@ -124,12 +124,6 @@ class NMF(Estimator):
         self.n_dead_: int | None = None
         self.restart_errors_: np.ndarray | None = None
 
-    def arguments(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        names = "nb_concepts device solver tol verbose init max_iter random_state beta_loss alpha_W alpha_H l1_ratio "
-        names += "dtype n_restarts warm_start inner_iter"
-        return {name: getattr(self, name) for name in names.split()}
-
     def fit(
         self, A: Any, max_iter: int | None = None, *, weights: Any = None, mask: Any = None, init: Any = None
     ) -> tuple[Any, Any]:
