@@ -14,17 +14,20 @@ from deepnmf_jax.core.patches import extract_patches
 from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, NormalizedConv
 
 if TYPE_CHECKING:
-    from deepnmf_jax.decomposition import NMF
+    from deepnmf_jax.decomposition import NMF, ArchetypalAnalysis, ConvexNMF, SemiNMF
 
 __version__ = "0.1.0"
 
 __all__ = [
     "NMF",
+    "ArchetypalAnalysis",
+    "ConvexNMF",
     "LocalMixing",
     "NMFConv",
     "NMFDense",
     "NMFPool",
     "NormalizedConv",
+    "SemiNMF",
     "__version__",
     "approximate_adjoint",
     "certificate",
@@ -41,7 +44,7 @@ __all__ = [
     "with_local_gradient",
 ]
 
-_ESTIMATORS = ("NMF",)
+_ESTIMATORS = ("NMF", "ArchetypalAnalysis", "ConvexNMF", "SemiNMF")
 
 
 def __getattr__(name: str) -> Any:

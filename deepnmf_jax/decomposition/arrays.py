@@ -45,6 +45,13 @@ def is_batches(x: Any) -> bool:
     return isinstance(x, Iterable) and not hasattr(x, "__array__")
 
 
+def without_sparse(x: Any) -> Any:
+    """x, written out as a dense array if it is sparse."""
+    if is_scipy_sparse(x):
+        return x.toarray()
+    return x.todense() if isinstance(x, BCOO) else x
+
+
 def batch_of(item: Any) -> Any:
     """The data of one item of a loader: the item, or its first entry where it is a list or a tuple (data, label)."""
     if isinstance(item, (list, tuple)) and item and getattr(item[0], "ndim", 0) >= 2:
@@ -67,13 +74,11 @@ def dtype_for(x: Any, dtype: str | None = None) -> np.dtype:
 
 def with_precision(dtype: np.dtype) -> AbstractContextManager:
     """Context in which JAX keeps float64, if that is the dtype and the user has not switched it on for all."""
-    if dtype != np.float64 or jax.config.jax_enable_x64:
+    if dtype != np.float64 or jax.config.values["jax_enable_x64"]:
         return nullcontext()
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
+    return jax.experimental.enable_x64()  # type: ignore[attr-defined]
 
 
 def device_of(device: Any) -> Any:
@@ -113,6 +118,12 @@ def to_jax(x: Any, dtype: np.dtype, device: Any = None) -> Array | BCOO:
         except (TypeError, ValueError) as error:
             raise ValueError(f"cannot read a matrix of numbers from {type(x).__name__}: {error}") from error
     return x if device is None else jax.device_put(x, device_of(device))
+
+
+def to_dense(x: Any, dtype: np.dtype, device: Any = None) -> Array:
+    """`to_jax` with sparse matrices written out."""
+    array = to_jax(x, dtype, device)
+    return array.todense() if isinstance(array, BCOO) else array
 
 
 def _from_torch(x: Any) -> Array:

@@ -98,7 +98,7 @@ def _stepper(
 ) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """One sweep over the codes and their projected gradient, as functions of Z^T; products with A made once."""
     l1, l2 = penalties.l1_z, penalties.l2_z
-    many = not isinstance(a, BCOO) and has_many_atoms(*a.shape, d.shape[0]) and settings.solver != "pgd"
+    many = not isinstance(a, BCOO) and has_many_atoms(a.shape, d.shape[0]) and settings.solver != "pgd"
     if settings.beta != 2 or weights is not None or many:
         return (
             lambda zt: improve(zt, d, a, l1, l2, settings, weights),
@@ -170,9 +170,12 @@ def _solve_active(
     """Per sample, H x = g on the active entries, with H = D diag(curvature) D^T + l2 and 0 elsewhere. (n, k)."""
     k = d.shape[0]
     shared = product(d, d.T) if beta == 2 and weights is None else None
-    curvature = None if shared is not None else _curvature(a, product(z, d), beta, weights)
+    # One row each keeps `lax.map` uniform where the curvature is the same for all.
+    curvature = (
+        jnp.ones((z.shape[0], 1), d.dtype) if shared is not None else _curvature(a, product(z, d), beta, weights)
+    )
 
-    def solve(row: tuple[Array, Array, Array | None]) -> Array:
+    def solve(row: tuple[Array, Array, Array]) -> Array:
         on, right, curved = row
         hessian = shared if shared is not None else product(d * curved, d.T)
         hessian = hessian + l2 * jnp.eye(k, dtype=d.dtype)

@@ -12,7 +12,7 @@ from jax import Array
 from deepnmf_jax.core.projected import accelerate, project_simplex
 from deepnmf_jax.core.quadratic import largest_eigenvalue_bound, product, quadratic_value
 from deepnmf_jax.decomposition import arrays, progress
-from deepnmf_jax.decomposition.data import Data, read_data
+from deepnmf_jax.decomposition.data import Data, dense, read_data
 from deepnmf_jax.decomposition.descent import Descent, Factors, descend
 from deepnmf_jax.decomposition.estimator import Estimator
 from deepnmf_jax.decomposition.objective import square_sum
@@ -246,10 +246,8 @@ class ConvexNMF(Estimator):
         limit = self._limit(max_iter, 500)
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
-            data = read_data(
-                arrays.to_numpy(A, dtype) if arrays.is_scipy_sparse(A) else A, dtype, self.device, nonnegative=False
-            )
-            a = data.a
+            data = read_data(arrays.without_sparse(A), dtype, self.device, nonnegative=False)
+            a = dense(data.a)
             signed = bool(jnp.any(a < 0))
             if self.solver == "mu" and signed and a.shape[0] > LARGEST_KERNEL:
                 raise ValueError(f"solver 'mu' forms {a.shape[0]} x {a.shape[0]} matrices here; use solver='pgd'")
@@ -273,38 +271,36 @@ class ConvexNMF(Estimator):
 
     def _start(self, data: Data) -> tuple[Array, Array]:
         """W puts most weight on samples far apart; Z are codes for them, lifted off 0, which "mu" cannot leave."""
-        n, k = data.a.shape[0], self.nb_concepts
-        chosen = furthest_sum(self._key(), data.a, min(k, n))
+        a, n, k = dense(data.a), data.a.shape[0], self.nb_concepts
+        chosen = furthest_sum(self._key(), a, min(k, n))
         if k > n:
             chosen = jnp.concatenate([chosen, jax.random.randint(self._key(), (k - n,), 0, n)])
         w = jax.nn.one_hot(chosen, n, dtype=data.a.dtype)
         if not self._constraints.simplex_z:
             w = 0.8 * w + 0.2 / n
-        codes = solve_codes(data.a, product(w, data.a), 0.0, self._constraints.simplex_z, 20, 0.0, 64).factors[0]
+        codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 20, 0.0, 64).factors[0]
         return (codes if self._constraints.simplex_z else codes + 0.2 / k), w
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
         d = self._dictionary() / self._scale
         l1 = self._l1(d.shape[1], self._scale)
         simplex = self._constraints.simplex_z
-        return solve_codes(data.a, d, l1, simplex, limit, tol, history_length(limit)).factors[0]
+        return solve_codes(dense(data.a), d, l1, simplex, limit, tol, history_length(limit)).factors[0]
 
     def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
         """Codes Z (n, k) of A (n, p) for the fixed atoms D, whatever samples they were made of; deterministic."""
         d = self._dictionary()
         with arrays.with_precision(d.dtype):
-            data = read_data(A, d.dtype, self.device, nonnegative=False, features=d.shape[1], scale=self._scale)
+            matrix, p = arrays.without_sparse(A), d.shape[1]
+            data = read_data(matrix, d.dtype, self.device, nonnegative=False, features=p, scale=self._scale)
             zt = self._codes(data, self._limit(max_iter, 300), self.tol if tol is None else tol)
             return self._restore(zt.T, arrays.kind_of(A), A)
-
-    def _random_start(self, a: Any, axis: int, key: Array | None) -> Any:
-        return super()._random_start(abs(a) if hasattr(a, "__abs__") else np.abs(a), axis, key)
 
     def init_random_w(self, A: Any, key: Array | None = None) -> Any:
         """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
-            a = arrays.to_jax(A, dtype)
+            a = arrays.to_dense(A, dtype)
             w = jnp.abs(jax.random.normal(self._key() if key is None else key, (self.nb_concepts, a.shape[0]), dtype))
             w = w / jnp.sum(w, axis=1, keepdims=True)
             return self._restore(w, arrays.kind_of(A), A)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.arrays import is_batches, to_jax, to_numpy
+from deepnmf_jax.decomposition.arrays import is_batches, to_dense, to_jax, to_numpy
 
 
 class Data(NamedTuple):
@@ -58,7 +58,7 @@ def read_data(
     check_shape(array.shape, features)
     known = read_weights(weights, mask, array, dtype, device)
     if known is not None:
-        array = jnp.where(known > 0, array, 0)
+        array = jnp.where(known > 0, dense(array), 0)
     check_values(array, known, nonnegative, positive)
     values = array.data if isinstance(array, BCOO) else array
     mean = float(jnp.sum(jnp.abs(values) / math.prod(array.shape)))
@@ -96,7 +96,7 @@ def read_weights(weights: Any, mask: Any, a: Array | BCOO, dtype: np.dtype, devi
     for name, given in (("weights", weights), ("mask", mask)):
         if given is None:
             continue
-        array = to_jax(given, dtype, device)
+        array = to_dense(given, dtype, device)
         if array.shape == (a.shape[0],) and name == "weights":
             array = array[:, None]
         if array.shape != a.shape and not (name == "weights" and array.shape == (a.shape[0], 1)):
@@ -140,12 +140,18 @@ def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, posi
             )
 
 
+def dense(a: Array | BCOO) -> Array:
+    """a as a dense array."""
+    return a.todense() if isinstance(a, BCOO) else a
+
+
 def with_missing_filled(data: Data) -> Array | BCOO:
     """A with the mean of its column (of A, where a column is unknown) in place of entries of weight 0, for a start."""
     if data.weights is None:
         return data.a
     seen = data.weights > 0
-    mean = jnp.sum(data.a) / jnp.maximum(jnp.sum(seen), 1)
+    a = dense(data.a)
+    mean = jnp.sum(a) / jnp.maximum(jnp.sum(seen), 1)
     counts = jnp.sum(seen, axis=0)
-    columns = jnp.where(counts > 0, jnp.sum(data.a, axis=0) / jnp.maximum(counts, 1), mean)
-    return jnp.where(seen, data.a, columns)
+    columns = jnp.where(counts > 0, jnp.sum(a, axis=0) / jnp.maximum(counts, 1), mean)
+    return jnp.where(seen, a, columns)

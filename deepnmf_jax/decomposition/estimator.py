@@ -55,8 +55,9 @@ class Estimator:
     ) -> None:
         if (nb_concepts is None) == (n_components is None):
             raise ValueError("say nb_concepts, the number of concepts, once (n_components is another name for it)")
-        self.nb_concepts = n_components if nb_concepts is None else nb_concepts
-        check_integer("nb_concepts", self.nb_concepts, 1)
+        k = n_components if nb_concepts is None else nb_concepts
+        check_integer("nb_concepts", k, 1)
+        self.nb_concepts: int = int(k)  # type: ignore[arg-type]
         check_choice("solver", solver, self.solvers)
         if not (isinstance(tol, (int, float)) and 0 <= tol < math.inf):
             raise ValueError(f"tol = {tol!r}, but it must be a number of at least 0")
@@ -135,7 +136,7 @@ class Estimator:
         """
         d = self._dictionary()
         with arrays.with_precision(d.dtype):
-            codes = arrays.to_jax(self._checked_codes(Z), d.dtype)
+            codes = arrays.to_dense(self._checked_codes(Z), d.dtype)
             return self._restore(jnp.matmul(codes, d, precision="highest"), arrays.kind_of(Z), Z)
 
     def _checked_codes(self, z: Any) -> Any:
@@ -172,7 +173,9 @@ class Estimator:
         with arrays.with_precision(dtype):
             array = arrays.to_jax(a, dtype)
             key = jax.random.split(self._key() if key is None else key)[axis]
-            factor = random_factor(key, jnp.abs(mean_of(array)), (self.nb_concepts, array.shape[axis]))
+            factor = random_factor(
+                key, mean_of(abs(array) if isinstance(array, Array) else array), (self.nb_concepts, array.shape[axis])
+            )
             return self._restore(factor.T if axis == 0 else factor, arrays.kind_of(a), a)
 
     def to(self, device: Any) -> Self:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
 from deepnmf_jax.decomposition import arrays, progress, streaming
@@ -77,7 +78,7 @@ class NMF(Estimator):
     """
 
     solvers = SOLVERS
-    saved_arrays = ("_d", "_m", "_n")
+    saved_arrays = ("_d", "_m", "_n", "_seen")
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class NMF(Estimator):
         self._zt: Array | None = None
         self._m: Array | None = None
         self._n: Array | None = None
+        self._seen: float = 0.0
         self.report_: Report | None = None
         self.n_dead_: int | None = None
         self.restart_errors_: np.ndarray | None = None
@@ -166,16 +168,22 @@ class NMF(Estimator):
             return self._fit(data, start, limit, dtype)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
-        return read_data(a, dtype, self.device, positive=self._settings.beta <= 0, **more)
+        data = read_data(a, dtype, self.device, positive=self._settings.beta <= 0, **more)
+        if isinstance(data.a, BCOO) and self._settings.beta != 2:
+            raise ValueError(
+                f"beta_loss = {self.beta_loss!r} needs the reconstruction of every entry, so a dense A; convert it "
+                "with A.toarray() or A.todense()"
+            )
+        return data
 
-    def _penalties(self, n: int, p: int, scale: float) -> Penalties:
-        given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, p)
+    def _penalties(self, shape: tuple[int, ...], scale: float) -> Penalties:
+        given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, *shape[:2])
         return rescaled(given, scale, self._settings.beta)
 
     def _given_start(self, init: Any, data: Data, dtype: np.dtype) -> tuple[Array, Array] | None:
         if init is None:
             return None
-        z, d = (arrays.to_jax(factor, dtype, self.device) for factor in init)
+        z, d = (arrays.to_dense(factor, dtype, self.device) for factor in init)
         (n, p), k = data.a.shape, self.nb_concepts
         if z.shape != (n, k) or d.shape != (k, p):
             raise ValueError(f"init has shapes {z.shape} and {d.shape}; Z must be {(n, k)} and D {(k, p)}")
@@ -205,8 +213,7 @@ class NMF(Estimator):
         return jnp.stack([zt for zt, _ in starts]), jnp.stack([d for _, d in starts])
 
     def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
-        n, p = data.a.shape
-        penalties = self._penalties(n, p, data.scale)
+        penalties = self._penalties(data.a.shape, data.scale)
         zts, ds = self._starts(data, start)
         length = history_length(limit)
         with progress.bar(self.verbose, limit, "fit", data.scale**self._settings.beta) as report:
@@ -224,14 +231,14 @@ class NMF(Estimator):
         ]
         self.restart_errors_ = np.sqrt(2 * np.maximum(errors, 0))
         effective = jnp.any(zt > 0, axis=1) & jnp.any(state.d > 0, axis=1)
-        self.n_dead_ = int(jnp.sum(~effective))
+        self.n_dead_ = n_dead = int(jnp.sum(~effective))
         relative = float(state.gradient / jnp.where(state.first_gradient > 0, state.first_gradient, 1))
         self.report_ = Report(
             bool(state.converged),
             int(state.iteration),
             float(state.change),
             relative,
-            self.n_dead_,
+            n_dead,
             int(state.revived),
         )
         history = np.asarray(state.history)[: int(state.checks)] * unit
@@ -244,7 +251,7 @@ class NMF(Estimator):
     def _solve_codes(self, data: Data, limit: int, tol: float) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
         d = self._dictionary() / math.sqrt(self._scale)
-        penalties = self._penalties(*data.a.shape, self._scale)
+        penalties = self._penalties(data.a.shape, self._scale)
         with progress.bar(self.verbose, limit, "encode", data.scale**self._settings.beta) as report:
             zt, _ = _codes(data.a, d, penalties, data.weights, self._settings, limit, tol, report and progress.show)
             zt = jax.block_until_ready(zt)
@@ -277,7 +284,7 @@ class NMF(Estimator):
         if isinstance(A, Array) and not is_concrete(A):
             check_shape(A.shape, d.shape[1])
             root = math.sqrt(self._scale)
-            penalties = self._penalties(*A.shape, self._scale)
+            penalties = self._penalties(A.shape, self._scale)
             return encode(A / self._scale, d / root, penalties, weights, self._settings, limit, tol) * root
         with arrays.with_precision(d.dtype):
             data = self._read(A, d.dtype, weights=weights, mask=mask, features=d.shape[1], scale=self._scale)

@@ -6,7 +6,7 @@ A (n, p) is dense or a `BCOO` matrix, Z^T (k, n), D (k, p), weights (n, p) or No
 transposed, because all updates run along its rows.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -59,8 +59,9 @@ def penalty(zt: Array, d: Array, penalties: Penalties) -> Array:
     )
 
 
-def has_many_atoms(n: int, p: int, k: int) -> bool:
-    """Whether k atoms are so many that products with A (n, p) cost less than k x k Gram matrices."""
+def has_many_atoms(shape: tuple[int, ...], k: int) -> bool:
+    """Whether k atoms are so many that products with A, of shape (n, p), cost less than k x k Gram matrices."""
+    n, p = shape
     return k * (n + p) > 2 * n * p
 
 
@@ -71,7 +72,7 @@ def square_sum(a: Array | BCOO) -> Array:
 
 def squared_error(a: Array | BCOO, zt: Array, d: Array) -> Array:
     """0.5 ||A - Z D||^2 by Gram matrices; where that cancels and A is dense, by the difference itself."""
-    if not isinstance(a, BCOO) and has_many_atoms(*a.shape, zt.shape[0]):
+    if not isinstance(a, BCOO) and has_many_atoms(a.shape, zt.shape[0]):
         return 0.5 * jnp.sum((a - product(zt.T, d)) ** 2)
     m, n = product(zt, a), product(zt, zt.T)
     total = square_sum(a)
@@ -85,7 +86,7 @@ def divergence(a: Array | BCOO, zt: Array, d: Array, beta: float = 2.0, weights:
     """Beta divergence of Z D from A, a scalar; entries of weight 0 do not count."""
     if beta == 2 and weights is None:
         return squared_error(a, zt, d)
-    return beta_divergence(a, product(zt.T, d), beta, weights)
+    return beta_divergence(cast(Array, a), product(zt.T, d), beta, weights)
 
 
 def objective(
@@ -100,15 +101,15 @@ def codes_gradient(
 ) -> Array:
     """Projected gradient of the objective with respect to Z^T, (k, n): zero exactly at the best codes."""
     l1, l2 = penalties.l1_z, penalties.l2_z
-    if beta == 2 and weights is None and not isinstance(a, BCOO) and has_many_atoms(*a.shape, d.shape[0]):
+    if beta == 2 and weights is None and not isinstance(a, BCOO) and has_many_atoms(a.shape, d.shape[0]):
         gradient = product(d, (product(zt.T, d) - a).T) + l1 + l2 * zt
         return jnp.where(zt > 0, gradient, jnp.minimum(gradient, 0))
     if beta == 2 and weights is None:
         b = product(d, d.T) + l2 * jnp.eye(d.shape[0], dtype=d.dtype)
         return projected_gradient(zt, product(d, a.T) - l1, b)
     if beta == 2 and weights is not None:
-        return weighted_projected_gradient(zt, d, a, weights, l1, l2)
-    above, below = beta_terms(a, zt.T, d, beta, weights)
+        return weighted_projected_gradient(zt, d, cast(Array, a), weights, jnp.asarray(l1), jnp.asarray(l2))
+    above, below = beta_terms(cast(Array, a), zt.T, d, beta, weights)
     gradient = (below - above).T + l1 + l2 * zt
     return jnp.where(zt > 0, gradient, jnp.minimum(gradient, 0))
 

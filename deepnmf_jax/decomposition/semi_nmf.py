@@ -14,7 +14,7 @@ from deepnmf_jax.core.nndsvd import random_factor
 from deepnmf_jax.core.quadratic import product
 from deepnmf_jax.decomposition import arrays, progress
 from deepnmf_jax.decomposition.codes import solve_codes
-from deepnmf_jax.decomposition.data import Data, read_data
+from deepnmf_jax.decomposition.data import Data, dense, read_data
 from deepnmf_jax.decomposition.descent import Descent, Factors, descend
 from deepnmf_jax.decomposition.estimator import Estimator
 from deepnmf_jax.decomposition.objective import Penalties, objective, square_sum
@@ -130,7 +130,7 @@ class SemiNMF(Estimator):
         limit = self._limit(max_iter, 500)
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
-            data = read_data(A, dtype, self.device, nonnegative=False)
+            data = read_data(arrays.without_sparse(A), dtype, self.device, nonnegative=False)
             self._forget()
             self._remember_kind(A)
             self._scale = data.scale
@@ -140,7 +140,7 @@ class SemiNMF(Estimator):
                 self._d = jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype)
                 self._report(0, True, np.zeros(1, dtype), 0.0)
                 return self._restore(jnp.zeros_like(zt).T), self.D
-            d = _dictionary(data.a, zt, jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype))
+            d = _dictionary(dense(data.a), zt, jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype))
             l1 = self._l1(data.a.shape[1], data.scale)
             settings = Settings(self.solver)
             with progress.bar(self.verbose, limit, "fit", data.scale**2) as report:
@@ -155,7 +155,7 @@ class SemiNMF(Estimator):
             return self._restore(zt.T * root), self.D
 
     def _start(self, data: Data) -> Array:
-        mean = jnp.mean(jnp.abs(data.a))
+        mean = jnp.mean(jnp.abs(dense(data.a)))
         return random_factor(self._key(), mean, (self.nb_concepts, data.a.shape[0]))
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
@@ -169,7 +169,8 @@ class SemiNMF(Estimator):
         """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the fitted data those of `fit`."""
         d = self._dictionary()
         with arrays.with_precision(d.dtype):
-            data = read_data(A, d.dtype, self.device, nonnegative=False, features=d.shape[1], scale=self._scale)
+            matrix, p = arrays.without_sparse(A), d.shape[1]
+            data = read_data(matrix, d.dtype, self.device, nonnegative=False, features=p, scale=self._scale)
             zt = self._codes(data, self._limit(max_iter, 300), self.tol if tol is None else tol)
             return self._restore(zt.T * math.sqrt(self._scale), arrays.kind_of(A), A)
 
@@ -177,10 +178,7 @@ class SemiNMF(Estimator):
         """Least-squares dictionary for the codes Z (n, k), by default random ones; of the kind of A."""
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
-            a = arrays.to_jax(A, dtype)
-            z = arrays.to_jax(self.init_random_z(A, key) if Z is None else self._checked_codes(Z), dtype)
+            a = arrays.to_dense(A, dtype)
+            z = arrays.to_dense(self.init_random_z(A, key) if Z is None else self._checked_codes(Z), dtype)
             d = _dictionary(a, z.T, jnp.zeros((self.nb_concepts, a.shape[1]), dtype))
             return self._restore(d, arrays.kind_of(A), A)
-
-    def _random_start(self, a: Any, axis: int, key: Array | None) -> Any:
-        return super()._random_start(abs(a) if hasattr(a, "__abs__") else np.abs(a), axis, key)

@@ -113,7 +113,9 @@ def advance(
 
     def some_sweeps(state: State) -> State:
         count = jnp.minimum(CHECK_EVERY - state.iteration % CHECK_EVERY, stop_at - state.iteration)
-        zt, d = lax.fori_loop(0, count, lambda _, f: sweep(*f, a, penalties, settings, weights), (state.zt, state.d))
+        zt, d = lax.fori_loop(
+            0, count, lambda _, f: sweep(f[0], f[1], a, penalties, settings, weights), (state.zt, state.d)
+        )
         dead = _without_effect(zt, d)
         revived = state.revived
         if settings.beta == 2 and weights is None and settings.solver != "mu":

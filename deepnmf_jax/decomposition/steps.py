@@ -5,7 +5,7 @@ F = D, for the dictionary X = D, F = Z^T and A transposed.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -53,13 +53,18 @@ def improve(
     if settings.beta != 2 or (settings.solver == "mu" and weights is not None):
         xt = x.T
         for _ in range(settings.inner):
-            xt = beta_step(a, xt, f, settings.beta, jnp.asarray(l1), jnp.asarray(l2), weights)
+            xt = beta_step(cast(Array, a), xt, f, settings.beta, jnp.asarray(l1), jnp.asarray(l2), weights)
         return xt.T
     if weights is not None:
-        return _improve_weighted(x, f, a, l1, l2, settings, weights)
+        return _improve_weighted(x, f, cast(Array, a), l1, l2, settings, weights)
     if settings.solver == "hals" and prefers_residual(x, f, a):
         sweep_once = partial(
-            residual_updates.residual_sweep, f=f, a=a, l1=jnp.asarray(l1), l2=jnp.asarray(l2), block=settings.block
+            residual_updates.residual_sweep,
+            f=f,
+            a=cast(Array, a),
+            l1=jnp.asarray(l1),
+            l2=jnp.asarray(l2),
+            block=settings.block,
         )
         return lax.fori_loop(0, settings.inner, lambda _, x: sweep_once(x), x)
     b, c = product(f, f.T), product(f, a.T)
@@ -77,7 +82,7 @@ def improve(
 
 def prefers_residual(x: Array, f: Array, a: Array | BCOO) -> bool:
     """Whether a sweep costs less with the residual than with Gram matrices: dense A and more atoms than features."""
-    return not isinstance(a, BCOO) and has_many_atoms(x.shape[1], f.shape[1], x.shape[0])
+    return not isinstance(a, BCOO) and has_many_atoms((x.shape[1], f.shape[1]), x.shape[0])
 
 
 def solve_half(x: Array, c: Array, b: Array, settings: Settings) -> Array:

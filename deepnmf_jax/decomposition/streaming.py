@@ -76,14 +76,14 @@ def partial_fit(model: "NMF", batch: Any, forget: float = 1.0) -> Array:
         root = math.sqrt(model._scale)
         d = model._dictionary() / root
         k, p = d.shape
-        # The penalties of the dictionary grow with the samples seen: those of one batch, once for each batch.
-        penalties = model._penalties(*data.a.shape, model._scale)
+        penalties = model._penalties(data.a.shape, model._scale)
         zt = _codes(data.a, d, penalties, None, model._settings)[0]
         if model._m is None or model._n is None:
             model._m, model._n, model._seen = jnp.zeros((k, p), dtype), jnp.zeros((k, k), dtype), 0.0
         m, n = _accumulate(forget * model._m, forget * model._n, zt, data.a)
         model._seen = forget * model._seen + data.a.shape[0]
-        penalties = model._penalties(max(1, round(model._seen)), p, model._scale)
+        # The penalties of the dictionary grow with the samples seen.
+        penalties = model._penalties((max(1, round(model._seen)), p), model._scale)
         d = _improve_dictionary(d, m, n, penalties, DICTIONARY_SWEEPS)
         model._m, model._n, model._d = m, n, d * root
         model.n_iter_ = (model.n_iter_ or 0) + 1
@@ -153,7 +153,7 @@ class _Epochs:
                 codes.append(np.asarray(zt))
                 total += float(square_sum(a))
             n = sum(zt.shape[1] for zt in codes)
-            penalties = model._penalties(n, self.p, self.scale)
+            penalties = model._penalties((n, self.p), self.scale)
             history: list[float] = []
             converged = total == 0
             epoch = 0
