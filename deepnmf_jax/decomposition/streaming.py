@@ -127,6 +127,7 @@ class _Epochs:
 
     def __init__(self, model: "NMF", batches: Iterable) -> None:
         self.model, self.batches = model, batches
+        self.seen: list[tuple[int, float]] = []
         first = next(iter(batches), None)
         if first is None:
             raise ValueError("the iterable has no batches; it needs at least one")
@@ -139,9 +140,20 @@ class _Epochs:
             self.d = _init(model._key(), data.a, model.nb_concepts, model.init)[1]
 
     def data(self) -> Iterator[Any]:
+        """The checked batches of one epoch; ValueError where they are not those of the epoch before."""
+        seen = []
         for item in self.batches:
-            batch = arrays.batch_of(item)
-            yield self.model._read(batch, self.dtype, features=self.p, scale=self.scale).a
+            a = self.model._read(arrays.batch_of(item), self.dtype, features=self.p, scale=self.scale).a
+            seen.append((a.shape[0], float(square_sum(a))))
+            if self.seen and self.seen[: len(seen)] != seen:
+                break
+            yield a
+        if self.seen and seen != self.seen:
+            raise ValueError(
+                "the iterable gives other batches in each epoch (a loader that shuffles?), but codes belong to samples; "
+                "switch shuffling off, or call partial_fit on each batch"
+            )
+        self.seen = seen
 
     def fit(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
         model = self.model
@@ -186,7 +198,7 @@ class _Epochs:
         m, n = jnp.zeros((k, self.p), self.dtype), jnp.zeros((k, k), self.dtype)
         settings = self.model._settings
         new, of_codes = [], 0.0
-        for zt, a in zip(codes, self.data(), strict=True):
+        for a, zt in zip(self.data(), codes, strict=True):
             zt = _improve_codes(jnp.asarray(zt), self.d, a, penalties, settings)
             m, n = _accumulate(m, n, zt, a)
             of_codes += float(penalty(zt, jnp.zeros((1, 1), self.dtype), penalties))

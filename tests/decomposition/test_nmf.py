@@ -235,6 +235,23 @@ def test_a_generator_is_one_pass() -> None:
         model.fit((a for _ in range(2)), max_iter=5)
 
 
+class Shuffled:
+    def __init__(self, a: np.ndarray) -> None:
+        self.a, self.rng = a, np.random.default_rng(0)
+
+    def __iter__(self) -> object:
+        return iter(np.split(self.rng.permutation(self.a), 3))
+
+
+def test_shuffled_batches_are_refused() -> None:
+    model = NMF(K)
+    with pytest.raises(ValueError, match="shuffles"):
+        model.fit(Shuffled(data()))
+    assert not model.fitted
+    with pytest.raises(ValueError, match="no batches"):
+        model.fit(iter(()), max_iter=1)
+
+
 def test_partial_fit_learns() -> None:
     a = data()
     model = NMF(K)
