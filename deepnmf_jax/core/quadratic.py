@@ -61,6 +61,8 @@ def coordinate_sweep(x: Array, c: Array, b: Array, block: int = BLOCK) -> Array:
     """
     k = x.shape[0]
     count, size = block_sizes(k, block)
+    if count == 1:
+        return jnp.maximum(x + solve_block(x, c - product(b, x), b), 0)
     padding = count * size - k
     x, c = (jnp.pad(array, ((0, padding), (0, 0))) for array in (x, c))
     b = jnp.pad(b, (0, padding))

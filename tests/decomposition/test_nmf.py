@@ -13,9 +13,7 @@ from jax.experimental.sparse import BCOO
 
 import deepnmf_jax
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning
-from deepnmf_jax.decomposition.objective import Penalties
 from deepnmf_jax.decomposition.steps import SOLVERS
-from deepnmf_jax.decomposition.streaming import _Epochs
 
 N, P, K = 30, 12, 3
 
@@ -204,65 +202,6 @@ def test_scipy_sparse_equals_dense() -> None:
         assert model.reconstruction_err_ == pytest.approx(dense.reconstruction_err_, rel=1e-6)
 
 
-def test_batches_equal_the_whole() -> None:
-    a = data()
-    batches = [a[:7], a[7:19], a[19:]]
-    model = NMF(K, max_iter=25, tol=0)
-    z, _ = model.fit(batches)
-    assert isinstance(z, np.ndarray)
-    assert relative_error(a, z, model.D) < 0.06
-    np.testing.assert_allclose(model.encode(batches), z, rtol=1e-6, atol=1e-9)
-    # From the same start, an epoch over batches is an epoch over the matrix.
-    first, second = _Epochs(model, batches), _Epochs(model, [a])
-    second.d, second.scale = first.d, first.scale
-    start = np.array(NMF(K).init_random_z(a).T)
-    several, one = [start[:, :7], start[:, 7:19], start[:, 19:]], [start]
-    for _ in range(5):
-        several, value = first.epoch(several, Penalties(0.1, 0.2, 0.3, 0.4), float(np.sum(a**2)))
-        one, expected = second.epoch(one, Penalties(0.1, 0.2, 0.3, 0.4), float(np.sum(a**2)))
-    np.testing.assert_allclose(np.concatenate(several, axis=1), one[0], atol=1e-11)
-    np.testing.assert_allclose(first.d, second.d, atol=1e-11)
-    assert value == pytest.approx(expected, rel=1e-10)
-    assert value < 0.5 * np.sum(a**2)
-
-
-def test_a_generator_is_one_pass() -> None:
-    a = data()
-    model = NMF(K)
-    z, d = model.fit(a[i : i + 10] for i in range(0, N, 10))
-    assert z.shape == (N, K) and relative_error(a, model.encode(a), d) < 0.2
-    with pytest.raises(ValueError, match="walked through once"):
-        model.fit((a for _ in range(2)), max_iter=5)
-
-
-class Shuffled:
-    def __init__(self, a: np.ndarray) -> None:
-        self.a, self.rng = a, np.random.default_rng(0)
-
-    def __iter__(self) -> object:
-        return iter(np.split(self.rng.permutation(self.a), 3))
-
-
-def test_shuffled_batches_are_refused() -> None:
-    model = NMF(K)
-    with pytest.raises(ValueError, match="shuffles"):
-        model.fit(Shuffled(data()))
-    assert not model.fitted
-    with pytest.raises(ValueError, match="no batches"):
-        model.fit(iter(()), max_iter=1)
-
-
-def test_partial_fit_learns() -> None:
-    a = data()
-    model = NMF(K)
-    model.partial_fit(a[:10])
-    first = relative_error(a, model.encode(a), model.D)
-    for _ in range(20):
-        for start in range(0, N, 10):
-            model.partial_fit(a[start : start + 10])
-    assert relative_error(a, model.encode(a), model.D) < min(first, 0.06)
-
-
 def test_restarts_return_the_best() -> None:
     a = data(3)
     model = NMF(K, n_restarts=5, max_iter=40, tol=0)
@@ -339,70 +278,6 @@ def test_progress_shows_the_objective(capsys: pytest.CaptureFixture) -> None:
 def test_the_limit_warns() -> None:
     with pytest.warns(ConvergenceWarning, match="max_iter = 2 sweeps"):
         NMF(K).fit(data(), max_iter=2)
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (lambda a: -a, "negative entries"),
-        (lambda a: np.where(a > a.mean(), np.nan, a), "NaN"),
-        (lambda a: np.where(a > a.mean(), np.inf, a), "infinite"),
-        (lambda a: a[0], "must be a matrix"),
-        (lambda a: a[None], "must be a matrix"),
-        (lambda a: a[:0], "empty"),
-        (lambda a: a[:, :0], "empty"),
-        (lambda a: [["a", "b"]], "cannot read"),
-    ],
-)
-def test_bad_data(change: object, match: str) -> None:
-    model = NMF(K, max_iter=5)
-    with pytest.raises(ValueError, match=match):
-        model.fit(change(data()))  # type: ignore[operator]
-    assert model.D is None and not model.fitted
-    _, d = model.fit(data())
-    for method in (model.fit, model.encode):
-        with pytest.raises(ValueError, match=match):
-            method(change(data()))  # type: ignore[operator]
-    np.testing.assert_array_equal(model.D, d)
-
-
-def test_bad_arguments() -> None:
-    for arguments, match in [
-        ({"nb_concepts": 0}, "nb_concepts = 0"),
-        ({"nb_concepts": 2.5}, "whole number"),
-        ({}, "nb_concepts"),
-        ({"nb_concepts": 2, "n_components": 2}, "once"),
-        ({"nb_concepts": 2, "solver": "adam"}, "'hals', 'mu', 'anls', 'pgd'"),
-        ({"nb_concepts": 2, "init": "zeros"}, "nndsvda"),
-        ({"nb_concepts": 2, "tol": -1}, "tol = -1"),
-        ({"nb_concepts": 2, "beta_loss": "kullback-leibler"}, "needs solver = 'mu'"),
-        ({"nb_concepts": 2, "alpha_W": -1}, "alpha_W"),
-        ({"nb_concepts": 2, "l1_ratio": 2}, "l1_ratio"),
-        ({"nb_concepts": 2, "dtype": "float16"}, "dtype"),
-    ]:
-        with pytest.raises(ValueError, match=match):
-            NMF(**arguments)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="tolerance"):
-        NMF(K, tolerance=5)  # type: ignore[call-arg]
-    a = data()
-    with pytest.raises(ValueError, match="call fit first"):
-        NMF(K).encode(a)
-    with pytest.raises(ValueError, match="call fit first"):
-        NMF(K).get_dictionary()
-    model = NMF(K, max_iter=5)
-    model.fit(a)
-    with pytest.raises(ValueError, match="features"):
-        model.encode(a[:, :-1])
-    with pytest.raises(ValueError, match="one column a concept"):
-        model.decode(np.ones((2, K + 1)))
-    with pytest.raises(ValueError, match="mask has shape"):
-        model.fit(a, mask=np.ones((N, P + 1)))
-    with pytest.raises(ValueError, match="weights has entries"):
-        model.fit(a, weights=-np.ones(N))
-    with pytest.raises(ValueError, match="zeros"):
-        NMF(K, solver="mu", beta_loss="itakura-saito").fit(a * (a > a.mean()))
-    with pytest.raises(ValueError, match="is not here"):
-        NMF(K, device="tpu:7").fit(a)
 
 
 def test_torch_is_not_imported() -> None:
