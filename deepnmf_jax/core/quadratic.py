@@ -41,6 +41,7 @@ def solve_block(x: Array, residual: Array, b: Array) -> Array:
     diagonal -> change (s, m). A row whose diagonal entry is not positive stays as it is: its objective is linear or
     constant, and dividing would kill the row (Cichocki and Phan 2009 floor it; the floor depends on the data's unit).
     """
+    x, residual, b = jnp.asarray(x), jnp.asarray(residual), jnp.asarray(b)
     diagonal = jnp.diagonal(b)
     usable = diagonal > 0
     inverse = jnp.where(usable, 1 / jnp.where(usable, diagonal, 1), 0)

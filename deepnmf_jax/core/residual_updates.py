@@ -41,6 +41,8 @@ def weighted_sweep(x: Array, f: Array, a: Array, q: Array, l1: Array, l2: Array)
     does every entry without curvature.
     """
 
+    x, f = jnp.asarray(x), jnp.asarray(f)
+
     def update(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         x, rest = carry
         curvature = product(q, f[j] ** 2) + l2

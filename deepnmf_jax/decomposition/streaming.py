@@ -150,8 +150,8 @@ class _Epochs:
             yield a
         if self.seen and seen != self.seen:
             raise ValueError(
-                "the iterable gives other batches in each epoch (a loader that shuffles?), but codes belong to samples; "
-                "switch shuffling off, or call partial_fit on each batch"
+                "the iterable gives other batches in each epoch (a loader that shuffles?), but codes belong to "
+                "samples; switch shuffling off, or call partial_fit on each batch"
             )
         self.seen = seen
 

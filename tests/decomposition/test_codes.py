@@ -72,6 +72,7 @@ def test_zeros_stay_and_pass_no_gradient() -> None:
     assert np.isfinite(gradient).all() and not gradient[0].any() and gradient[1:].any()
 
 
+@pytest.mark.slow
 def test_the_method_is_differentiable() -> None:
     a, _ = problem(4)
     model = NMF(2, max_iter=200, tol=0)

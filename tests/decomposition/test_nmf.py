@@ -56,6 +56,7 @@ def test_fit_and_encode_agree(solver: str) -> None:
     assert np.all(np.diff(model.loss_history_) <= 1e-5 * model.loss_history_[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_codes_of_part_of_the_data_are_the_same(solver: str) -> None:
     a = data(dtype=np.float32)
@@ -65,6 +66,7 @@ def test_codes_of_part_of_the_data_are_the_same(solver: str) -> None:
     assert np.linalg.norm(part - z[5:9]) <= 1e-4 * np.linalg.norm(z[5:9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2.0**-60, 1e-6, 1e3, 1e6])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_unit_of_the_data_does_not_matter(solver: str, scale: float) -> None:
@@ -75,6 +77,7 @@ def test_the_unit_of_the_data_does_not_matter(solver: str, scale: float) -> None
     assert relative_error(a * scale, zs, ds) == pytest.approx(relative_error(a, z, d), rel=2e-2)
 
 
+@pytest.mark.slow
 def test_the_kind_that_comes_in_goes_out() -> None:
     a = data()
     expected, dictionary = NMF(K, max_iter=30).fit(a)
@@ -91,6 +94,7 @@ def test_the_kind_that_comes_in_goes_out() -> None:
     np.testing.assert_allclose(d, dictionary, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_torch_tensors() -> None:
     torch = pytest.importorskip("torch")
     a = data()
@@ -131,6 +135,7 @@ def test_callers_arrays_are_not_written_to() -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_penalised_objective_is_that_of_scikit_learn() -> None:
     sk = pytest.importorskip("sklearn.decomposition")
     a = data()
@@ -149,6 +154,7 @@ def test_penalised_objective_is_that_of_scikit_learn() -> None:
     assert objective(z, d) == pytest.approx(objective(w, h), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", ["kullback-leibler", "itakura-saito", 0.5, 1.5])
 def test_beta_losses_reach_scikit_learns_divergence(beta: float | str) -> None:
     sk = pytest.importorskip("sklearn.decomposition")
@@ -162,6 +168,7 @@ def test_beta_losses_reach_scikit_learns_divergence(beta: float | str) -> None:
     assert np.linalg.norm(codes - z) <= 1e-4 * np.linalg.norm(z)
 
 
+@pytest.mark.slow
 def test_weights_and_masks() -> None:
     a = data(noise=0.0)
     rng = np.random.default_rng(1)
@@ -189,6 +196,7 @@ def test_weights_and_masks() -> None:
     np.testing.assert_allclose(weighted[1], repeated[1], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_scipy_sparse_equals_dense() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     a = data() * (np.random.default_rng(0).random((N, P)) > 0.6)
@@ -202,6 +210,7 @@ def test_scipy_sparse_equals_dense() -> None:
         assert model.reconstruction_err_ == pytest.approx(dense.reconstruction_err_, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_restarts_return_the_best() -> None:
     a = data(3)
     model = NMF(K, n_restarts=5, max_iter=40, tol=0)
@@ -237,6 +246,7 @@ def test_zeros_finish_at_once(solver: str) -> None:
     assert not model.encode(np.zeros((4, P))).any()
 
 
+@pytest.mark.slow
 def test_more_concepts_than_features() -> None:
     a = data(dtype=np.float64)
     model = NMF(P + 8, max_iter=200)
@@ -280,6 +290,7 @@ def test_the_limit_warns() -> None:
         NMF(K).fit(data(), max_iter=2)
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported() -> None:
     import subprocess
 

@@ -142,6 +142,7 @@ def test_the_simplex_projection_is_the_nearest_point(values: list[float]) -> Non
     np.testing.assert_allclose(project_simplex(np.eye(3)), np.eye(3), atol=1e-15)
 
 
+@pytest.mark.slow
 def test_archetypes_in_the_data_are_found() -> None:
     """D9: with softmax in place of the projection the error is that of the mean alone."""
     rng = np.random.default_rng(0)
@@ -179,6 +180,7 @@ def test_penalties_make_codes_sparse() -> None:
         assert (sparse == 0).mean() > (plain == 0).mean()
 
 
+@pytest.mark.slow
 def test_torch_tensors_and_names() -> None:
     torch = pytest.importorskip("torch")
     a = torch.tensor(data(signed=False), dtype=torch.float32)

@@ -16,6 +16,7 @@ def limits_may_be_reached() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
 
 
+@pytest.mark.slow
 def test_batches_equal_the_whole() -> None:
     a = data()
     batches = [a[:7], a[7:19], a[19:]]
