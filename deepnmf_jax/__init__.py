@@ -3,6 +3,8 @@
 The public names are those of `__all__`; the rest of the package may change from version to version.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from deepnmf_jax import models
 from deepnmf_jax.core.divergences import certificate, kl_divergence, residual
 from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint, local_gradient, with_local_gradient
@@ -12,15 +14,22 @@ from deepnmf_jax.core.patches import extract_patches
 from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, NormalizedConv, PatchWhitening
 from deepnmf_jax.models import load_pretrained, pretrained_names
 
+if TYPE_CHECKING:
+    from deepnmf_jax.decomposition import NMF, ArchetypalAnalysis, ConvexNMF, SemiNMF
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "NMF",
+    "ArchetypalAnalysis",
+    "ConvexNMF",
     "LocalMixing",
     "NMFConv",
     "NMFDense",
     "NMFPool",
     "NormalizedConv",
     "PatchWhitening",
+    "SemiNMF",
     "__version__",
     "approximate_adjoint",
     "certificate",
@@ -38,3 +47,14 @@ __all__ = [
     "residual",
     "with_local_gradient",
 ]
+
+_ESTIMATORS = ("NMF", "ArchetypalAnalysis", "ConvexNMF", "SemiNMF")
+
+
+def __getattr__(name: str) -> Any:
+    # The networks need none of the estimators: they are loaded when first asked for.
+    if name in _ESTIMATORS:
+        from deepnmf_jax import decomposition
+
+        return getattr(decomposition, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

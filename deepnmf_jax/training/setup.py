@@ -68,7 +68,7 @@ def create_model(config: Any, num_classes: int) -> Network:
     Raises:
         ValueError: a setting that the network does not have.
     """
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in config.model.items()}
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
     known = set(inspect.signature(Network).parameters)
     if unknown := set(settings) - known:
         raise ValueError(f"config.model has unknown settings {sorted(unknown)}; use {', '.join(sorted(known))}")

@@ -1,0 +1,19 @@
+"""Matrix factorization into parts: A ~ Z D, as functions of arrays and as estimators over them."""
+
+from deepnmf_jax.decomposition.archetypal import ArchetypalAnalysis
+from deepnmf_jax.decomposition.convex_nmf import ConvexNMF
+from deepnmf_jax.decomposition.estimator import ConvergenceWarning, NotFittedError
+from deepnmf_jax.decomposition.nmf import NMF
+from deepnmf_jax.decomposition.selection import Selection, choose_k
+from deepnmf_jax.decomposition.semi_nmf import SemiNMF
+
+__all__ = [
+    "NMF",
+    "ArchetypalAnalysis",
+    "ConvergenceWarning",
+    "ConvexNMF",
+    "NotFittedError",
+    "Selection",
+    "SemiNMF",
+    "choose_k",
+]

@@ -1,0 +1,306 @@
+"""ConvexNMF: A ~ Z W A, atoms D = W A made of samples (Ding, Li and Jordan 2010)."""
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from deepnmf_jax.core.projected import accelerate, project_simplex
+from deepnmf_jax.core.quadratic import largest_eigenvalue_bound, product, quadratic_value
+from deepnmf_jax.decomposition import arrays, progress
+from deepnmf_jax.decomposition.data import Data, dense, read_data
+from deepnmf_jax.decomposition.descent import Descent, Factors, descend
+from deepnmf_jax.decomposition.estimator import Estimator
+from deepnmf_jax.decomposition.objective import square_sum
+from deepnmf_jax.decomposition.solve import history_length
+
+SOLVERS = ("pgd", "mu")
+INNER_STEPS = 10
+CODES_STEPS = 5
+# K+ and K- are n x n; above this many samples of mixed sign "mu" is refused.
+LARGEST_KERNEL = 10_000
+
+
+class Constraints(NamedTuple):
+    """Static under jit: whether the rows of Z and of W lie on the simplex (else they are only >= 0); the solver."""
+
+    simplex_z: bool = False
+    simplex_w: bool = False
+    solver: str = "pgd"
+    signed: bool = True
+
+
+def _nonnegative(x: Array) -> Array:
+    return jnp.maximum(x, 0)
+
+
+def _columns_on_simplex(x: Array) -> Array:
+    return project_simplex(x.T).T
+
+
+def _inverse(x: Array) -> Array:
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+
+
+def codes_step(zt: Array, d: Array, a: Array, l1: Array | float, simplex: bool, steps: int = INNER_STEPS) -> Array:
+    """Accelerated projected gradient on Z^T (k, n), step 1 / L of D D^T; the objective does not rise."""
+    c, b = product(d, a.T) - l1, product(d, d.T)
+    return accelerate(
+        zt,
+        lambda y: product(b, y) - c,
+        lambda y: quadratic_value(y, c, b),
+        _columns_on_simplex if simplex else _nonnegative,
+        _inverse(largest_eigenvalue_bound(b)),
+        steps,
+    )
+
+
+def weights_step(zt: Array, w: Array, a: Array, largest: Array, simplex: bool) -> Array:
+    """Accelerated projected gradient on W (k, n): products with A alone, no n x n matrix. `largest` bounds A A^T."""
+    n, za = product(zt, zt.T), product(zt, a)
+
+    def gradient(w: Array) -> Array:
+        return product(product(n, product(w, a)) - za, a.T)
+
+    def value(w: Array) -> Array:
+        d = product(w, a)
+        return jnp.sum(d * (0.5 * product(n, d) - za))
+
+    length = _inverse(largest_eigenvalue_bound(n) * largest)
+    return accelerate(w, gradient, value, project_simplex if simplex else _nonnegative, length, INNER_STEPS)
+
+
+def kernel_parts(a: Array, right: Array, signed: bool) -> tuple[Array, Array]:
+    """K+ X and K- X for K = A A^T and X (n, k). For A >= 0 K- = 0 and K is never formed."""
+    if not signed:
+        return product(a, product(a.T, right)), jnp.zeros_like(right)
+    kernel = product(a, a.T)
+    return product(jnp.maximum(kernel, 0), right), product(jnp.maximum(-kernel, 0), right)
+
+
+def _root_step(x: Array, above: Array, below: Array) -> Array:
+    return x * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1))
+
+
+def multiplicative_codes(zt: Array, w: Array, a: Array, l1: Array | float, signed: bool) -> Array:
+    """Z <- Z sqrt((K+ W^T + Z W K- W^T) / (K- W^T + Z W K+ W^T)) (Ding et al., eq. 15), on Z^T (k, n)."""
+    plus, minus = kernel_parts(a, w.T, signed)
+    above = plus.T + product(product(w, minus).T, zt)
+    return _root_step(zt, above, minus.T + product(product(w, plus).T, zt) + l1)
+
+
+def multiplicative_weights(zt: Array, w: Array, a: Array, signed: bool) -> Array:
+    """W <- W sqrt((Z^T K+ + Z^T Z W K-) / (Z^T K- + Z^T Z W K+)) (Ding et al., eq. 14), W (k, n)."""
+    n = product(zt, zt.T)
+    z_plus, z_minus = (part.T for part in kernel_parts(a, zt.T, signed))
+    w_plus, w_minus = (part.T for part in kernel_parts(a, w.T, signed))
+    return _root_step(w, z_plus + product(n, w_minus), z_minus + product(n, w_plus))
+
+
+def _objective(a: Array, zt: Array, w: Array, l1: Array | float) -> Array:
+    return 0.5 * jnp.sum((a - product(zt.T, product(w, a))) ** 2) + l1 * jnp.sum(zt)
+
+
+@partial(jax.jit, static_argnames=("constraints", "length"))
+def solve(
+    zt: Array, w: Array, a: Array, l1: Array | float, constraints: Constraints, max_iter: int, tol: float, length: int
+) -> Descent:
+    """A (n, p) ~ Z W A from Z^T and W, both (k, n): codes, then W, until the objective settles."""
+    gram = product(a.T, a) if a.shape[1] <= a.shape[0] else product(a, a.T)
+    largest = largest_eigenvalue_bound(gram)
+    multiplicative = constraints.solver == "mu"
+
+    def step(factors: Factors) -> Factors:
+        zt, w = factors
+        if multiplicative and not constraints.simplex_z:
+            zt = multiplicative_codes(zt, w, a, l1, constraints.signed)
+        else:
+            zt = codes_step(zt, product(w, a), a, l1, constraints.simplex_z)
+        if multiplicative and not constraints.simplex_w:
+            return zt, multiplicative_weights(zt, w, a, constraints.signed)
+        return zt, weights_step(zt, w, a, largest, constraints.simplex_w)
+
+    def value(factors: Factors) -> Array:
+        return _objective(a, *factors, l1)
+
+    return descend((zt, w), step, value, 0.5 * square_sum(a), max_iter, tol, length)
+
+
+@partial(jax.jit, static_argnames=("simplex", "length"))
+def solve_codes(
+    a: Array, d: Array, l1: Array | float, simplex: bool, max_iter: int, tol: float, length: int
+) -> Descent:
+    """Codes of A (n, p) for the fixed atoms D (k, p), from a fixed start: factors are Z^T (k, n) and D."""
+    k = d.shape[0]
+    zt = jnp.full((k, a.shape[0]), 1 / k if simplex else 0, d.dtype)
+
+    def value(factors: Factors) -> Array:
+        return 0.5 * jnp.sum((a - product(factors[0].T, factors[1])) ** 2) + l1 * jnp.sum(factors[0])
+
+    def step(factors: Factors) -> Factors:
+        return codes_step(*factors, a, l1, simplex, CODES_STEPS), factors[1]
+
+    # The objective is quadratic in the codes, so that theirs are exact to the root of the tolerance: much sharper.
+    return descend((zt, d), step, value, 0.5 * square_sum(a), max_iter, tol**2, length)
+
+
+@partial(jax.jit, static_argnames=("k",))
+def furthest_sum(key: Array, a: Array, k: int) -> Array:
+    """Indices (k,) of samples far from one another, greedily (Morup and Hansen 2012); k may not exceed n."""
+    squares = jnp.sum(a**2, axis=1)
+
+    def distances(i: Array) -> Array:
+        return jnp.sqrt(jnp.maximum(squares + squares[i] - 2 * product(a, a[i][:, None])[:, 0], 0))
+
+    def choose(j: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        # One pass more than atoms: the first, random one is given back for the last.
+        chosen, taken, total = carry
+        slot = j % k
+        old = chosen[slot]
+        again = j >= k
+        total = total - jnp.where(again, distances(old), 0)
+        taken = taken.at[old].set(jnp.where(again, False, taken[old]))
+        new = jnp.argmax(jnp.where(taken, -jnp.inf, total))
+        return chosen.at[slot].set(new), taken.at[new].set(True), total + distances(new)
+
+    first = jax.random.randint(key, (), 0, a.shape[0])
+    start = jnp.zeros(k, first.dtype).at[0].set(first)
+    taken = jnp.zeros(a.shape[0], bool).at[first].set(True)
+    return jax.lax.fori_loop(1, k + 1, choose, (start, taken, distances(first)))[0]
+
+
+class ConvexNMF(Estimator):
+    """A ~ Z D with D = W A: codes Z (n, k) >= 0, weights W (k, n) >= 0 of the samples, A of any sign.
+
+    Args:
+        nb_concepts: k; `n_components` is another name for it.
+        device: as in `NMF`.
+        tol: a fit ends when the objective falls by less than 0.01 tol ||A||^2 / 2 over ten sweeps.
+        strict_convex: rows of W sum to 1 (by projection on the simplex): atoms are means of samples.
+        solver: "pgd" (accelerated projected gradient, products with A alone) or "mu" (Ding et al.; for data of mixed
+            sign it forms n x n matrices, up to 10,000 samples).
+        verbose: a progress bar in `fit`.
+        l1_penalty: weight of the mean of |Z| against the mean squared error, as in overcomplete.
+        n_components: k.
+        max_iter: sweeps of `fit` and `encode`; None: 500 and 300.
+        random_state: seed of the start.
+        dtype: as in `NMF`.
+
+    Attributes:
+        W: weights of the samples (k, n). Z: codes of the fit (n, k). Both None before a fit.
+
+    Raises:
+        ValueError: an argument outside what it allows. TypeError: an unknown one.
+    """
+
+    solvers = SOLVERS
+    nonnegative = False
+    saved_arrays = ("_d", "_w")
+
+    def __init__(
+        self,
+        nb_concepts: int | None = None,
+        device: Any = None,
+        tol: float = 1e-4,
+        strict_convex: bool = False,
+        solver: str = "pgd",
+        verbose: bool = False,
+        l1_penalty: float = 0.0,
+        *,
+        n_components: int | None = None,
+        max_iter: int | None = None,
+        random_state: int = 0,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(nb_concepts, device, solver, tol, verbose, n_components, max_iter, random_state, dtype)
+        if not (isinstance(l1_penalty, (int, float)) and 0 <= l1_penalty < math.inf):
+            raise ValueError(f"l1_penalty = {l1_penalty!r}, but it must be a number of at least 0")
+        self.strict_convex, self.l1_penalty = strict_convex, l1_penalty
+        self._constraints = Constraints(False, strict_convex, solver)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._w: Array | None = None
+        self._zt: Array | None = None
+
+    @property
+    def W(self) -> Any:
+        """Weights of the samples (k, n), of the kind of array given to `fit`; None before a fit."""
+        return None if self._w is None else self._restore(self._w)
+
+    @property
+    def Z(self) -> Any:
+        """Codes of the fit (n, k), of the kind of array given to `fit`; None before a fit or after `load`."""
+        return None if self._zt is None else self._restore(self._zt.T)
+
+    def _l1(self, p: int, scale: float) -> float:
+        # mean squared error + l1 mean |Z|, times n p / 2; here Z has no unit.
+        return self.l1_penalty * p / (2 * self.nb_concepts) * scale**-2
+
+    def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
+        """Z (n, k) and D = W A (k, p) for A (n, p), of the kind of A. ValueError for what is no such matrix."""
+        limit = self._limit(max_iter, 500)
+        dtype = arrays.dtype_for(A, self.dtype)
+        with arrays.with_precision(dtype):
+            data = read_data(arrays.without_sparse(A), dtype, self.device, nonnegative=False)
+            a = dense(data.a)
+            signed = bool(jnp.any(a < 0))
+            if self.solver == "mu" and signed and a.shape[0] > LARGEST_KERNEL:
+                raise ValueError(f"solver 'mu' forms {a.shape[0]} x {a.shape[0]} matrices here; use solver='pgd'")
+            self._forget()
+            self._remember_kind(A)
+            self._scale = data.scale
+            constraints = self._constraints._replace(signed=signed)
+            zt, w = self._start(data)
+            with progress.bar(self.verbose, limit, "fit", data.scale**2) as report:
+                l1 = self._l1(a.shape[1], data.scale)
+                done = solve(zt, w, a, l1, constraints, limit, self.tol, history_length(limit))
+                if report is not None:
+                    report(int(done.iterations), float(done.history[done.checks - 1]))
+            self._w = done.factors[1]
+            self._d = product(self._w, a) * data.scale
+            self._zt = self._codes(data, self._limit(None, 300), self.tol)
+            error = float(jnp.linalg.norm(a - product(self._zt.T, self._d / data.scale))) * data.scale
+            history = np.asarray(done.history)[: int(done.checks)] * data.scale**2
+            self._report(int(done.iterations), bool(done.converged), history, error, stacklevel=3)
+            return self.Z, self.D
+
+    def _start(self, data: Data) -> tuple[Array, Array]:
+        """W puts most weight on samples far apart; Z are codes for them, lifted off 0, which "mu" cannot leave."""
+        a, n, k = dense(data.a), data.a.shape[0], self.nb_concepts
+        chosen = furthest_sum(self._key(), a, min(k, n))
+        if k > n:
+            chosen = jnp.concatenate([chosen, jax.random.randint(self._key(), (k - n,), 0, n)])
+        w = jax.nn.one_hot(chosen, n, dtype=data.a.dtype)
+        if not self._constraints.simplex_z:
+            w = 0.8 * w + 0.2 / n
+        codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 20, 0.0, 64).factors[0]
+        return (codes if self._constraints.simplex_z else codes + 0.2 / k), w
+
+    def _codes(self, data: Data, limit: int, tol: float) -> Array:
+        d = self._dictionary() / self._scale
+        l1 = self._l1(d.shape[1], self._scale)
+        simplex = self._constraints.simplex_z
+        return solve_codes(dense(data.a), d, l1, simplex, limit, tol, history_length(limit)).factors[0]
+
+    def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
+        """Codes Z (n, k) of A (n, p) for the fixed atoms D, whatever samples they were made of; deterministic."""
+        d = self._dictionary()
+        with arrays.with_precision(d.dtype):
+            matrix, p = arrays.without_sparse(A), d.shape[1]
+            data = read_data(matrix, d.dtype, self.device, nonnegative=False, features=p, scale=self._scale)
+            zt = self._codes(data, self._limit(max_iter, 300), self.tol if tol is None else tol)
+            return self._restore(zt.T, arrays.kind_of(A), A)
+
+    def init_random_w(self, A: Any, key: Array | None = None) -> Any:
+        """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""
+        dtype = arrays.dtype_for(A, self.dtype)
+        with arrays.with_precision(dtype):
+            a = arrays.to_dense(A, dtype)
+            w = jnp.abs(jax.random.normal(self._key() if key is None else key, (self.nb_concepts, a.shape[0]), dtype))
+            w = w / jnp.sum(w, axis=1, keepdims=True)
+            return self._restore(w, arrays.kind_of(A), A)

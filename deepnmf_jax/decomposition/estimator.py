@@ -1,0 +1,222 @@
+"""What the estimators share: arguments, arrays in and out, decoding, saving. The mathematics is elsewhere."""
+
+import inspect
+import math
+import os
+import warnings
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from deepnmf_jax.core.checks import check_choice, check_integer
+from deepnmf_jax.core.nndsvd import mean_of, random_factor
+from deepnmf_jax.decomposition import arrays, serialization
+
+
+class ConvergenceWarning(UserWarning):
+    """The limit of iterations stopped a fit before its tolerance did."""
+
+
+class NotFittedError(ValueError, AttributeError):
+    """Something was asked of an estimator that needs `fit` first."""
+
+
+class Estimator:
+    """Dictionary learning A ~ Z D: codes Z (n, k), dictionary D (k, p). Base of NMF, SemiNMF, ConvexNMF, ...
+
+    Attributes:
+        nb_concepts: k; `n_components` is the same number.
+        D: the dictionary (k, p), of the kind of array given to `fit`; None before.
+        converged_: whether the tolerance ended the fit.
+        n_iter_: sweeps made.
+        loss_history_: objective at the start and after every tenth sweep, as numpy.
+        reconstruction_err_: ||A - Z D||_F, for other divergences the root of twice the divergence.
+    """
+
+    solvers: tuple[str, ...] = ()
+    nonnegative = True
+    # Arrays and numbers that a saved file holds beside the constructor's arguments.
+    saved_arrays: tuple[str, ...] = ("_d",)
+
+    def __init__(
+        self,
+        nb_concepts: int | None,
+        device: Any,
+        solver: str,
+        tol: float,
+        verbose: bool,
+        n_components: int | None,
+        max_iter: int | None,
+        random_state: int,
+        dtype: str | None,
+    ) -> None:
+        if (nb_concepts is None) == (n_components is None):
+            raise ValueError("say nb_concepts, the number of concepts, once (n_components is another name for it)")
+        k = n_components if nb_concepts is None else nb_concepts
+        check_integer("nb_concepts", k, 1)
+        self.nb_concepts: int = int(k)  # type: ignore[arg-type]
+        check_choice("solver", solver, self.solvers)
+        if not (isinstance(tol, (int, float)) and 0 <= tol < math.inf):
+            raise ValueError(f"tol = {tol!r}, but it must be a number of at least 0")
+        if max_iter is not None:
+            check_integer("max_iter", max_iter, 1)
+        check_integer("random_state", random_state, 0)
+        if dtype is not None:
+            check_choice("dtype", dtype, arrays.DTYPES)
+        self.device, self.solver, self.tol, self.verbose = device, solver, tol, verbose
+        self.max_iter, self.random_state, self.dtype = max_iter, random_state, dtype
+        self._forget()
+
+    def _forget(self) -> None:
+        self._d: Array | None = None
+        self._scale = 1.0
+        self._kind, self._like = "numpy", None
+        self.converged_: bool | None = None
+        self.n_iter_: int | None = None
+        self.loss_history_: np.ndarray | None = None
+        self.reconstruction_err_: float | None = None
+
+    @property
+    def n_components(self) -> int:
+        """Another name of `nb_concepts`."""
+        return self.nb_concepts
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a dictionary."""
+        return self._d is not None
+
+    @property
+    def D(self) -> Any:
+        """Dictionary (k, p), of the kind of array given to `fit`; None before a fit."""
+        return None if self._d is None else self._restore(self._d)
+
+    def _dictionary(self) -> Array:
+        """The dictionary, for work on it. NotFittedError (a ValueError) without one."""
+        if self._d is None:
+            raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
+        return self._d
+
+    def _restore(self, x: Array, kind: str | None = None, like: Any = None) -> Any:
+        return arrays.restore(x, kind or self._kind, self._like if like is None else like)
+
+    def _remember_kind(self, x: Any) -> None:
+        self._kind = arrays.kind_of(x)
+        # An empty tensor holds on to the device without holding on to the data.
+        self._like = x[:0] if self._kind == "torch" else None
+
+    def _limit(self, max_iter: int | None, otherwise: int) -> int:
+        if max_iter is None:
+            return otherwise if self.max_iter is None else self.max_iter
+        check_integer("max_iter", max_iter, 1)
+        return max_iter
+
+    def _key(self) -> Array:
+        return jax.random.key(self.random_state)
+
+    def _report(self, n_iter: int, converged: bool, history: np.ndarray, error: float, stacklevel: int = 4) -> None:
+        self.n_iter_, self.converged_, self.loss_history_ = n_iter, converged, history
+        self.reconstruction_err_ = error
+        if not converged and self.tol > 0:
+            warnings.warn(
+                f"{type(self).__name__} stopped after max_iter = {n_iter} sweeps before it reached tol = {self.tol:g}; "
+                "raise max_iter, or tol if the objective in loss_history_ hardly falls any more",
+                ConvergenceWarning,
+                stacklevel=stacklevel,
+            )
+
+    def decode(self, Z: Any) -> Any:
+        """Reconstruction Z D of codes Z (n, k): (n, p), of the kind of Z.
+
+        Raises:
+            ValueError: codes of another width, or no fit before.
+        """
+        d = self._dictionary()
+        with arrays.with_precision(d.dtype):
+            codes = arrays.to_dense(self._checked_codes(Z), d.dtype)
+            return self._restore(jnp.matmul(codes, d, precision="highest"), arrays.kind_of(Z), Z)
+
+    def _checked_codes(self, z: Any) -> Any:
+        shape = np.shape(z) if not hasattr(z, "shape") else tuple(z.shape)
+        if len(shape) != 2 or shape[1] != self.nb_concepts:
+            raise ValueError(f"Z has shape {shape}; it must be (n_samples, {self.nb_concepts}), one column a concept")
+        return z
+
+    def get_dictionary(self) -> Any:
+        """The dictionary D (k, p), of the kind of array given to `fit`. ValueError before a fit."""
+        return self._restore(self._dictionary())
+
+    def sanitize_np_input(self, x: Any) -> np.ndarray:
+        """x (a matrix of any kind, or an iterable of batches, put together) as a float32 numpy array (n, p)."""
+        result = arrays.to_numpy(x)
+        if result.ndim != 2:
+            raise ValueError(f"A has shape {result.shape}; it must be a matrix (n_samples, n_features)")
+        return result
+
+    def sanitize_np_codes(self, z: Any) -> np.ndarray:
+        """Codes of any kind as a float32 numpy array (n, k). ValueError for another width."""
+        return self._checked_codes(arrays.to_numpy(z))
+
+    def init_random_z(self, A: Any, key: Array | None = None) -> Any:
+        """Random codes (n, k), |N(0, 1)| sqrt(mean(A) / k), of the kind and dtype of A; `random_state` seeds them."""
+        return self._random_start(A, 0, key)
+
+    def init_random_d(self, A: Any, key: Array | None = None) -> Any:
+        """Random dictionary (k, p), |N(0, 1)| sqrt(mean(A) / k), of the kind and dtype of A; seeded as the codes."""
+        return self._random_start(A, 1, key)
+
+    def _random_start(self, a: Any, axis: int, key: Array | None) -> Any:
+        dtype = arrays.dtype_for(a, self.dtype)
+        with arrays.with_precision(dtype):
+            array = arrays.to_jax(a, dtype)
+            key = jax.random.split(self._key() if key is None else key)[axis]
+            factor = random_factor(
+                key, mean_of(abs(array) if isinstance(array, Array) else array), (self.nb_concepts, array.shape[axis])
+            )
+            return self._restore(factor.T if axis == 0 else factor, arrays.kind_of(a), a)
+
+    def to(self, device: Any) -> Self:
+        """The same estimator, its dictionary on another device ("cpu", "gpu", "cuda:1", a JAX device)."""
+        if self._d is not None:
+            self._d = jax.device_put(self._d, arrays.device_of(device))
+        self.device = device
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments, from which the same unfitted estimator can be made."""
+        names = inspect.signature(type(self)).parameters.keys() - {"n_components"}
+        return {name: getattr(self, name) for name in sorted(names)}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write arguments, dictionary and report to one .npz file, without pickle; `load` reads it again."""
+        numbers = {
+            "scale": self._scale,
+            "kind": self._kind,
+            "converged": self.converged_,
+            "n_iter": self.n_iter_,
+            "reconstruction_err": self.reconstruction_err_,
+        }
+        held = {name: getattr(self, name) for name in self.saved_arrays}
+        held["loss_history_"] = self.loss_history_
+        stored = {name: np.asarray(value) for name, value in held.items() if value is not None}
+        serialization.write(path, type(self).__name__, self.arguments(), numbers, stored)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """The estimator that `save` wrote. ValueError for a file of another class, version or shape."""
+        arguments, numbers, stored = serialization.read(path, cls.__name__)
+        model = cls(**arguments)
+        for name in cls.saved_arrays:
+            if name in stored:
+                with arrays.with_precision(stored[name].dtype):
+                    setattr(model, name, jnp.asarray(stored[name]))
+        if model._d is not None and (model._d.ndim != 2 or model._d.shape[0] != model.nb_concepts):
+            raise ValueError(f"{path}: the dictionary has shape {model._d.shape} for {model.nb_concepts} concepts")
+        model._scale, model._kind = numbers["scale"], numbers["kind"]
+        model.converged_, model.n_iter_ = numbers["converged"], numbers["n_iter"]
+        model.reconstruction_err_ = numbers["reconstruction_err"]
+        model.loss_history_ = stored.get("loss_history_")
+        return model

@@ -1,0 +1,70 @@
+"""How many concepts: by the error on entries held out of the fit (Wold 1978; Owen and Perry 2009)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.decomposition import arrays
+from deepnmf_jax.decomposition.data import check_shape, check_values
+from deepnmf_jax.decomposition.nmf import NMF
+
+
+class Selection(NamedTuple):
+    """best: the chosen k. ks (m,): those tried. errors (repeats, m): root mean square error on held-out entries."""
+
+    best: int
+    ks: np.ndarray
+    errors: np.ndarray
+
+
+def held_out(random_state: int, shape: tuple[int, ...], fraction: float, repeats: int) -> np.ndarray:
+    """Masks (repeats, n, p) of the entries to hold out, each with that probability; the same for every k."""
+    keys = jax.random.split(jax.random.key(random_state), repeats)
+    return np.stack([np.array(jax.random.bernoulli(key, fraction, shape)) for key in keys])
+
+
+def one_standard_error(errors: np.ndarray) -> int:
+    """Index of the first column whose mean is within one standard error of the smallest mean. errors (repeats, m)."""
+    mean = errors.mean(axis=0)
+    smallest = int(np.argmin(mean))
+    spread = errors[:, smallest].std(ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else 0.0
+    return int(np.argmax(mean <= mean[smallest] + spread))
+
+
+def choose_k(
+    A: Any, ks: Sequence[int], fraction: float = 0.1, repeats: int = 3, random_state: int = 0, **arguments: Any
+) -> Selection:
+    """The smallest number of concepts whose error on held-out entries is within one standard error of the best.
+
+    Args:
+        A: dense non-negative matrix (n, p) of any kind.
+        ks: numbers to try, ascending.
+        fraction: share of the entries held out, in (0, 1).
+        repeats: independent choices of the entries held out.
+        random_state: seed of these choices and of the fits.
+        **arguments: of `NMF`, such as max_iter or solver; penalties help where the mask leaves little.
+
+    Raises:
+        ValueError: no or unordered ks, a fraction outside (0, 1), data that `NMF.fit` would not take.
+    """
+    ks = list(ks)
+    for k in ks:
+        check_integer("each of ks", k, 1)
+    if not ks or sorted(set(ks)) != ks:
+        raise ValueError(f"ks = {ks}; give the numbers to try in ascending order, each once")
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction = {fraction!r}, but it must lie in (0, 1)")
+    check_integer("repeats", repeats, 1)
+    a = arrays.to_numpy(A, arrays.dtype_for(A, arguments.get("dtype")))
+    check_shape(a.shape)
+    check_values(jnp.asarray(a), None, True, False)
+    errors = np.empty((repeats, len(ks)))
+    for i, out in enumerate(held_out(random_state, a.shape, fraction, repeats)):
+        for j, k in enumerate(ks):
+            z, d = NMF(k, random_state=random_state, **arguments).fit(a, mask=~out)
+            errors[i, j] = np.sqrt(np.mean((z @ d - a)[out] ** 2))
+    return Selection(ks[one_standard_error(errors)], np.array(ks), errors)

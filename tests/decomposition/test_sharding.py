@@ -1,0 +1,42 @@
+"""Data over 8 virtual devices gives the result of one device."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPT = """
+import warnings
+import jax
+jax.config.update("jax_enable_x64", True)
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from deepnmf_jax import NMF
+
+warnings.simplefilter("ignore")
+assert len(jax.devices()) == 8
+rng = np.random.default_rng(0)
+a = rng.random((64, 3)) @ rng.random((3, 10)) + 0.1 * rng.random((64, 10))
+mesh = Mesh(np.array(jax.devices()), ("samples",))
+sharded = jax.device_put(a, NamedSharding(mesh, PartitionSpec("samples")))
+for solver in ("hals", "mu", "pgd"):
+    model = NMF(3, solver=solver, max_iter=20, tol=0, init="nndsvda")
+    z, d = model.fit(a)
+    zs, ds = NMF(3, solver=solver, max_iter=20, tol=0).fit(sharded)
+    assert np.abs(zs - z).max() < 1e-9 and np.abs(ds - d).max() < 1e-9, solver
+    assert len(zs.sharding.device_set) == 8, zs.sharding
+print("same")
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one() -> None:
+
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "same", done.stderr[-2000:]
