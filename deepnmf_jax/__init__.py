@@ -15,7 +15,7 @@ from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, Normaliz
 from deepnmf_jax.models import load_pretrained, pretrained_names
 
 if TYPE_CHECKING:
-    from deepnmf_jax.decomposition import NMF, ArchetypalAnalysis, ConvexNMF, SemiNMF
+    from deepnmf_jax.decomposition import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ __all__ = [
     "NMF",
     "ArchetypalAnalysis",
     "ConvexNMF",
+    "Dn2MFGL",
     "LocalMixing",
     "NMFConv",
     "NMFDense",
@@ -48,7 +49,7 @@ __all__ = [
     "with_local_gradient",
 ]
 
-_ESTIMATORS = ("NMF", "ArchetypalAnalysis", "ConvexNMF", "SemiNMF")
+_ESTIMATORS = ("NMF", "ArchetypalAnalysis", "ConvexNMF", "Dn2MFGL", "SemiNMF")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from deepnmf_jax.decomposition.archetypal import ArchetypalAnalysis
 from deepnmf_jax.decomposition.convex_nmf import ConvexNMF
+from deepnmf_jax.decomposition.dn2mfgl import Dn2MFGL, UnboundedWarning
 from deepnmf_jax.decomposition.estimator import ConvergenceWarning, NotFittedError
 from deepnmf_jax.decomposition.nmf import NMF
 from deepnmf_jax.decomposition.selection import Selection, choose_k
@@ -12,8 +13,10 @@ __all__ = [
     "ArchetypalAnalysis",
     "ConvergenceWarning",
     "ConvexNMF",
+    "Dn2MFGL",
     "NotFittedError",
     "Selection",
     "SemiNMF",
+    "UnboundedWarning",
     "choose_k",
 ]

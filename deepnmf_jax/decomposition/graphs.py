@@ -126,9 +126,7 @@ def knn_graph(
     return make_graph(rows[order], columns[order], weights[order], n, normalize, neighbors.distances.dtype)
 
 
-def _weights(
-    low: np.ndarray, high: np.ndarray, distances: np.ndarray, neighbors: Neighbors, kind: str
-) -> np.ndarray:
+def _weights(low: np.ndarray, high: np.ndarray, distances: np.ndarray, neighbors: Neighbors, kind: str) -> np.ndarray:
     if kind == "binary":
         return np.ones(len(distances))
     if kind == "heat":

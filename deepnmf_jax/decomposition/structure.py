@@ -1,6 +1,6 @@
 """Deep NMF with local and global structure in a form that has a minimum: objective, one sweep, the loop.
 
-    J = data(X - Q V) + sum_i w_i tr(V~_i M V~_i^T) + lam sum_i ||H_i||^2,      Q = H_1 ... H_l, V~_i = H_{i+1} ... H_l V
+    J = data(X - Q V) + sum_i w_i tr(V~_i M V~_i^T) + lam sum_i ||H_i||^2,  Q = H_1 ... H_l, V~_i = H_{i+1} ... H_l V
     M = alpha L - beta (I - 11^T/n) + nu (11^T - I) + RIDGE I
     data: sum over samples ("sample") or features ("feature") of sqrt(||residual||^2 + delta^2), or ||X - Q V||_F^2
 
@@ -244,7 +244,11 @@ def step(state: State, x: Array, graph: Graph, strengths: Strengths, form: Form)
 def advance(
     state: State, x: Array, graph: Graph, strengths: Strengths, form: Form, tol: Array | float, stop_at: Array | int
 ) -> State:
-    """Sweeps until J falls by less than tol |J| over ten of them (0: never), or until `stop_at` sweeps are made."""
+    """Sweeps until J falls by less than tol |J| over ten of them (0: never), or until `stop_at` sweeps are made.
+
+    A value below 0 (or none at all) ends them too: data and lam terms are at least 0, so that M then has a negative
+    direction, along which J falls without end.
+    """
 
     def running(state: State) -> Array:
         return (state.sweeps < stop_at) & ~state.converged
@@ -257,7 +261,7 @@ def advance(
         fall = before - state.value
         return state._replace(
             history=state.history.at[at].set(state.value),
-            converged=((fall <= tol * jnp.abs(state.value)) & (tol > 0)) | ~jnp.isfinite(state.value),
+            converged=((fall <= tol * jnp.abs(state.value)) & (tol > 0)) | ~(state.value >= 0),
         )
 
     return lax.while_loop(running, ten, state)

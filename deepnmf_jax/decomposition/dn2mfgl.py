@@ -1,0 +1,354 @@
+"""Dn2MFGL: deep NMF that keeps local and global structure, for clustering; the mathematics is in `structure`."""
+
+import inspect
+import os
+import warnings
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepnmf_jax.core.checks import check_choice, check_integer
+from deepnmf_jax.decomposition import arrays, scores, serialization
+from deepnmf_jax.decomposition.certificates import Boundedness, check_boundedness
+from deepnmf_jax.decomposition.codes import solve_codes
+from deepnmf_jax.decomposition.data import read_data
+from deepnmf_jax.decomposition.deep_solve import INITS, Solution, solve_released, solve_well_posed
+from deepnmf_jax.decomposition.estimator import ConvergenceWarning, NotFittedError
+from deepnmf_jax.decomposition.graphs import EDGE_WEIGHTS, JOINS, Graph, Neighbors, find_neighbors, knn_graph
+from deepnmf_jax.decomposition.objective import Penalties
+from deepnmf_jax.decomposition.steps import Settings
+from deepnmf_jax.decomposition.structure import ROBUST
+from deepnmf_jax.decomposition.structure_rule import Choice, choose_structure
+
+MODES = ("well_posed", "released")
+LIMITS = {"well_posed": 500, "released": 100}
+ENCODE_LIMIT, ENCODE_TOL = 2000, 1e-6
+
+_encode = jax.jit(solve_codes, static_argnames=("settings",))
+
+
+class UnboundedWarning(UserWarning):
+    """The objective has no lower bound: what comes out depends on when the sweeps ended."""
+
+
+class Dn2MFGL:
+    """Deep NMF with local and global structure: X^T ~ H_1 ... H_l V, codes V that neighbours share, clusters of them.
+
+    Minimises, with the columns of X^T the samples x_j (unit length if `normalize`), Q = H_1 ... H_l,
+
+        sum_j sqrt(||x_j - Q v_j||^2 + delta^2) + alpha tr(V L V^T) - beta tr(V C V^T) + nu tr(V (11^T - I) V^T)
+        + lam sum_i ||H_i||_F^2
+
+    where L is the Laplacian of a graph of nearest neighbours and C = I - 11^T/n: alpha pulls neighbours together, beta
+    spreads the codes (their variance is maximised), nu pushes codes of different samples apart.
+
+    mode="released" is the published code (Saberi-Movahed et al. 2023) step by step: one robust weight per feature
+    although the paper promises robustness to bad samples, no lam, a fixed number of sweeps, pretraining from random
+    numbers, a binary union graph. Its objective has no minimum: V can shrink (or, where beta is too large, grow) for
+    ever while H makes up for it, so its result is a matter of the number of sweeps. The default mode weighs samples,
+    fixes the scale by lam and refuses settings that have no lower bound. docs/dn2mfgl.md says more.
+
+    Args:
+        layer_sizes: r_1, ..., r_l, components of every layer; the last one is the width of the codes.
+        n_clusters: number of clusters for `labels_` (k-means, extra `sklearn`); None: no labels.
+        alpha: local structure. None, with beta and nu: all three and the graph are chosen without labels
+            (`structure_rule`); in mode="released": 1. A single None among numbers counts as 0.
+        beta: variance of the codes.
+        nu: inner products of codes of different samples.
+        lam: above 0, fixes the scale of the factors.
+        n_neighbors: K of the graph.
+        robust: residuals are weighed per "sample", per "feature", or not at all ("none": squared error).
+        mode: "well_posed" or "released". "released" has no use for lam, robust, delta, layer_weights, init and graph.
+        join: "union" or "mutual" neighbours; None: "union".
+        edge_weights: "binary", "heat", "local_scaling"; None: by the rule, "binary" where alpha is given.
+        normalize_graph: S_ij / sqrt(d_i d_j) in place of S_ij; None: by the rule, False where alpha is given.
+        delta: residuals far below it count as squares.
+        layer_weights: (l,) the weight of the structure terms on the codes of every layer; None: 0, ..., 0, 1.
+        init: "spectral" (low eigenvectors of the graph) or "pretrained" (the released pretraining).
+        max_iter: sweeps at most; None: 500, and 100 in mode="released", which makes them all.
+        tol: the fit ends when the objective falls by less than tol times itself over ten sweeps.
+        n_init: seeds that are solved at once; the lowest objective is kept.
+        normalize: samples to unit length first.
+        random_state: seed.
+        dtype: "float32" or "float64" to compute in; None: float64 for float64 data, else float32.
+
+    Attributes:
+        components_: Q^T (r_l, m), rows of unit length (as they come in mode="released").
+        dictionaries_: H_1, ..., H_l. embedding_: codes (n, r_l). labels_, cluster_centers_: of k-means on them.
+        n_iter_: sweeps. loss_history_: objective at the start and after every tenth sweep. losses_: of every seed.
+        boundedness_: "bounded", "undecided", "unbounded". certificate_: why (`Boundedness`).
+        choice_: alpha, beta, nu and the graph that were used, and why (`Choice`). converged_, n_features_in_.
+
+    Raises:
+        ValueError: by `fit`, for arguments or data outside what they allow, and for settings without a lower bound.
+    """
+
+    def __init__(
+        self,
+        layer_sizes: tuple[int, ...] = (100, 10),
+        n_clusters: int | None = None,
+        alpha: float | None = None,
+        beta: float | None = None,
+        nu: float | None = None,
+        lam: float = 1e-2,
+        n_neighbors: int = 5,
+        robust: str = "sample",
+        mode: str = "well_posed",
+        *,
+        join: str | None = None,
+        edge_weights: str | None = None,
+        normalize_graph: bool | None = None,
+        delta: float = 1e-3,
+        layer_weights: tuple[float, ...] | None = None,
+        init: str = "spectral",
+        max_iter: int | None = None,
+        tol: float = 1e-5,
+        n_init: int = 1,
+        normalize: bool = True,
+        random_state: int = 0,
+        dtype: str | None = None,
+    ) -> None:
+        # As scikit-learn wants it: arguments are kept as they are, and looked at by fit.
+        self.layer_sizes, self.n_clusters = layer_sizes, n_clusters
+        self.alpha, self.beta, self.nu, self.lam = alpha, beta, nu, lam
+        self.n_neighbors, self.robust, self.mode = n_neighbors, robust, mode
+        self.join, self.edge_weights, self.normalize_graph = join, edge_weights, normalize_graph
+        self.delta, self.layer_weights, self.init = delta, layer_weights, init
+        self.max_iter, self.tol, self.n_init = max_iter, tol, n_init
+        self.normalize, self.random_state, self.dtype = normalize, random_state, dtype
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name (scikit-learn's protocol)."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set arguments by name. ValueError for an unknown one."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{name!r} is no argument of {type(self).__name__}; it has {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn dictionaries, codes and, with `n_clusters`, labels of X (n_samples, n_features) >= 0. y is ignored."""
+        self._check_arguments()
+        dtype = arrays.dtype_for(X, self.dtype)
+        with arrays.with_precision(dtype):
+            x = self._read(X, dtype)
+            n, m = x.shape
+            if self.n_clusters is not None and self.n_clusters > n:
+                raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
+            neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
+            choice = self._choose(neighbors)
+            graph = knn_graph(neighbors, choice.join, choice.edge_weights, choice.normalize)
+            certificate = self._certify(graph, choice)
+            solution = self._solve(x, graph, choice)
+            certificate = self._after(solution, certificate)
+            self._publish(solution, choice, certificate, m)
+        if self.n_clusters is not None:
+            found = scores.kmeans(self.embedding_, self.n_clusters, self.random_state)
+            self.labels_, self.cluster_centers_ = found.labels, found.centers
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """`fit`, and the codes (n, r_l) of the training samples, structure included."""
+        return self.fit(X).embedding_
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """`fit`, and the cluster (n,) of every sample. ValueError without n_clusters."""
+        if self.n_clusters is None:
+            raise ValueError("fit_predict needs n_clusters, the number of clusters")
+        return self.fit(X).labels_
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Codes (n, r_l) of samples for the fixed dictionary: non-negative least squares, every sample for itself.
+
+        A single sample has no graph and no variance, so the structure terms are left out; with alpha = beta = nu = 0
+        these are the codes of `fit_transform` as far as both have converged. With robust="feature" (and in the released
+        mode) features keep the weights that they had at the end of the fit.
+
+        Raises:
+            ValueError: another number of features, bad values, or no fit before.
+        """
+        if not hasattr(self, "components_"):
+            raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
+        dtype = self.components_.dtype
+        with arrays.with_precision(dtype):
+            x = self._read(X, dtype, self.n_features_in_)
+            roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
+            d = jnp.asarray(self.components_) * roots
+            return np.array(_encode(x * roots, d, Penalties(), None, Settings(), ENCODE_LIMIT, ENCODE_TOL)[0].T)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The cluster (n,) whose center is nearest to the codes of `transform`. ValueError without n_clusters.
+
+        The codes of new samples know nothing of neighbours: with a large alpha they are spread more than those that
+        the clusters come from.
+        """
+        if self.n_clusters is None:
+            raise ValueError("predict needs n_clusters, the number of clusters")
+        codes = self.transform(X)
+        squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
+        return np.argmin(squares, axis=1)
+
+    def _check_arguments(self) -> None:
+        check_choice("mode", self.mode, MODES)
+        check_choice("robust", self.robust, ROBUST)
+        check_choice("init", self.init, INITS)
+        check_choice("join", self.join, (None, *JOINS))
+        check_choice("edge_weights", self.edge_weights, (None, *EDGE_WEIGHTS))
+        sizes = np.ravel(np.asarray(self.layer_sizes, object))
+        if not len(sizes):
+            raise ValueError("layer_sizes is empty; give at least one layer, such as (100, 10)")
+        for size in sizes:
+            check_integer("each of layer_sizes", size, 1)
+        for name, smallest in (("n_neighbors", 1), ("n_init", 1), ("random_state", 0)):
+            check_integer(name, getattr(self, name), smallest)
+        for name in ("n_clusters", "max_iter"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), 1)
+        for name in ("alpha", "beta", "nu", "lam", "delta", "tol"):
+            value, positive = getattr(self, name), name in ("lam", "delta")
+            if value is None and name in ("alpha", "beta", "nu"):
+                continue
+            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
+            if not number or value < 0 or (positive and value == 0):
+                raise ValueError(
+                    f"{name} = {value!r}, but it must be a number {'above' if positive else 'of at least'} 0"
+                )
+        weights = self._layer_weights()
+        if len(weights) != len(sizes) or not all(np.isfinite(w) and w >= 0 for w in weights):
+            raise ValueError(f"layer_weights = {self.layer_weights!r}; give one number of at least 0 for each layer")
+        if self.dtype is not None:
+            check_choice("dtype", self.dtype, arrays.DTYPES)
+
+    def _layer_weights(self) -> tuple[float, ...]:
+        sizes = self._sizes()
+        return (0.0,) * (len(sizes) - 1) + (1.0,) if self.layer_weights is None else tuple(self.layer_weights)
+
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(int(size) for size in np.ravel(np.asarray(self.layer_sizes, object)))
+
+    def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> jax.Array:
+        data = arrays.without_sparse(X)
+        x = jnp.asarray(read_data(data, dtype, features=features, scale=1.0).a)
+        if not self.normalize:
+            return x
+        # By the largest entry first: squares of small numbers vanish in float32. A sample of zeros stays one.
+        largest = jnp.max(x, axis=1, keepdims=True)
+        x = x / jnp.where(largest > 0, largest, 1)
+        lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
+        return x / jnp.where(lengths > 0, lengths, 1)
+
+    def _choose(self, neighbors: Neighbors) -> Choice:
+        given = (self.alpha, self.beta, self.nu)
+        if self.mode == "released":
+            alpha, beta, nu = (1.0 if value is None else float(value) for value in given)
+            return Choice(alpha, beta, nu, "union", "binary", False, "the released code's graph")
+        if all(value is None for value in given):
+            choice = choose_structure(neighbors)
+        else:
+            alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
+            choice = Choice(alpha, beta, nu, "union", "binary", False, "given")
+        changes = {"join": self.join, "edge_weights": self.edge_weights, "normalize": self.normalize_graph}
+        return choice._replace(**{name: value for name, value in changes.items() if value is not None})
+
+    def _certify(self, graph: Graph, choice: Choice) -> Boundedness:
+        certificate = check_boundedness(graph, choice.alpha, choice.beta, choice.nu)
+        if certificate.status == "unbounded":
+            setting = f"alpha = {choice.alpha:g}, beta = {choice.beta:g}, nu = {choice.nu:g}"
+            if self.mode == "well_posed":
+                raise ValueError(f"{setting}: the objective has no lower bound, since {certificate.reason}")
+            warnings.warn(
+                f"{setting}: the objective has no lower bound, since {certificate.reason}; max_iter decides the result",
+                UnboundedWarning,
+                stacklevel=3,
+            )
+        return certificate
+
+    def _solve(self, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
+        strengths = (choice.alpha, choice.beta, choice.nu)
+        limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
+        keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
+        if self.mode == "released":
+            return solve_released(keys, x.T, graph, strengths, self._sizes(), limit)
+        weights = self._layer_weights()
+        return solve_well_posed(
+            keys, x.T, graph, strengths, self._sizes(), limit,
+            lam=self.lam, delta=self.delta, layer_weights=weights, robust=self.robust, init=self.init, tol=self.tol,
+        )  # fmt: skip
+
+    def _after(self, solution: Solution, certificate: Boundedness) -> Boundedness:
+        """What the run itself showed: a negative objective is a proof that there is no lower bound."""
+        if not np.isfinite(solution.history[-1]):
+            raise ValueError(
+                f"the objective is {solution.history[-1]} after {solution.sweeps} sweeps: this setting has no lower "
+                f"bound ({certificate.reason}); lower beta or raise alpha"
+            )
+        if self.mode == "well_posed" and solution.history[-1] < 0:
+            reason = "the objective fell below 0 during the fit, which it can only do if it has no lower bound"
+            warnings.warn(f"{reason}; lower beta, or raise alpha or nu", UnboundedWarning, stacklevel=3)
+            return Boundedness("unbounded", reason)
+        if self.mode == "well_posed" and not solution.converged and self.tol > 0:
+            warnings.warn(
+                f"{type(self).__name__} stopped after max_iter = {solution.sweeps} sweeps before it reached tol = "
+                f"{self.tol:g}; raise max_iter, or tol if the objective in loss_history_ hardly falls any more",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return certificate
+
+    def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
+        self.dictionaries_ = solution.dictionaries
+        self.components_, self.embedding_ = solution.components, solution.codes
+        self._feature_weights = solution.feature_weights
+        self.n_iter_, self.converged_ = solution.sweeps, solution.converged
+        self.loss_history_, self.losses_ = solution.history, solution.losses
+        self.choice_, self.certificate_, self.boundedness_ = choice, certificate, certificate.status
+        self.n_features_in_ = features
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write arguments, dictionaries, codes and clusters to one .npz file, without pickle; `load` reads it."""
+        if not hasattr(self, "components_"):
+            raise NotFittedError("there is nothing to save yet; call fit first")
+        numbers = {
+            "choice": list(self.choice_),
+            "certificate": [self.certificate_.status, self.certificate_.reason, self.certificate_.value],
+            "n_iter": self.n_iter_,
+            "converged": self.converged_,
+        }
+        stored = {f"H{i}": h for i, h in enumerate(self.dictionaries_)}
+        for name in SAVED:
+            if hasattr(self, name):
+                stored[name] = np.asarray(getattr(self, name))
+        serialization.write(path, type(self).__name__, self.get_params(), numbers, stored)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """The estimator that `save` wrote. ValueError for a file of another class or version."""
+        arguments, numbers, stored = serialization.read(path, cls.__name__)
+        model = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+        model.dictionaries_ = [stored[f"H{i}"] for i in range(len(model._sizes()))]
+        for name in SAVED:
+            if name in stored:
+                setattr(model, name, stored[name])
+        model.choice_ = Choice(*numbers["choice"])
+        status, reason, value = numbers["certificate"]
+        model.certificate_, model.boundedness_ = Boundedness(status, reason, None, value), status
+        model.n_iter_, model.converged_ = numbers["n_iter"], numbers["converged"]
+        model.n_features_in_ = model.components_.shape[1]
+        return model
+
+
+SAVED = (
+    "components_",
+    "embedding_",
+    "labels_",
+    "cluster_centers_",
+    "loss_history_",
+    "losses_",
+    "_feature_weights",
+)

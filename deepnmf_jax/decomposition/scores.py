@@ -1,0 +1,88 @@
+"""k-means and scores of clusterings, from scikit-learn and SciPy. Needs the extra `sklearn`."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Clustering(NamedTuple):
+    """labels (n,), centers (c, k), inertia: sum of squared distances to the centers."""
+
+    labels: np.ndarray
+    centers: np.ndarray
+    inertia: float
+
+
+def _sklearn(name: str) -> Any:
+    """A module of scikit-learn. ImportError that says how to get it."""
+    try:
+        import sklearn.cluster
+        import sklearn.metrics
+    except ImportError as error:
+        raise ImportError(
+            f"{name} needs scikit-learn, which is not installed: pip install 'deepnmf_jax[sklearn]'"
+        ) from error
+    return sklearn
+
+
+def kmeans(codes: Any, n_clusters: int, random_state: int = 0, n_init: int = 10) -> Clustering:
+    """scikit-learn's k-means of codes (n, k): the best of `n_init` starts by inertia.
+
+    Raises:
+        ImportError: no scikit-learn. ValueError: more clusters than samples.
+    """
+    codes = np.asarray(codes)
+    if not 1 <= n_clusters <= len(codes):
+        raise ValueError(f"n_clusters = {n_clusters} with {len(codes)} samples; it must lie between 1 and that")
+    fitted = _sklearn("k-means").cluster.KMeans(n_clusters, n_init=n_init, random_state=random_state).fit(codes)
+    return Clustering(fitted.labels_, fitted.cluster_centers_, float(fitted.inertia_))
+
+
+def accuracy(truth: Any, labels: Any) -> float:
+    """Share of samples that are right under the best one-to-one map of clusters to classes (Hungarian method).
+
+    Raises:
+        ValueError: different lengths.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    truth, labels = _pair(truth, labels)
+    classes, clusters = (np.unique(a, return_inverse=True)[1] for a in (truth, labels))
+    table = np.zeros((clusters.max() + 1, classes.max() + 1))
+    np.add.at(table, (clusters, classes), 1)
+    return float(table[linear_sum_assignment(-table)].sum() / len(truth))
+
+
+def _pair(truth: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    truth, labels = np.asarray(truth), np.asarray(labels)
+    if truth.ndim != 1 or truth.shape != labels.shape or not len(truth):
+        raise ValueError(f"truth has shape {truth.shape} and labels {labels.shape}; both must be (n_samples,)")
+    return truth, labels
+
+
+def scores(truth: Any, labels: Any) -> dict[str, float]:
+    """Accuracy, normalised mutual information (arithmetic mean) and adjusted Rand index: "acc", "nmi", "ari".
+
+    Raises:
+        ImportError: no scikit-learn. ValueError: different lengths.
+    """
+    truth, labels = _pair(truth, labels)
+    metrics = _sklearn("clustering scores").metrics
+    return {
+        "acc": accuracy(truth, labels),
+        "nmi": float(metrics.normalized_mutual_info_score(truth, labels)),
+        "ari": float(metrics.adjusted_rand_score(truth, labels)),
+    }
+
+
+def single_start_scores(
+    codes: Any, truth: Any, n_clusters: int, repeats: int = 10, random_state: int = 0
+) -> list[dict[str, float]]:
+    """Scores of `repeats` k-means runs of one start each, as clustering papers report them. ValueError as above."""
+    runs = (kmeans(codes, n_clusters, random_state + i, n_init=1) for i in range(repeats))
+    return [scores(truth, run.labels) for run in runs]
+
+
+def silhouette(codes: Any, labels: Any) -> float:
+    """Mean silhouette (Rousseeuw 1987) of codes (n, k) under labels, in [-1, 1]; it uses no classes."""
+    return float(_sklearn("the silhouette").metrics.silhouette_score(np.asarray(codes), np.asarray(labels)))
