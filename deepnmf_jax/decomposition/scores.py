@@ -16,7 +16,9 @@ class Clustering(NamedTuple):
 def _sklearn(name: str) -> Any:
     """A module of scikit-learn. ImportError that says how to get it."""
     try:
+        import sklearn
         import sklearn.cluster
+        import sklearn.datasets
         import sklearn.metrics
     except ImportError as error:
         raise ImportError(
@@ -86,3 +88,9 @@ def single_start_scores(
 def silhouette(codes: Any, labels: Any) -> float:
     """Mean silhouette (Rousseeuw 1987) of codes (n, k) under labels, in [-1, 1]; it uses no classes."""
     return float(_sklearn("the silhouette").metrics.silhouette_score(np.asarray(codes), np.asarray(labels)))
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """The 1797 digits of 8 x 8 pixels that scikit-learn ships: x (1797, 64) in [0, 1] float32, y (1797,)."""
+    loaded = _sklearn("the set of digits").datasets.load_digits()
+    return (loaded.data / 16).astype(np.float32), loaded.target

@@ -1,0 +1,1 @@
+"""Experiments on whole data sets: one file each, with `run(config, workdir)`."""

@@ -1,0 +1,157 @@
+"""Clusterings by Dn2MFGL and its relatives: k-means on the codes of every method, scored against the classes.
+
+Samples have unit length; every factorization has several seeds, and its codes are clustered by several k-means runs of
+one start each, as papers on clustering do. Classes are used for the scores alone, and for the number of clusters.
+"""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, scores
+from deepnmf_jax.experiments import pictures
+
+# The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
+GRAPH_NMF_ALPHA = 100.0
+PICTURED = "Dn2MFGL"
+
+
+class Result(NamedTuple):
+    """codes (n, k); dictionaries: of every layer, for the pictures; details: whatever the method says of itself."""
+
+    codes: np.ndarray
+    dictionaries: list[np.ndarray]
+    details: dict[str, Any]
+
+
+def _deep(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any, **arguments: Any) -> Result:
+    model = Dn2MFGL(sizes, n_neighbors=config.n_neighbors, random_state=seed, **_limit(config), **arguments).fit(x)
+    details = {**model.choice_._asdict(), "boundedness": model.boundedness_, "sweeps": model.n_iter_}
+    return Result(model.embedding_, model.dictionaries_, {**details, "converged": model.converged_})
+
+
+def _limit(config: Any) -> dict[str, int]:
+    return {"max_iter": config.max_iter} if config.max_iter else {}
+
+
+def _nmf(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Result:
+    model = NMF(sizes[-1], init="random", random_state=seed, **_limit(config))  # type: ignore[arg-type]
+    z, d = model.fit(x)
+    # As for the deep ones: parts of unit length, so that codes of different parts can be compared.
+    return Result(z * np.linalg.norm(d, axis=1), [d.T], {"sweeps": model.n_iter_, "converged": model.converged_})
+
+
+_NONE = {"alpha": 0.0, "beta": 0.0, "nu": 0.0, "init": "pretrained"}
+METHODS: dict[str, Callable[[np.ndarray, tuple[int, ...], int, Any], Result]] = {
+    "k-means": lambda x, sizes, seed, config: Result(x, [], {}),
+    "NMF": _nmf,
+    "graph NMF": lambda x, sizes, seed, config: _deep(
+        x, sizes[-1:], seed, config, **{**_NONE, "alpha": GRAPH_NMF_ALPHA, "robust": "none"}
+    ),
+    "deep NMF": lambda x, sizes, seed, config: _deep(x, sizes, seed, config, **_NONE),
+    "released": lambda x, sizes, seed, config: _deep(x, sizes, seed, config, mode="released"),
+    "released 100 0 0": lambda x, sizes, seed, config: _deep(
+        x, sizes, seed, config, mode="released", alpha=100.0, beta=0.0, nu=0.0
+    ),
+    "Dn2MFGL": lambda x, sizes, seed, config: _deep(x, sizes, seed, config),
+}
+
+
+def run(config: Any, workdir: str) -> dict[str, Any]:
+    """Compare the methods on every set; write results.json, table.md and the pictures to `workdir`.
+
+    Args:
+        config: as in configs/clustering/dn2mfgl.py.
+        workdir: folder, made if it is missing.
+
+    Returns:
+        What results.json holds: config, and for every set and method means and deviations of the scores.
+
+    Raises:
+        ValueError: an unknown method, or a file without x and y. ImportError: no scikit-learn.
+    """
+    names = [name.strip() for name in config.methods.split(",")]
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise ValueError(f"methods has {unknown[0]!r}; known are {', '.join(METHODS)}")
+    sets = read_sets(config)
+    folder = Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"config": dict(config), "sets": {}}
+    for title, (x, y) in sets.items():
+        found = results["sets"][title] = {"samples": len(x), "features": x.shape[1], "methods": {}}
+        for name in names:
+            found["methods"][name], result = compare(name, x, y, config)
+            line = {key: round(value, 4) for key, value in found["methods"][name].items() if key.endswith("mean")}
+            logging.info("%s, %s: %s", title, name, line)
+            if name == PICTURED:
+                pictures.save_codes(result.codes, y, folder / f"{title}_codes.png")
+                pictures.save_parts(result.dictionaries, folder / f"{title}_parts.png")
+            # Long comparisons can be stopped: what is there is written.
+            (folder / "results.json").write_text(json.dumps(results, indent=2, default=float) + "\n")
+            (folder / "table.md").write_text(table(results["sets"]))
+    return results
+
+
+def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Samples of unit length (n, m) and classes (n,) of every set. ValueError for files without them, or no set."""
+    sets = {"digits": scores.digits()} if config.digits else {}
+    for path in filter(None, (part.strip() for part in config.files.split(","))):
+        with np.load(path, allow_pickle=False) as file:
+            if not {"x", "y"} <= set(file):
+                raise ValueError(f"{path} has the arrays {sorted(file)}; it needs x (n, m) and y (n,)")
+            sets[Path(path).stem] = (file["x"].reshape(len(file["x"]), -1).astype(np.float32), file["y"])
+    if not sets:
+        raise ValueError("no set to cluster: keep digits=True, or name .npz files in files")
+    limit = config.num_samples or None
+    return {title: (unit(x[:limit]), y[:limit]) for title, (x, y) in sets.items()}
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Rows of length 1; rows of zeros stay."""
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(lengths > 0, lengths, 1)
+
+
+def compare(name: str, x: np.ndarray, y: np.ndarray, config: Any) -> tuple[dict[str, Any], Result]:
+    """Scores of one method over seeds and k-means runs: means, and deviations between the means of the seeds."""
+    clusters = len(np.unique(y))
+    sizes = (max(clusters, min(config.hidden, 4 * x.shape[1] // 5)), clusters)
+    seconds, runs, result = [], [], None
+    with warnings.catch_warnings():
+        # Whether a fit converged and was bounded is in the details.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for i in range(config.num_seeds):
+            seed = config.seed + i
+            start = time.perf_counter()
+            result = METHODS[name](x, sizes, seed, config)
+            seconds.append(time.perf_counter() - start)
+            runs.append(scores.single_start_scores(result.codes, y, clusters, config.num_kmeans, 1000 * seed))
+    assert result is not None
+    summary: dict[str, Any] = {"layer_sizes": list(sizes), "seconds": seconds, "details": result.details}
+    for key in ("acc", "nmi", "ari"):
+        means = [float(np.mean([run[key] for run in seed_runs])) for seed_runs in runs]
+        summary |= {f"{key}_mean": float(np.mean(means)), f"{key}_std": float(np.std(means)), key: means}
+    return summary, result
+
+
+def table(sets: Mapping[str, Any]) -> str:
+    """Accuracy, NMI and ARI in percent as a markdown table, a line a method and a column a set."""
+    names = list(dict.fromkeys(name for found in sets.values() for name in found["methods"]))
+    lines = ["| method | " + " | ".join(sets) + " |", "| --- |" + " --- |" * len(sets)]
+    for name in names:
+        cells = []
+        for found in sets.values():
+            s = found["methods"].get(name)
+            cells.append(
+                f"{100 * s['acc_mean']:.1f} ± {100 * s['acc_std']:.1f}, {100 * s['nmi_mean']:.1f}, "
+                f"{100 * s['ari_mean']:.1f}" if s else ""
+            )  # fmt: skip
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "ACC ± deviation between seeds, NMI, ARI in percent.\n\n" + "\n".join(lines) + "\n"

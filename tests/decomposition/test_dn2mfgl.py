@@ -1,0 +1,204 @@
+"""The estimator: scikit-learn's protocol, refusals, bad input, saving; blobs are found, bad samples do not matter."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepnmf_jax import Dn2MFGL
+from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning, scores
+from deepnmf_jax.decomposition.graphs import components, find_neighbors, from_dense, knn_graph, mutual_share
+
+SIZES = (6, 3)
+
+
+def blobs(seed: int = 0, n: int = 36) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 3
+    return np.repeat(np.eye(3), 4, axis=1)[y] + 0.3 * rng.random((n, 12)), y
+
+
+@pytest.fixture(autouse=True)
+def limits_may_be_reached() -> None:
+    warnings.simplefilter("ignore", ConvergenceWarning)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Dn2MFGL:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return Dn2MFGL(SIZES, n_clusters=3, max_iter=60).fit(blobs()[0])
+
+
+@pytest.mark.slow
+def test_fit(fitted: Dn2MFGL) -> None:
+    x, y = blobs()
+    assert scores.scores(y, fitted.labels_) == {"acc": 1.0, "nmi": 1.0, "ari": 1.0}
+    assert fitted.embedding_.shape == (36, 3) and fitted.components_.shape == (3, 12)
+    assert [h.shape for h in fitted.dictionaries_] == [(12, 6), (6, 3)]
+    np.testing.assert_allclose((fitted.dictionaries_[0] @ fitted.dictionaries_[1]).T, fitted.components_, rtol=1e-10)
+    np.testing.assert_allclose(np.linalg.norm(fitted.components_, axis=1), 1, rtol=1e-10)
+    assert np.all(np.diff(fitted.loss_history_) <= 0) and fitted.n_iter_ <= 60
+    assert fitted.boundedness_ == "bounded" and fitted.n_features_in_ == 12
+    assert fitted.choice_.alpha > 0 and "mutual" in fitted.choice_.reason
+    np.testing.assert_array_equal(fitted.predict(blobs(1)[0]), fitted.labels_)
+
+
+@pytest.mark.slow
+def test_save_and_load(fitted: Dn2MFGL, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "m.npz")
+    again = Dn2MFGL.load(tmp_path / "m.npz")
+    x = blobs(2)[0]
+    np.testing.assert_array_equal(again.transform(x), fitted.transform(x))
+    np.testing.assert_array_equal(again.labels_, fitted.labels_)
+    assert again.get_params() == fitted.get_params() and again.choice_ == fitted.choice_
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robust", ["sample", "feature", "none"])
+def test_without_structure_transform_gives_the_codes_of_the_fit(robust: str) -> None:
+    x, _ = blobs()
+    model = Dn2MFGL((3,), alpha=0, beta=0, nu=0, robust=robust, lam=1e-6, max_iter=3000, tol=1e-9)
+    codes = model.fit_transform(x)
+    difference = np.linalg.norm(model.transform(x) - codes) / np.linalg.norm(codes)
+    print(f"{robust}: {difference:.2g} after {model.n_iter_} sweeps")
+    assert difference < 1e-2
+
+
+@pytest.mark.slow
+def test_sklearn_protocol() -> None:
+    sklearn = pytest.importorskip("sklearn.base")
+    model = Dn2MFGL(SIZES, n_clusters=3, alpha=0.5, max_iter=3)
+    copy = sklearn.clone(model)
+    assert copy is not model and copy.get_params() == model.get_params()
+    assert model.set_params(alpha=1.0, max_iter=4) is model and model.alpha == 1.0
+    with pytest.raises(ValueError, match="'gamma' is no argument"):
+        model.set_params(gamma=1)
+    x, _ = blobs()
+    np.testing.assert_array_equal(model.fit_predict(x), model.labels_)
+
+
+@pytest.mark.slow
+def test_seeds_at_once_keep_the_best() -> None:
+    x, _ = blobs()
+    model = Dn2MFGL(SIZES, alpha=1, init="pretrained", n_init=3, max_iter=20).fit(x)
+    assert model.losses_.shape == (3,) and len(set(model.losses_)) == 3
+    assert model.loss_history_[-1] == model.losses_.min()
+
+
+@pytest.mark.slow
+def test_released_mode() -> None:
+    x, _ = blobs()
+    model = Dn2MFGL(SIZES, mode="released", max_iter=20).fit(x)
+    assert model.choice_[:3] == (1.0, 1.0, 1.0) and model.n_iter_ == 20 and len(model.loss_history_) == 3
+    assert model.loss_history_[-1] < model.loss_history_[0]
+    with pytest.warns(UnboundedWarning, match="component"):
+        Dn2MFGL(SIZES, alpha=1, beta=0.1, nu=0, mode="released", max_iter=2).fit(x)
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [((1, 10, 1), "has degree"), ((1, 0.1, 0), "connected component"), ((0, 0.1, 0), "sample")],
+)
+def test_unbounded_settings_are_refused(setting: tuple, match: str) -> None:
+    alpha, beta, nu = setting
+    with pytest.raises(ValueError, match=match):
+        Dn2MFGL(SIZES, alpha=alpha, beta=beta, nu=nu).fit(blobs()[0])
+
+
+def test_bad_arguments() -> None:
+    x, _ = blobs()
+    for arguments, match in [
+        ({"layer_sizes": ()}, "empty"),
+        ({"layer_sizes": (3, 0)}, "whole number"),
+        ({"mode": "paper"}, "'well_posed', 'released'"),
+        ({"robust": "pixel"}, "'sample', 'feature', 'none'"),
+        ({"lam": 0}, "above 0"),
+        ({"alpha": -1}, "alpha = -1"),
+        ({"alpha": np.nan}, "alpha = nan"),
+        ({"layer_weights": (1.0,)}, "for each layer"),
+        ({"n_neighbors": 36}, "lower n_neighbors"),
+        ({"n_clusters": 37}, "n_clusters = 37"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"layer_sizes": (40,)}, "must have fewer"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            Dn2MFGL(**({"layer_sizes": SIZES} | arguments)).fit(x)
+    with pytest.raises(TypeError):
+        Dn2MFGL(SIZES, gamma=1)
+    with pytest.raises(ValueError, match="needs n_clusters"):
+        Dn2MFGL(SIZES).fit_predict(x)
+    for method in (Dn2MFGL(SIZES).transform, Dn2MFGL(SIZES).save):
+        with pytest.raises(ValueError, match="call fit first"):
+            method(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda x: -x, "negative entries"),
+        (lambda x: np.where(x > x.mean(), np.nan, x), "NaN"),
+        (lambda x: x[0], "must be a matrix"),
+        (lambda x: x[:0], "empty"),
+        (lambda x: x[:4], "n_neighbors = 5 with 4 samples"),
+    ],
+)
+def test_bad_data(change: object, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        Dn2MFGL(SIZES).fit(change(blobs()[0]))  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_duplicates_zeros_and_constant_features() -> None:
+    x, _ = blobs()
+    x = np.concatenate([x, x[:1].repeat(8, axis=0), np.zeros((1, 12))])
+    x[:, 0], x[:, 1] = 0, 1
+    model = Dn2MFGL(SIZES, n_clusters=3, max_iter=20).fit(x)
+    assert np.isfinite(model.embedding_).all() and np.isfinite(model.components_).all()
+    with pytest.raises(ValueError, match="A has 4 features"):
+        model.transform(x[:, :4])
+
+
+def test_neighbors() -> None:
+    x = np.random.default_rng(0).random((30, 4))
+    found = find_neighbors(x, 4)
+    distances = np.linalg.norm(x[:, None] - x[None], axis=-1) + 1e9 * np.eye(30)
+    np.testing.assert_array_equal(found.indices, np.argsort(distances, axis=1)[:, :4])
+    np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :4], rtol=1e-6)
+    for join in ("union", "mutual"):
+        for weights in ("binary", "heat", "local_scaling"):
+            graph = knn_graph(found, join, weights, normalize=join == "union")
+            s = np.zeros((30, 30))
+            s[np.asarray(graph.rows), np.asarray(graph.columns)] = graph.weights
+            np.testing.assert_array_equal(s, s.T)
+            np.testing.assert_allclose(s.sum(1), graph.degrees)
+            assert (np.diag(s) == 0).all() and (s >= 0).all()
+            near = np.zeros((30, 30), bool)
+            np.put_along_axis(near, found.indices, True, axis=1)
+            np.testing.assert_array_equal(s > 0, near | near.T if join == "union" else near & near.T)
+    assert mutual_share(found) == pytest.approx((near & near.T).sum() / near.sum())
+
+
+def test_blocks_of_neighbors_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).random((23, 4))
+    whole = find_neighbors(x, 3)
+    monkeypatch.setattr("deepnmf_jax.decomposition.graphs.BLOCK_ENTRIES", 23 * 5)
+    np.testing.assert_array_equal(find_neighbors(x, 3).indices, whole.indices)
+
+
+def test_components() -> None:
+    s = np.zeros((6, 6))
+    for i, j in ((0, 3), (3, 5), (1, 2)):
+        s[i, j] = s[j, i] = 1
+    np.testing.assert_array_equal(components(from_dense(s)), [0, 1, 1, 0, 2, 0])
+
+
+def test_scores() -> None:
+    truth = np.array([0, 0, 1, 1, 2, 2])
+    assert scores.accuracy(truth, [5, 5, 3, 3, 4, 4]) == 1
+    assert scores.accuracy(truth, [0, 0, 0, 0, 0, 0]) == pytest.approx(1 / 3)
+    # More clusters than classes: one of them stands for nothing.
+    assert scores.accuracy(truth, [0, 1, 2, 2, 3, 3]) == pytest.approx(5 / 6)
+    with pytest.raises(ValueError, match="truth has shape"):
+        scores.scores(truth, [1, 2])

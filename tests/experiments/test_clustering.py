@@ -1,0 +1,59 @@
+"""The comparison of clusterings end to end, small: what it writes, and that its scores are those of its codes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from configs.clustering import dn2mfgl  # noqa: E402
+from deepnmf_jax.experiments import clustering, pictures  # noqa: E402
+
+
+def small(**changes: object) -> object:
+    config = dn2mfgl.get_config()
+    config.update({"num_seeds": 1, "num_kmeans": 2, "max_iter": 5, "hidden": 12, "num_samples": 60} | changes)
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no lower bound")
+def test_run(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(3), 12)
+    x = np.eye(3).repeat(4, axis=1)[y] + 0.2 * rng.random((36, 12))
+    np.savez(tmp_path / "blobs.npz", x=x, y=y)
+    config = small(files=str(tmp_path / "blobs.npz"), digits=False, methods=",".join(clustering.METHODS))
+    results = clustering.run(config, str(tmp_path / "out"))
+    stored = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert stored["sets"]["blobs"]["methods"].keys() == clustering.METHODS.keys()
+    assert results["sets"]["blobs"]["methods"]["k-means"]["acc_mean"] == 1
+    assert results["sets"]["blobs"]["methods"]["Dn2MFGL"]["acc_mean"] == 1
+    lines = (tmp_path / "out" / "table.md").read_text().splitlines()
+    assert len(lines) == 4 + len(clustering.METHODS) and "blobs" in lines[2]
+    for name in ("codes", "parts"):
+        assert (tmp_path / "out" / f"blobs_{name}.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_bad_settings(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'PCA'"):
+        clustering.run(small(methods="PCA"), str(tmp_path))
+    with pytest.raises(ValueError, match="no set"):
+        clustering.run(small(digits=False), str(tmp_path))
+    np.savez(tmp_path / "z.npz", z=np.ones(3))
+    with pytest.raises(ValueError, match="needs x"):
+        clustering.run(small(files=str(tmp_path / "z.npz")), str(tmp_path))
+
+
+def test_image_shapes() -> None:
+    assert pictures.image_shape(1024) == (32, 32)
+    assert pictures.image_shape(644) == (28, 23)
+    assert pictures.image_shape(7) == (7, 1)
+
+
+def test_sets_have_unit_length() -> None:
+    x, y = clustering.read_sets(small())["digits"]
+    assert x.shape == (60, 64) and y.shape == (60,)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-6)
