@@ -1,7 +1,7 @@
 """Whole fits of deep NMF with structure: start, sweeps for all seeds at once, the best seed."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,26 +51,28 @@ def solve_well_posed(
     tol: float,
 ) -> Solution:
     """Minimise the objective of `structure` from one start per key, all of them at once. x (m, n)."""
-    numbers = [jnp.asarray(value, x.dtype) for value in (*strengths, lam, delta)]
+    alpha, beta, nu = (jnp.asarray(value, x.dtype) for value in strengths)
+    weights = jnp.asarray(layer_weights, x.dtype)
+    numbers = Strengths(alpha, beta, nu, jnp.asarray(lam, x.dtype), jnp.asarray(delta, x.dtype), weights)
     form = Form(robust, any(weight > 0 for weight in layer_weights[:-1]))
     last = spectral_codes(graph, layer_sizes[-1]) if init == "spectral" else np.zeros((layer_sizes[-1], x.shape[1]))
     states = _solve_all(
-        keys, jnp.asarray(last, x.dtype), x, graph, Strengths(*numbers, jnp.asarray(layer_weights, x.dtype)),
+        keys, jnp.asarray(last, x.dtype), x, graph, numbers,
         jnp.asarray(tol, x.dtype), max_iter, layer_sizes, form, init, history_length(max_iter),
     )  # fmt: skip
     losses = np.asarray(states.value)
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
-    state: State = jax.tree.map(lambda a: np.asarray(a[best]), states)
+    state: Any = jax.tree.map(lambda a: np.asarray(a[best]), states)
     q = np.asarray(structure.chain(state.h))
     lengths = np.linalg.norm(q, axis=0)
     lengths = np.where(lengths > 0, lengths, 1)
-    weights = np.ravel(state.weights) if robust == "feature" else np.ones(x.shape[0], x.dtype)
+    final = np.ravel(state.weights) if robust == "feature" else np.ones(x.shape[0], x.dtype)
     history = state.history[np.isfinite(state.history)] if np.isfinite(state.value) else np.r_[state.history[0], np.nan]
     return Solution(
         [*state.h[:-1], state.h[-1] / lengths],
         (q / lengths).T,
         (state.v * lengths[:, None]).T,
-        weights,
+        final,
         history,
         losses,
         int(state.sweeps),
@@ -143,19 +145,20 @@ def solve_released(
 def _released_all(
     keys: Array, x: Array, graph: Graph, strengths: tuple[Array, ...], layer_sizes: tuple[int, ...], max_iter: int
 ) -> tuple[released.Factors, Array, Array]:
+    alpha, beta, nu = strengths
     stops = [*range(CHECK_EVERY, max_iter, CHECK_EVERY), max_iter]
 
     def solve(key: Array) -> tuple[released.Factors, Array, Array]:
-        factors, _ = released.pretrain(x, released.random_start(key, *x.shape, layer_sizes, x.dtype))
+        factors, _ = released.pretrain(x, released.random_start(key, x.shape[0], x.shape[1], layer_sizes, x.dtype))
 
-        def until(carry: tuple[released.Factors, Array, Array], stop: Array) -> tuple:
+        def until(carry: Any, stop: Array) -> tuple[Any, Array]:
             factors, weights, done = carry
             factors, weights = lax.fori_loop(
-                0, stop - done, lambda _, c: released.sweep(*c, x, graph, *strengths), (factors, weights)
+                0, stop - done, lambda _, c: released.sweep(*c, x, graph, alpha, beta, nu), (factors, weights)
             )
-            return (factors, weights, stop), released.objective(factors, x, graph, *strengths)
+            return (factors, weights, stop), released.objective(factors, x, graph, alpha, beta, nu)
 
-        first = released.objective(factors, x, graph, *strengths)
+        first = released.objective(factors, x, graph, alpha, beta, nu)
         carry = (factors, released.row_weights(x, factors), jnp.zeros((), jnp.int32))
         (factors, weights, _), values = lax.scan(until, carry, jnp.asarray(stops, jnp.int32))
         return factors, weights, jnp.concatenate([first[None], values])

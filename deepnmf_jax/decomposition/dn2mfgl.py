@@ -253,8 +253,11 @@ class Dn2MFGL:
         else:
             alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
             choice = Choice(alpha, beta, nu, "union", "binary", False, "given")
-        changes = {"join": self.join, "edge_weights": self.edge_weights, "normalize": self.normalize_graph}
-        return choice._replace(**{name: value for name, value in changes.items() if value is not None})
+        return choice._replace(
+            join=choice.join if self.join is None else self.join,
+            edge_weights=choice.edge_weights if self.edge_weights is None else self.edge_weights,
+            normalize=choice.normalize if self.normalize_graph is None else self.normalize_graph,
+        )
 
     def _certify(self, graph: Graph, choice: Choice) -> Boundedness:
         certificate = check_boundedness(graph, choice.alpha, choice.beta, choice.nu)
@@ -330,7 +333,8 @@ class Dn2MFGL:
     def load(cls, path: str | os.PathLike) -> Self:
         """The estimator that `save` wrote. ValueError for a file of another class or version."""
         arguments, numbers, stored = serialization.read(path, cls.__name__)
-        model = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+        model = cls(**given)
         model.dictionaries_ = [stored[f"H{i}"] for i in range(len(model._sizes()))]
         for name in SAVED:
             if name in stored:

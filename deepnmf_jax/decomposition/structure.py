@@ -106,7 +106,7 @@ def evaluate(
     return data + structure + strengths.lam * sum(jnp.sum(matrix**2) for matrix in h), weights
 
 
-def powered(y: Array, above: Array, below: Array, exponent: Array) -> Array:
+def powered(y: Array, above: Array, below: Array, exponent: Array | float) -> Array:
     """y (above / below)^exponent; where the denominator is 0 the entry stays."""
     ratio = above / jnp.where(below > 0, below, 1)
     return jnp.where(below > 0, y * ratio**exponent, y)

@@ -36,7 +36,7 @@ def _deep(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any, **argum
     return Result(model.embedding_, model.dictionaries_, {**details, "converged": model.converged_})
 
 
-def _limit(config: Any) -> dict[str, int]:
+def _limit(config: Any) -> dict[str, Any]:
     return {"max_iter": config.max_iter} if config.max_iter else {}
 
 
@@ -47,7 +47,7 @@ def _nmf(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Resul
     return Result(z * np.linalg.norm(d, axis=1), [d.T], {"sweeps": model.n_iter_, "converged": model.converged_})
 
 
-_NONE = {"alpha": 0.0, "beta": 0.0, "nu": 0.0, "init": "pretrained"}
+_NONE: dict[str, Any] = {"alpha": 0.0, "beta": 0.0, "nu": 0.0, "init": "pretrained"}
 METHODS: dict[str, Callable[[np.ndarray, tuple[int, ...], int, Any], Result]] = {
     "k-means": lambda x, sizes, seed, config: Result(x, [], {}),
     "NMF": _nmf,

@@ -29,7 +29,9 @@ def draw_codes(codes: np.ndarray, classes: np.ndarray) -> Figure:
         plane = np.pad(plane, ((0, 0), (0, 1)))
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*plane.T, c=np.unique(classes, return_inverse=True)[1], cmap="tab20", s=8, linewidths=0)
+    axes.scatter(
+        plane[:, 0], plane[:, 1], c=np.unique(classes, return_inverse=True)[1], cmap="tab20", s=8, linewidths=0
+    )
     axes.set(xlabel="first principal direction of the codes", ylabel="second", title="codes, coloured by class")
     return figure
 
@@ -43,7 +45,7 @@ def draw_parts(dictionaries: Sequence[np.ndarray]) -> Figure:
     rows = [math.ceil(len(block) / columns) for block in blocks]
     figure = Figure(figsize=(columns * 0.7, sum(rows) * 0.75 + 0.4 * len(rows)), layout="constrained")
     shape = image_shape(dictionaries[0].shape[0])
-    for i, (part, block) in enumerate(zip(np.atleast_1d(figure.subfigures(len(blocks), 1, height_ratios=rows)), blocks,
+    for i, (part, block) in enumerate(zip(np.ravel(np.asarray(figure.subfigures(len(blocks), 1, height_ratios=rows))), blocks,
                                           strict=True)):  # fmt: skip
         part.suptitle(f"layer {i + 1}: {len(block)} parts", fontsize=9)
         grid = part.subplots(rows[i], columns, squeeze=False).ravel()

@@ -33,7 +33,7 @@ def fitted() -> Dn2MFGL:
 
 @pytest.mark.slow
 def test_fit(fitted: Dn2MFGL) -> None:
-    x, y = blobs()
+    _x, y = blobs()
     assert scores.scores(y, fitted.labels_) == {"acc": 1.0, "nmi": 1.0, "ari": 1.0}
     assert fitted.embedding_.shape == (36, 3) and fitted.components_.shape == (3, 12)
     assert [h.shape for h in fitted.dictionaries_] == [(12, 6), (6, 3)]

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from configs.clustering import dn2mfgl  # noqa: E402
-from deepnmf_jax.experiments import clustering, pictures  # noqa: E402
+from configs.clustering import dn2mfgl
+from deepnmf_jax.experiments import clustering, pictures
 
 
 def small(**changes: object) -> object:
