@@ -154,7 +154,7 @@ def _released_all(
         def until(carry: Any, stop: Array) -> tuple[Any, Array]:
             factors, weights, done = carry
             factors, weights = lax.fori_loop(
-                0, stop - done, lambda _, c: released.sweep(*c, x, graph, alpha, beta, nu), (factors, weights)
+                0, stop - done, lambda _, c: released.sweep(c[0], c[1], x, graph, alpha, beta, nu), (factors, weights)
             )
             return (factors, weights, stop), released.objective(factors, x, graph, alpha, beta, nu)
 

@@ -45,8 +45,8 @@ def draw_parts(dictionaries: Sequence[np.ndarray]) -> Figure:
     rows = [math.ceil(len(block) / columns) for block in blocks]
     figure = Figure(figsize=(columns * 0.7, sum(rows) * 0.75 + 0.4 * len(rows)), layout="constrained")
     shape = image_shape(dictionaries[0].shape[0])
-    for i, (part, block) in enumerate(zip(np.ravel(np.asarray(figure.subfigures(len(blocks), 1, height_ratios=rows))), blocks,
-                                          strict=True)):  # fmt: skip
+    parts = np.ravel(np.asarray(figure.subfigures(len(blocks), 1, height_ratios=rows)))
+    for i, (part, block) in enumerate(zip(parts, blocks, strict=True)):
         part.suptitle(f"layer {i + 1}: {len(block)} parts", fontsize=9)
         grid = part.subplots(rows[i], columns, squeeze=False).ravel()
         for axes in grid:
