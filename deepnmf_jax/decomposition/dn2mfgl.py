@@ -249,7 +249,7 @@ class Dn2MFGL:
             alpha, beta, nu = (1.0 if value is None else float(value) for value in given)
             return Choice(alpha, beta, nu, "union", "binary", False, "the released code's graph")
         if all(value is None for value in given):
-            choice = choose_structure(neighbors)
+            choice = choose_structure(neighbors, self._sizes()[-1])
         else:
             alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
             choice = Choice(alpha, beta, nu, "union", "binary", False, "given")

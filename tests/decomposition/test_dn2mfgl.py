@@ -9,6 +9,7 @@ import pytest
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning, scores
 from deepnmf_jax.decomposition.graphs import components, find_neighbors, from_dense, knn_graph, mutual_share
+from deepnmf_jax.decomposition.structure_rule import choose_structure
 
 SIZES = (6, 3)
 
@@ -202,3 +203,15 @@ def test_scores() -> None:
     assert scores.accuracy(truth, [0, 1, 2, 2, 3, 3]) == pytest.approx(5 / 6)
     with pytest.raises(ValueError, match="truth has shape"):
         scores.scores(truth, [1, 2])
+
+
+def test_the_rule_needs_no_labels() -> None:
+    """Few samples per component leave little room for a neighbourhood: the structure is weak then."""
+    x = np.random.default_rng(0).random((60, 5))
+    neighbors = find_neighbors(x, 4)
+    strong, weak = choose_structure(neighbors, 5), choose_structure(neighbors, 6)
+    assert strong.alpha > 100 * weak.alpha > 0 and "strong" in strong.reason and "weak" in weak.reason
+    assert strong.beta == strong.nu == weak.beta == weak.nu == 0
+    # Twice the samples: twice alpha, the data term being twice as large.
+    twice = choose_structure(find_neighbors(np.concatenate([x, x + 1]), 4), 10)
+    assert twice.alpha == 2 * choose_structure(neighbors, 5).alpha
