@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, table
+from benchmarks.harness import ROOT, table
 
-FILE = RESULTS / "recipe.json"
+FILE = ROOT / "docs" / "results" / "recipe.json"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
