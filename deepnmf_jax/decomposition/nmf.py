@@ -12,18 +12,14 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
 from deepnmf_jax.decomposition import arrays, progress, streaming
-from deepnmf_jax.decomposition.codes import encode, solve_codes
+from deepnmf_jax.decomposition.codes import compiled_codes, encode
 from deepnmf_jax.decomposition.data import Data, check_shape, read_data, with_missing_filled
-from deepnmf_jax.decomposition.estimator import Estimator
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
 from deepnmf_jax.decomposition.objective import Penalties, divergence, penalty, rescaled, scaled_penalties
-from deepnmf_jax.decomposition.solve import INITS, State, history_length, init_factors, run
+from deepnmf_jax.decomposition.solve import INITS, State, compiled_start, history_length, run
 from deepnmf_jax.decomposition.steps import SOLVERS, Settings
 
 BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
-FIT_LIMIT, ENCODE_LIMIT = 500, 300
-
-_codes = jax.jit(solve_codes, static_argnames=("settings", "progress"))
-_init = jax.jit(init_factors, static_argnames=("k", "init"))
 
 
 # The arithmetic around a fit is compiled in a few pieces: one operation after the other, each would be a program of
@@ -232,7 +228,7 @@ class NMF(Estimator):
         keys = jax.random.split(self._key(), self.n_restarts)
         starts = [] if start is None else [start]
         for i in range(len(starts), self.n_restarts):
-            starts.append(_init(keys[i], filled, self.nb_concepts, self.init if i == 0 else "random"))
+            starts.append(compiled_start(keys[i], filled, self.nb_concepts, self.init if i == 0 else "random"))
         if self.solver == "mu" and any(bool(jnp.any(f == 0)) for pair in starts for f in pair):
             progress.warn_of_zeros()
         return jnp.stack([zt for zt, _ in starts]), jnp.stack([d for _, d in starts])
@@ -270,7 +266,9 @@ class NMF(Estimator):
         d = self._dictionary() / math.sqrt(self._scale)
         penalties = self._penalties(data.a.shape, self._scale)
         with progress.bar(self.verbose, limit, "encode", data.scale**self._settings.beta) as report:
-            zt, _ = _codes(data.a, d, penalties, data.weights, self._settings, limit, tol, report and progress.show)
+            zt, _ = compiled_codes(
+                data.a, d, penalties, data.weights, self._settings, limit, tol, report and progress.show
+            )
             zt = jax.block_until_ready(zt)
         return zt
 
@@ -321,7 +319,7 @@ class NMF(Estimator):
             if data.zero:
                 zt, d = (jnp.zeros((self.nb_concepts, m), dtype) for m in data.a.shape)
             else:
-                zt, d = _init(self._key(), data.a, self.nb_concepts, "nndsvda")
+                zt, d = compiled_start(self._key(), data.a, self.nb_concepts, "nndsvda")
             root = math.sqrt(data.scale)
             return tuple(self._restore(f * root, arrays.kind_of(A), A) for f in (zt.T, d))  # type: ignore[return-value]
 

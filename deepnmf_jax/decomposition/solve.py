@@ -59,6 +59,9 @@ def init_factors(key: Array, a: Array | BCOO, k: int, init: str = "nndsvda") -> 
     return zt * nndsvd.best_scale(a, zt, d), d
 
 
+compiled_start = jax.jit(init_factors, static_argnames=("k", "init"))
+
+
 def init_state(
     zt: Array,
     d: Array,
