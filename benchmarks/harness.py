@@ -19,27 +19,32 @@ RESULTS = ROOT / "benchmarks" / "results"
 class Worker:
     """A process that has built one program of benchmarks/workers.py and runs it once for each `seconds()`.
 
-    Each program has a process of its own, so that neither library's threads or memory are in the other's way.
+    Each program has a process of its own, so that neither library's threads or memory are in the other's way. Another
+    `module` answers each line with a line (`ask`); `greeting` is what its first line begins with.
     """
 
-    def __init__(self, spec: Mapping[str, Any]):
+    def __init__(self, spec: Mapping[str, Any], module: str = "benchmarks.workers", greeting: str = "ready"):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.workers", json.dumps(spec)],
+            [sys.executable, "-m", module, json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
         )
-        answer = self._read()
-        if answer != "ready":
-            raise RuntimeError(f"{spec} did not start: {answer} {self.process.communicate()[1][-2000:]}")
+        self.greeting = self._read()
+        if not self.greeting.startswith(greeting):
+            raise RuntimeError(f"{spec} did not start: {self.greeting} {self.process.communicate()[1][-2000:]}")
 
     def seconds(self) -> float:
         """Runs the program once; its wall time."""
+        return float(self.ask(""))
+
+    def ask(self, line: str) -> str:
+        """Sends a line; the line that comes back."""
         assert self.process.stdin
-        print(file=self.process.stdin, flush=True)
-        return float(self._read())
+        print(line, file=self.process.stdin, flush=True)
+        return self._read()
 
     def stop(self) -> None:
         """Ends the process."""

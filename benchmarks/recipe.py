@@ -8,30 +8,25 @@ Each run is kept as the settings in which it differs from configs/base.py, so th
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, table
+from benchmarks.harness import ROOT, table
+from deepnmf_jax.training.records import flatten
 
-FILE = RESULTS / "recipe.json"
+FILE = ROOT / "docs" / "results" / "recipe.json"
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves by dotted name; tuples as lists, as JSON has them."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves |= flatten(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return leaves
+def flat_settings(config: Any) -> dict[str, Any]:
+    """The settings of a ConfigDict by dotted name, as results.json has them: tuples are lists."""
+    return flatten(json.loads(json.dumps(config.to_dict())))
 
 
 def trial(workdir: Path) -> dict[str, Any]:
     """One finished run: its settings, and what each epoch gave."""
     results = json.loads((workdir / "results.json").read_text())
-    usual = flatten(_base())
+    usual = _base()
     given = flatten(results["config"])
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {
@@ -47,7 +42,7 @@ def trial(workdir: Path) -> dict[str, Any]:
 def recipe(group: str) -> str:
     """The trials of a group, best first, each with the settings in which it differs from most of them."""
     trials = json.loads(FILE.read_text())[group]
-    usual = flatten(_base())
+    usual = _base()
     keys = sorted({key for t in trials for key in t["settings"]})
     values = {key: [t["settings"].get(key, usual[key]) for t in trials] for key in keys}
     common = {key: max(found, key=found.count) for key, found in values.items()}
@@ -63,7 +58,7 @@ def recipe(group: str) -> str:
 def _base() -> dict[str, Any]:
     from configs import base
 
-    return base.get_config().to_dict()
+    return flat_settings(base.get_config())
 
 
 def _short(key: str) -> str:

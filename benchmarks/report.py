@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md from the committed JSON.
+"""Writes the tables of docs/performance.md and docs/decomposition.md from the committed JSON.
 
 python -m benchmarks.report
 """
@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.harness import RESULTS, ROOT, best, table
 
 PAGE = ROOT / "docs" / "performance.md"
+DECOMPOSITION = ROOT / "docs" / "decomposition.md"
 
 
 def _result(question: str) -> dict[str, Any]:
@@ -122,9 +123,45 @@ def startup() -> str:
     return _from("startup") + table(rows, ("start", "s to the first step"))
 
 
+def factorization() -> str:
+    """Error against seconds of the factorizations, their compile time and memory, and the sweep with many concepts."""
+    from benchmarks.factorization import summary
+
+    if not (RESULTS / "factorization.json").exists():
+        return "Not measured yet."
+    result = _result("factorization")
+    parts = [_from("factorization").rstrip(), "![Relative error against seconds](pictures/factorization.png)"]
+    for name, found in result["problems"].items():
+        levels = found["levels"]
+        sooner = sum(record["sooner"] for record in levels)
+        parts.append(
+            f"{name}, {' x '.join(map(str, found['shape']))}, {found['k']} concepts: ours is there sooner at "
+            f"{sooner} of {len(levels)} error levels.\n\n{summary(found)}"
+        )
+    last = list(result["problems"].values())[-1]
+    rows = [
+        (name, f"{c['compile_seconds']:.1f}", f"{(c['memory'] - c['memory_before']) / 1e6:.0f}")
+        for name, c in last["curves"].items()
+    ]
+    head = (
+        "method, last problem",
+        "first call - second call (compilation), s",
+        "peak memory over that at the start, MB",
+    )
+    many = result["many"]
+    parts += [
+        table(rows, head),
+        f"{many['k']:,} concepts on {many['n']:,} x {many['p']}: {many['seconds']:.1f} s a sweep, "
+        f"{many['memory'] / 1e9:.1f} GB at most, of which A, Z and D are {many['arrays'] / 1e9:.1f} GB; "
+        f"{many['compile_seconds']:.1f} s to compile.",
+    ]
+    return "\n\n".join(parts)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f for f in (step, rates, backward, memory, growth, acceleration, startup)
 }
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {PAGE: TABLES, DECOMPOSITION: {"factorization": factorization}}
 
 
 def render(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
@@ -136,9 +173,10 @@ def render(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
     return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
 
 
-def main(page: Path = PAGE) -> None:
-    """Renders the page in place."""
-    page.write_text(render(page.read_text()))
+def main() -> None:
+    """Renders the pages in place."""
+    for page, tables in PAGES.items():
+        page.write_text(render(page.read_text(), tables))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from benchmarks import accuracy, publish
-from benchmarks.recipe import FILE, flatten
+from benchmarks.recipe import FILE, flat_settings
 from deepnmf_jax.models.pretrained import read_network
+from deepnmf_jax.training.records import flatten
 from deepnmf_jax.training.reports import evaluate
 from tests.programs import SETTINGS, Programs
 
@@ -64,7 +65,7 @@ def test_only_missing_runs_of_the_tables_asked_for_are_trained(records, monkeypa
 def test_every_row_names_a_config_and_settings_it_has():
     for row in accuracy.ROWS:
         config = importlib.import_module(f"configs.{row.config.replace('/', '.')}").get_config()
-        assert {key for key, _ in row.settings} <= flatten(config.to_dict()).keys()
+        assert {key for key, _ in row.settings} <= flat_settings(config).keys()
     distinct = {(row.config, row.settings) for row in accuracy.ROWS}
     assert len({row.name for row in accuracy.ROWS}) == len(distinct)
 
@@ -73,7 +74,7 @@ def test_the_records_are_of_the_configs_they_stand_for():
     """A recipe that changes after its runs makes its table untrue."""
     for row in accuracy.ROWS:
         config = importlib.import_module(f"configs.{row.config.replace('/', '.')}").get_config()
-        now = flatten(config.to_dict())
+        now = flat_settings(config)
         for results in row.results():
             then = flatten(results["config"])
             differing = {key for key in now.keys() & then.keys() if now[key] != then[key]}
@@ -88,7 +89,7 @@ def test_the_pages_are_those_written_from_the_records():
 
 
 def test_trials_are_repeatable_from_their_settings():
-    known = flatten(importlib.import_module("configs.base").get_config().to_dict())
+    known = flat_settings(importlib.import_module("configs.base").get_config())
     for trials in json.loads(FILE.read_text()).values():
         assert all(trial["settings"].keys() <= known.keys() for trial in trials)
 

@@ -9,6 +9,7 @@ import pytest
 from configs import base
 from deepnmf_jax.data.augmentation import Augmentation
 from deepnmf_jax.training.optimizers import create_optimizer
+from deepnmf_jax.training.records import flatten
 from deepnmf_jax.training.setup import describe
 
 FOLDER = Path(__file__).parent.parent / "configs"
@@ -57,18 +58,11 @@ def test_the_papers_recipe():
 
 def test_the_four_fast_networks_differ_in_their_layers_alone():
     configs = [
-        flat_values(importlib.import_module(f"configs.fast.{name}").get_config())
+        flatten(importlib.import_module(f"configs.fast.{name}").get_config().to_dict())
         for name in ("cnn", "cnmf", "cnn_1x1", "cnmf_1x1")
     ]
     differing = {key for key in configs[0] if any(c[key] != configs[0][key] for c in configs)}
     assert differing == {"model.layer", "model.mixing"}
-
-
-def flat_values(tree, prefix=""):
-    leaves = {}
-    for key, value in tree.items():
-        leaves |= flat_values(value, f"{prefix}{key}.") if hasattr(value, "items") else {f"{prefix}{key}": value}
-    return leaves
 
 
 def test_the_released_recipe():

@@ -1,6 +1,7 @@
-"""The notebook runs, shows what its text says, and what is stored in the file is fit to be published.
+"""The notebooks run, show what their text says, and what is stored in the files is fit to be published.
 
-python -m tests.test_notebooks executes colabs/quickstart.ipynb as it is and stores the outputs (some minutes).
+python -m tests.test_notebooks executes both as they are and stores the outputs (some minutes); with names behind it
+("quickstart", "dictionary_learning") only these.
 """
 
 import base64
@@ -21,7 +22,8 @@ from nbclient import NotebookClient
 from configs import quickstart
 
 ROOT = Path(__file__).resolve().parents[1]
-PATH = ROOT / "colabs" / "quickstart.ipynb"
+COLABS = ROOT / "colabs"
+PATH, CONCEPTS = COLABS / "quickstart.ipynb", COLABS / "dictionary_learning.ipynb"
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 LARGEST_FILE = 600_000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -45,7 +47,7 @@ print(json.dumps({
 def execute(notebook: nbformat.NotebookNode) -> None:
     """Runs all cells in the notebook's own folder, in a kernel of this Python, and stores the outputs."""
     metadata = copy.deepcopy(notebook.metadata)
-    folder = {"metadata": {"path": str(PATH.parent)}}
+    folder = {"metadata": {"path": str(COLABS)}}
     NotebookClient(notebook, timeout=1200, kernel_name="python3", record_timing=False, resources=folder).execute()
     # The kernel writes the version of its Python there, which is nobody's business.
     notebook.metadata = metadata
@@ -68,9 +70,14 @@ def pictures_of(notebook: nbformat.NotebookNode) -> list[bytes]:
     return [base64.b64decode(picture) for picture in found if picture]
 
 
+@pytest.fixture(scope="module", params=[PATH, CONCEPTS], ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def stored() -> nbformat.NotebookNode:
-    return nbformat.read(PATH, as_version=4)
+def stored(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path, as_version=4)
 
 
 def by_iterations(values: dict[str, float]) -> dict[int, float]:
@@ -119,13 +126,16 @@ def check_stored_is_of_today(stored: nbformat.NotebookNode, executed: nbformat.N
     assert int(last_epoch) == quickstart.get_config().num_epochs, mend
 
 
-def run_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
+def run_shortened(
+    path: Path, facts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any
+) -> nbformat.NotebookNode:
     """The notebook after one epoch of training instead of all, with a last cell that prints the facts."""
-    notebook = nbformat.read(PATH, as_version=4)
+    notebook = nbformat.read(path, as_version=4)
     (place,) = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    shorter = nbformat.v4.new_code_cell(f"num_epochs, workdir = 1, {str(tmp_path / 'run')!r}")
+    parameters |= {"num_epochs": 1, "workdir": str(tmp_path / "run")}
+    shorter = nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in parameters.items()))
     notebook.cells.insert(place + 1, shorter)
-    notebook.cells.append(nbformat.v4.new_code_cell(FACTS, id="facts"))
+    notebook.cells.append(nbformat.v4.new_code_cell(facts, id="facts"))
     # Neither a kernel called python3 in the user's home nor the user's settings take part, or are changed.
     for name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         folder = tmp_path / name.lower()
@@ -136,11 +146,10 @@ def run_shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.N
 
 
 @pytest.mark.slow
-def test_it_runs_and_finds_what_its_text_says(
-    stored: nbformat.NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_quick_start_finds_what_its_text_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # One test, because the workers of pytest-xdist would execute the notebook once each.
-    executed = run_shortened(tmp_path, monkeypatch)
+    stored = nbformat.read(PATH, as_version=4)
+    executed = run_shortened(PATH, FACTS, tmp_path, monkeypatch)
     facts = json.loads(text_of(executed, "facts"))
     assert Path(facts["python"]).samefile(sys.prefix)
     assert [output.text for output in outputs_of(executed) if output.get("name") == "stderr"] == []
@@ -152,7 +161,7 @@ def test_it_runs_and_finds_what_its_text_says(
     check_stored_is_of_today(stored, executed)
 
 
-def test_the_stored_outputs_are_complete(stored: nbformat.NotebookNode) -> None:
+def test_the_stored_outputs_are_complete(path: Path, stored: nbformat.NotebookNode) -> None:
     nbformat.validate(stored)
     counts = [cell.execution_count for cell in stored.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
@@ -161,7 +170,7 @@ def test_the_stored_outputs_are_complete(stored: nbformat.NotebookNode) -> None:
     pictures = pictures_of(stored)
     assert len(pictures) >= 5
     assert all(picture.startswith(PNG) and len(picture) > 1000 for picture in pictures)
-    assert PATH.stat().st_size < LARGEST_FILE
+    assert path.stat().st_size < LARGEST_FILE
 
 
 def test_the_stored_outputs_tell_nothing_of_the_machine(stored: nbformat.NotebookNode) -> None:
@@ -170,13 +179,13 @@ def test_the_stored_outputs_tell_nothing_of_the_machine(stored: nbformat.Noteboo
     assert [cell.id for cell in stored.cells if "execution" in cell.metadata] == []
 
 
-def test_colab_finds_what_it_needs(stored: nbformat.NotebookNode) -> None:
+def test_colab_finds_what_it_needs(path: Path, stored: nbformat.NotebookNode) -> None:
     assert stored.metadata["kernelspec"]["name"] == "python3"
     assert stored.metadata["accelerator"] == "GPU"
     assert stored.metadata["colab"]["gpuType"] == "T4"
     source = "\n".join(cell.source for cell in stored.cells)
     badge = REPOSITORY.replace("https://github.com/", "https://colab.research.google.com/github/")
-    assert f"({badge}/blob/main/{PATH.relative_to(ROOT).as_posix()})" in stored.cells[0].source
+    assert f"({badge}/blob/main/{path.relative_to(ROOT).as_posix()})" in stored.cells[0].source
     assert set(re.findall(r"https://github\.com/[\w.-]+/[\w.-]+", source)) == {REPOSITORY}
     assert re.findall(r"[\w\]]\s*(?:==|~=|<=?)\s*\d+\.\d", source) == []  # a pinned version
 
@@ -234,6 +243,7 @@ def test_setup_installs_what_a_clone_of_an_earlier_session_lacks(stored: nbforma
 
 
 if __name__ == "__main__":
-    opened = nbformat.read(PATH, as_version=4)
-    execute(opened)
-    nbformat.write(opened, PATH)
+    for name in sys.argv[1:] or [PATH.stem, CONCEPTS.stem]:
+        opened = nbformat.read(COLABS / f"{name}.ipynb", as_version=4)
+        execute(opened)
+        nbformat.write(opened, COLABS / f"{name}.ipynb")

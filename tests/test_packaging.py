@@ -138,6 +138,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
         names = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
     packaged = {name for name in names if ".dist-info/" not in name}
@@ -145,6 +146,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert packaged == modules
     assert "deepnmf_jax/py.typed" in packaged
     assert f"Version: {deepnmf_jax.__version__}\n" in metadata
+    # Networks come along, and are found from any folder.
+    program = "import deepnmf_jax as d; print(d.__file__, *d.pretrained_names()); d.load_pretrained('cnmf_1x1')"
+    elsewhere = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, *names_there = done.stdout.split()
+    assert found.startswith(str(tmp_path / "installed")) and {"cnn", "cnmf", "cnn_1x1", "cnmf_1x1"} <= set(names_there)
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,16 @@ assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/math.md", "docs/performance.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/math.md",
+        "docs/performance.md",
+        "docs/recipe.md",
+        "docs/decomposition.md",
+    ],
 )
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text()
@@ -38,11 +47,13 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_config_named_exists_and_every_config_is_named():
-    configs = {path.stem for path in (ROOT / "configs").glob("*.py")} - {"base", "__init__"}
+    folder = ROOT / "configs"
+    configs = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.py")}
     table = re.search(r"\| config \| what it trains \|(.*?)\n\n", README, re.DOTALL)
-    assert table
-    assert set(re.findall(r"`(\w+)`", table[1])) == configs
-    for path in re.findall(r"configs/\w+\.py", README):
+    assert table and "`beyond/...`" in table[1]
+    named = set(re.findall(r"`([\w/]+)`", table[1]))
+    assert named == {c for c in configs if not c.startswith("beyond/")} - {"base", "fast/recipe"}
+    for path in re.findall(r"configs/[\w/]+\.py", README):
         assert (ROOT / path).exists()
 
 

@@ -214,3 +214,22 @@ class TestOtherSettings:
         stop(programs, workdir, partial(stop_at, STEP, 11, SIGTERM), SIGTERM, 11, *flags)
         kill(programs, workdir, EVALUATION, 1, *flags)
         finish(programs, workdir, whole, *flags)
+
+
+RECIPE = (
+    "--config.optimizer.average=0.8", "--config.augmentation.flip=True", "--config.augmentation.alternate=True",
+    "--config.loss.label_smoothing=0.1", "--config.early.share=0.5", "--config.early.num_iters=1",
+)  # fmt: skip
+
+
+def test_averages_and_early_iterations_go_on_where_they_stood(programs: Programs, tmp_path: Path) -> None:
+    """Stopped while the early network still trains; the average is part of the state."""
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    programs.run(f"--workdir={straight}", *RECIPE)
+    number = STEPS_PER_EPOCH + 2
+    stop(programs, resumed, partial(stop_at, STEP, number, SIGTERM), SIGTERM, number, *RECIPE)
+    finish(programs, resumed, straight, *RECIPE)
+    state = saved_state(straight)
+    averaged = {name for name in state if name.startswith("['average']")}
+    moved = [(state[n] != state[n.replace("['average']['0']", "['params']")]).any() for n in averaged if "['0']" in n]
+    assert moved and all(moved)

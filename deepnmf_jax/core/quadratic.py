@@ -6,6 +6,7 @@ X, C (k, m), B (k, k) symmetric. Rows of X are contiguous, which is what the coo
 """
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -28,6 +29,16 @@ def product(a: Array | BCOO, b: Array | BCOO) -> Array:
     return jnp.matmul(a, b, precision="highest")
 
 
+def inverse(x: Array) -> Array:
+    """1 / x where x > 0, else 0."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+
+
+def nonnegative(x: Array) -> Array:
+    """Nearest non-negative point."""
+    return jnp.maximum(x, 0)
+
+
 def block_sizes(k: int, block: int) -> tuple[int, int]:
     """Number and size of equal blocks of at most `block` rows that cover k rows with the least padding."""
     count = math.ceil(k / block)
@@ -44,11 +55,11 @@ def solve_block(x: Array, residual: Array, b: Array) -> Array:
     x, residual, b = jnp.asarray(x), jnp.asarray(residual), jnp.asarray(b)
     diagonal = jnp.diagonal(b)
     usable = diagonal > 0
-    inverse = jnp.where(usable, 1 / jnp.where(usable, diagonal, 1), 0)
+    step = inverse(diagonal)
 
     def row(j: Array, change: Array) -> Array:
         gradient = residual[j] - product(b[j], change)
-        new = jnp.maximum(x[j] + gradient * inverse[j], 0)
+        new = jnp.maximum(x[j] + gradient * step[j], 0)
         return change.at[j].set(jnp.where(usable[j], new - x[j], 0))
 
     return lax.fori_loop(0, x.shape[0], row, jnp.zeros_like(x))
@@ -79,10 +90,14 @@ def coordinate_sweep(x: Array, c: Array, b: Array, block: int = BLOCK) -> Array:
     return lax.fori_loop(0, count, update, x)[:k]
 
 
-def projected_gradient(x: Array, c: Array, b: Array) -> Array:
-    """Gradient B X - C where X > 0, its negative part where X = 0: zero exactly at the minimum. Shape of x."""
-    gradient = product(b, x) - c
+def feasible_part(x: Array, gradient: Array) -> Array:
+    """The gradient where x > 0, its negative part where x = 0: zero exactly at a minimum over x >= 0."""
     return jnp.where(x > 0, gradient, jnp.minimum(gradient, 0))
+
+
+def projected_gradient(x: Array, c: Array, b: Array) -> Array:
+    """`feasible_part` of the gradient B X - C. Shape of x."""
+    return feasible_part(x, product(b, x) - c)
 
 
 def quadratic_value(x: Array, c: Array, b: Array) -> Array:
@@ -110,15 +125,19 @@ def largest_eigenvalue_bound(b: Array) -> Array:
     return bound * unit * (1 + 16 * jnp.finfo(b.dtype).eps)
 
 
-def accelerated_gradient(x: Array, c: Array, b: Array, steps: int) -> Array:
-    """Accelerated projected gradient with step 1 / L, `steps` times; the objective does not rise."""
-    bound = largest_eigenvalue_bound(b)
+def accelerated_gradient(
+    x: Array, c: Array, b: Array, steps: int, project: Callable[[Array], Array] = nonnegative
+) -> Array:
+    """Accelerated projected gradient with step 1 / L, `steps` times; the objective does not rise.
+
+    `project` is the projection on the set that x is to stay in.
+    """
     return accelerate(
         x,
         gradient=lambda y: product(b, y) - c,
         value=lambda y: quadratic_value(y, c, b),
-        project=lambda y: jnp.maximum(y, 0),
-        length=jnp.where(bound > 0, 1 / jnp.where(bound > 0, bound, 1), 0),
+        project=project,
+        length=inverse(largest_eigenvalue_bound(b)),
         steps=steps,
     )
 
@@ -130,3 +149,11 @@ def multiplicative_step(x: Array, c: Array, b: Array, l1: Array, l2: Array) -> A
     """
     below = product(b, x) + l1 + l2 * x
     return x * c / jnp.where(below > 0, below, 1)
+
+
+def square_root_step(x: Array, above: Array, below: Array) -> Array:
+    """X <- X sqrt(above / below), the rule of Ding, Li and Jordan (2010) for data of any sign; shapes of x.
+
+    Entries whose denominator is 0 stay as they are; no constant is added, so the unit of the data does not matter.
+    """
+    return x * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1))

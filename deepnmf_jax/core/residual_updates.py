@@ -7,7 +7,7 @@ is X = Z^T, F = D; for the dictionary X = D, F = Z^T and A transposed.
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepnmf_jax.core.quadratic import BLOCK, block_sizes, product, solve_block
+from deepnmf_jax.core.quadratic import BLOCK, block_sizes, feasible_part, product, solve_block
 
 
 def residual_sweep(x: Array, f: Array, a: Array, l1: Array, l2: Array, block: int = BLOCK) -> Array:
@@ -60,4 +60,4 @@ def weighted_sweep(x: Array, f: Array, a: Array, q: Array, l1: Array, l2: Array)
 def weighted_projected_gradient(x: Array, f: Array, a: Array, q: Array, l1: Array, l2: Array) -> Array:
     """Projected gradient of the weighted half problem; the shapes are those of `weighted_sweep`."""
     gradient = product(f, (q * (product(x.T, f) - a)).T) + l1 + l2 * x
-    return jnp.where(x > 0, gradient, jnp.minimum(gradient, 0))
+    return feasible_part(x, gradient)

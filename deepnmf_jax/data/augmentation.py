@@ -24,14 +24,14 @@ class Augmentation:
     Attributes:
       crop: side of the square window cut out at a random place, in pixels; 0 keeps the whole image.
       flip: mirror left and right, with probability 1/2.
-      alternate: in place of that draw, mirror each image in every second epoch, half of them in the first
-        (`alternating_flips`): after two epochs every image has been seen once in each direction.
       brightness: b; the image is multiplied by U(max(0, 1 - b), 1 + b).
       contrast: c; distances from each channel's mean are multiplied by U(max(0, 1 - c), 1 + c).
       saturation: s; the saturation in HSV is multiplied by U(max(0, 1 - s), 1 + s).
       hue: t; U(-t, t) is added to the hue in HSV, in turns of the colour circle, so at most 0.5.
       per: "image" draws all of it anew for each image; "batch" once for the whole batch, as the authors'
         code does (MATH 6: crop 28, flip, 0.5, 0.1, 0.1, 0.15).
+      alternate: in place of drawing the flip, mirror each image in every second epoch, half of them in the first
+        (`alternating_flips`): after two epochs every image has been seen once in each direction.
 
     Raises:
       ValueError: a setting is outside its range.
@@ -39,12 +39,12 @@ class Augmentation:
 
     crop: int = 0
     flip: bool = False
-    alternate: bool = False
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
     per: Literal["image", "batch"] = "image"
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         _check_crop(self.crop)

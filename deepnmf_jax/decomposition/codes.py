@@ -200,3 +200,5 @@ def _curvature(a: Array, w: Array, beta: float, weights: Array | None) -> Array:
 
 
 _encode.defvjp(_encode_fwd, _encode_bwd)
+
+compiled_codes = jax.jit(solve_codes, static_argnames=("settings", "progress"))

@@ -1,20 +1,26 @@
 """ConvexNMF: A ~ Z W A, atoms D = W A made of samples (Ding, Li and Jordan 2010)."""
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.projected import accelerate, project_simplex
-from deepnmf_jax.core.quadratic import largest_eigenvalue_bound, product, quadratic_value
-from deepnmf_jax.decomposition import arrays, progress
-from deepnmf_jax.decomposition.data import Data, dense, read_data
+from deepnmf_jax.core.quadratic import (
+    accelerated_gradient,
+    inverse,
+    largest_eigenvalue_bound,
+    nonnegative,
+    product,
+    square_root_step,
+)
+from deepnmf_jax.decomposition import arrays
+from deepnmf_jax.decomposition.data import Data, dense
 from deepnmf_jax.decomposition.descent import Descent, Factors, descend
-from deepnmf_jax.decomposition.estimator import Estimator
+from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.objective import square_sum
 from deepnmf_jax.decomposition.solve import history_length
 
@@ -34,29 +40,14 @@ class Constraints(NamedTuple):
     signed: bool = True
 
 
-def _nonnegative(x: Array) -> Array:
-    return jnp.maximum(x, 0)
-
-
 def _columns_on_simplex(x: Array) -> Array:
     return project_simplex(x.T).T
-
-
-def _inverse(x: Array) -> Array:
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
 def codes_step(zt: Array, d: Array, a: Array, l1: Array | float, simplex: bool, steps: int = INNER_STEPS) -> Array:
     """Accelerated projected gradient on Z^T (k, n), step 1 / L of D D^T; the objective does not rise."""
     c, b = product(d, a.T) - l1, product(d, d.T)
-    return accelerate(
-        zt,
-        lambda y: product(b, y) - c,
-        lambda y: quadratic_value(y, c, b),
-        _columns_on_simplex if simplex else _nonnegative,
-        _inverse(largest_eigenvalue_bound(b)),
-        steps,
-    )
+    return accelerated_gradient(zt, c, b, steps, _columns_on_simplex if simplex else nonnegative)
 
 
 def weights_step(zt: Array, w: Array, a: Array, largest: Array, simplex: bool) -> Array:
@@ -70,8 +61,8 @@ def weights_step(zt: Array, w: Array, a: Array, largest: Array, simplex: bool) -
         d = product(w, a)
         return jnp.sum(d * (0.5 * product(n, d) - za))
 
-    length = _inverse(largest_eigenvalue_bound(n) * largest)
-    return accelerate(w, gradient, value, project_simplex if simplex else _nonnegative, length, INNER_STEPS)
+    length = inverse(largest_eigenvalue_bound(n) * largest)
+    return accelerate(w, gradient, value, project_simplex if simplex else nonnegative, length, INNER_STEPS)
 
 
 def kernel_parts(a: Array, right: Array, signed: bool) -> tuple[Array, Array]:
@@ -82,15 +73,11 @@ def kernel_parts(a: Array, right: Array, signed: bool) -> tuple[Array, Array]:
     return product(jnp.maximum(kernel, 0), right), product(jnp.maximum(-kernel, 0), right)
 
 
-def _root_step(x: Array, above: Array, below: Array) -> Array:
-    return x * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1))
-
-
 def multiplicative_codes(zt: Array, w: Array, a: Array, l1: Array | float, signed: bool) -> Array:
     """Z <- Z sqrt((K+ W^T + Z W K- W^T) / (K- W^T + Z W K+ W^T)) (Ding et al., eq. 15), on Z^T (k, n)."""
     plus, minus = kernel_parts(a, w.T, signed)
     above = plus.T + product(product(w, minus).T, zt)
-    return _root_step(zt, above, minus.T + product(product(w, plus).T, zt) + l1)
+    return square_root_step(zt, above, minus.T + product(product(w, plus).T, zt) + l1)
 
 
 def multiplicative_weights(zt: Array, w: Array, a: Array, signed: bool) -> Array:
@@ -98,7 +85,7 @@ def multiplicative_weights(zt: Array, w: Array, a: Array, signed: bool) -> Array
     n = product(zt, zt.T)
     z_plus, z_minus = (part.T for part in kernel_parts(a, zt.T, signed))
     w_plus, w_minus = (part.T for part in kernel_parts(a, w.T, signed))
-    return _root_step(w, z_plus + product(n, w_minus), z_minus + product(n, w_plus))
+    return square_root_step(w, z_plus + product(n, w_minus), z_minus + product(n, w_plus))
 
 
 def _objective(a: Array, zt: Array, w: Array, l1: Array | float) -> Array:
@@ -173,7 +160,7 @@ def furthest_sum(key: Array, a: Array, k: int) -> Array:
     return jax.lax.fori_loop(1, k + 1, choose, (start, taken, distances(first)))[0]
 
 
-class ConvexNMF(Estimator):
+class ConvexNMF(DescentEstimator):
     """A ~ Z D with D = W A: codes Z (n, k) >= 0, weights W (k, n) >= 0 of the samples, A of any sign.
 
     Args:
@@ -198,7 +185,6 @@ class ConvexNMF(Estimator):
     """
 
     solvers = SOLVERS
-    nonnegative = False
     saved_arrays = ("_d", "_w")
 
     def __init__(
@@ -216,10 +202,10 @@ class ConvexNMF(Estimator):
         random_state: int = 0,
         dtype: str | None = None,
     ) -> None:
-        super().__init__(nb_concepts, device, solver, tol, verbose, n_components, max_iter, random_state, dtype)
-        if not (isinstance(l1_penalty, (int, float)) and 0 <= l1_penalty < math.inf):
-            raise ValueError(f"l1_penalty = {l1_penalty!r}, but it must be a number of at least 0")
-        self.strict_convex, self.l1_penalty = strict_convex, l1_penalty
+        super().__init__(
+            nb_concepts, device, solver, tol, verbose, l1_penalty, n_components, max_iter, random_state, dtype
+        )
+        self.strict_convex = strict_convex
         self._constraints = Constraints(False, strict_convex, solver)
 
     def _forget(self) -> None:
@@ -243,30 +229,25 @@ class ConvexNMF(Estimator):
 
     def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
         """Z (n, k) and D = W A (k, p) for A (n, p), of the kind of A. ValueError for what is no such matrix."""
-        limit = self._limit(max_iter, 500)
+        limit = self._limit(max_iter, FIT_LIMIT)
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
-            data = read_data(arrays.without_sparse(A), dtype, self.device, nonnegative=False)
+            data = self._read(A, dtype)
             a = dense(data.a)
             signed = bool(jnp.any(a < 0))
             if self.solver == "mu" and signed and a.shape[0] > LARGEST_KERNEL:
                 raise ValueError(f"solver 'mu' forms {a.shape[0]} x {a.shape[0]} matrices here; use solver='pgd'")
-            self._forget()
-            self._remember_kind(A)
-            self._scale = data.scale
+            self._begin(A, data)
             constraints = self._constraints._replace(signed=signed)
             zt, w = self._start(data)
-            with progress.bar(self.verbose, limit, "fit", data.scale**2) as report:
-                l1 = self._l1(a.shape[1], data.scale)
-                done = solve(zt, w, a, l1, constraints, limit, self.tol, history_length(limit))
-                if report is not None:
-                    report(int(done.iterations), float(done.history[done.checks - 1]))
+            l1 = self._l1(a.shape[1], data.scale)
+            done = self._descend(
+                lambda: solve(zt, w, a, l1, constraints, limit, self.tol, history_length(limit)), limit
+            )
             self._w = done.factors[1]
             self._d = product(self._w, a) * data.scale
-            self._zt = self._codes(data, self._limit(None, 300), self.tol)
-            error = float(jnp.linalg.norm(a - product(self._zt.T, self._d / data.scale))) * data.scale
-            history = np.asarray(done.history)[: int(done.checks)] * data.scale**2
-            self._report(int(done.iterations), bool(done.converged), history, error, stacklevel=3)
+            self._zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
+            self._report_descent(done, float(jnp.linalg.norm(a - product(self._zt.T, self._d / data.scale))))
             return self.Z, self.D
 
     def _start(self, data: Data) -> tuple[Array, Array]:
@@ -281,20 +262,15 @@ class ConvexNMF(Estimator):
         codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 20, 0.0, 64).factors[0]
         return (codes if self._constraints.simplex_z else codes + 0.2 / k), w
 
+    def _codes_unit(self) -> float:
+        # W and Z are numbers; the dictionary W A has the unit of the data.
+        return 1.0
+
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
         d = self._dictionary() / self._scale
         l1 = self._l1(d.shape[1], self._scale)
         simplex = self._constraints.simplex_z
         return solve_codes(dense(data.a), d, l1, simplex, limit, tol, history_length(limit)).factors[0]
-
-    def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
-        """Codes Z (n, k) of A (n, p) for the fixed atoms D, whatever samples they were made of; deterministic."""
-        d = self._dictionary()
-        with arrays.with_precision(d.dtype):
-            matrix, p = arrays.without_sparse(A), d.shape[1]
-            data = read_data(matrix, d.dtype, self.device, nonnegative=False, features=p, scale=self._scale)
-            zt = self._codes(data, self._limit(max_iter, 300), self.tol if tol is None else tol)
-            return self._restore(zt.T, arrays.kind_of(A), A)
 
     def init_random_w(self, A: Any, key: Array | None = None) -> Any:
         """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""

@@ -59,16 +59,12 @@ def read_data(
     known = read_weights(weights, mask, array, dtype, device)
     if known is not None:
         array = jnp.where(known > 0, dense(array), 0)
-    check_values(array, known, nonnegative, positive)
-    values = array.data if isinstance(array, BCOO) else array
-    mean = float(jnp.sum(jnp.abs(values) / math.prod(array.shape)))
+    mean = check_values(array, known, nonnegative, positive)
     if scale is None:
         # In float32 squares of data below 1e-19 vanish; the mean of the absolute values is still exact enough there.
         scale = 4.0 ** round(math.log(mean, 4)) if mean > 0 else 1.0
     if scale != 1:
-        array = (
-            BCOO((array.data / scale, array.indices), shape=array.shape) if isinstance(array, BCOO) else array / scale
-        )
+        array = _divide(array, scale)
     return Data(array, known, scale, mean == 0)
 
 
@@ -108,14 +104,22 @@ def read_weights(weights: Any, mask: Any, a: Array | BCOO, dtype: np.dtype, devi
 
 
 @jax.jit
-def _extremes(values: Array) -> tuple[Array, Array]:
-    return jnp.all(jnp.isfinite(values)), jnp.min(values, initial=jnp.inf)
-
-
-def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, positive: bool) -> None:
-    """ValueError naming how many entries of A are NaN, infinite, negative (or zero), and the first place."""
+def _survey(a: Array | BCOO) -> tuple[Array, Array, Array]:
+    """Whether all entries are finite, the smallest one, and the mean of their absolute values."""
     values = a.data if isinstance(a, BCOO) else a
-    finite, smallest = _extremes(values)
+    mean = jnp.sum(jnp.abs(values) / math.prod(a.shape))
+    return jnp.all(jnp.isfinite(values)), jnp.min(values, initial=jnp.inf), mean
+
+
+@jax.jit
+def _divide(a: Array | BCOO, scale: Array | float) -> Array | BCOO:
+    return BCOO((a.data / scale, a.indices), shape=a.shape) if isinstance(a, BCOO) else a / scale
+
+
+def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, positive: bool) -> float:
+    """Mean of |A|. ValueError naming how many entries are NaN, infinite, negative (or zero), and the first place."""
+    values = a.data if isinstance(a, BCOO) else a
+    finite, smallest, mean = _survey(a)
     if not bool(finite):
         host = to_numpy(values, None)
         bad = ~np.isfinite(host)
@@ -138,6 +142,7 @@ def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, posi
                 f"A has {int(jnp.sum(zeros))} zeros, for which a beta_loss of 0 or less is infinite; add a small "
                 "number to A or use a beta_loss above 0"
             )
+    return float(mean)
 
 
 def dense(a: Array | BCOO) -> Array:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-CHECK_EVERY = 10
+from deepnmf_jax.decomposition.solve import CHECK_EVERY
+
 # These have no projected gradient to look at; the fall of the objective must be this much smaller than the tolerance.
 SHARPER = 1e-2
 

@@ -15,6 +15,9 @@ from deepnmf_jax.core.checks import check_choice, check_integer
 from deepnmf_jax.core.nndsvd import mean_of, random_factor
 from deepnmf_jax.decomposition import arrays, serialization
 
+# Sweeps of fit and encode where nobody says how many, as in overcomplete.
+FIT_LIMIT, ENCODE_LIMIT = 500, 300
+
 
 class ConvergenceWarning(UserWarning):
     """The limit of iterations stopped a fit before its tolerance did."""
@@ -37,7 +40,6 @@ class Estimator:
     """
 
     solvers: tuple[str, ...] = ()
-    nonnegative = True
     # Arrays and numbers that a saved file holds beside the constructor's arguments.
     saved_arrays: tuple[str, ...] = ("_d",)
 

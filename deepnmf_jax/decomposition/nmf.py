@@ -1,6 +1,7 @@
 """NMF: A ~ Z D with Z >= 0 and D >= 0, in the interface of overcomplete over the functions of `solve` and `codes`."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,19 +12,39 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
 from deepnmf_jax.decomposition import arrays, progress, streaming
-from deepnmf_jax.decomposition.codes import encode, solve_codes
+from deepnmf_jax.decomposition.codes import compiled_codes, encode
 from deepnmf_jax.decomposition.data import Data, check_shape, read_data, with_missing_filled
-from deepnmf_jax.decomposition.estimator import Estimator
-from deepnmf_jax.decomposition.objective import Penalties, divergence, rescaled, scaled_penalties
-from deepnmf_jax.decomposition.solve import INITS, State, history_length, init_factors, run
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
+from deepnmf_jax.decomposition.objective import Penalties, divergence, penalty, rescaled, scaled_penalties
+from deepnmf_jax.decomposition.solve import INITS, State, compiled_start, history_length, run
 from deepnmf_jax.decomposition.steps import SOLVERS, Settings
 
 BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
-FIT_LIMIT, ENCODE_LIMIT = 500, 300
 
-_codes = jax.jit(solve_codes, static_argnames=("settings", "progress"))
-_divergence = jax.jit(divergence, static_argnames=("beta",))
-_init = jax.jit(init_factors, static_argnames=("k", "init"))
+
+# The arithmetic around a fit is compiled in a few pieces: one operation after the other, each would be a program of
+# its own for every new shape, and to compile them takes longer than the fit of a small matrix.
+@jax.jit
+def _outcome(states: State, penalties: Penalties, root: Array | float) -> tuple[State, Array, Array]:
+    """Of the states of all starts: the one with the least objective, its dictionary times `root`, all divergences."""
+    values = jnp.take_along_axis(states.history, states.checks[:, None] - 1, axis=1)[:, 0]
+    best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
+    state = jax.tree.map(lambda x: x[best], states)
+    return state, state.d * root, values - jax.vmap(penalty, (0, 0, None))(states.zt, states.d, penalties)
+
+
+@partial(jax.jit, static_argnames=("beta",))
+def _judge(
+    a: Array | BCOO, zt: Array, d: Array, weights: Array | None, root: Array | float, beta: float
+) -> tuple[Array, Array, Array]:
+    """Codes Z (n, k) times `root` from Z^T, their divergence from A, and how many atoms are without effect."""
+    effective = jnp.any(zt > 0, axis=1) & jnp.any(d > 0, axis=1)
+    return (zt * root).T, divergence(a, zt, d, beta, weights), jnp.sum(~effective)
+
+
+@jax.jit
+def _scaled_transpose(zt: Array, root: Array | float) -> Array:
+    return (zt * root).T
 
 
 class Report(NamedTuple):
@@ -207,7 +228,7 @@ class NMF(Estimator):
         keys = jax.random.split(self._key(), self.n_restarts)
         starts = [] if start is None else [start]
         for i in range(len(starts), self.n_restarts):
-            starts.append(_init(keys[i], filled, self.nb_concepts, self.init if i == 0 else "random"))
+            starts.append(compiled_start(keys[i], filled, self.nb_concepts, self.init if i == 0 else "random"))
         if self.solver == "mu" and any(bool(jnp.any(f == 0)) for pair in starts for f in pair):
             progress.warn_of_zeros()
         return jnp.stack([zt for zt, _ in starts]), jnp.stack([d for _, d in starts])
@@ -218,21 +239,14 @@ class NMF(Estimator):
         length = history_length(limit)
         with progress.bar(self.verbose, limit, "fit", data.scale**self._settings.beta) as report:
             states = run(zts, ds, data.a, penalties, self._settings, limit, self.tol, data.weights, length, report)
-        values = jnp.take_along_axis(states.history, states.checks[:, None] - 1, axis=1)[:, 0]
-        best = int(jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values)))
-        state: State = jax.tree.map(lambda x: x[best], states)
-        self._d = state.d * math.sqrt(data.scale)
+        root = math.sqrt(data.scale)
+        state, self._d, divergences = _outcome(states, penalties, root)
         zt = self._solve_codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
+        z, error, dead = _judge(data.a, zt, state.d, data.weights, root, self._settings.beta)
         unit = data.scale**self._settings.beta
-        error = float(_divergence(data.a, zt, state.d, self._settings.beta, data.weights)) * unit
-        errors = [
-            float(_divergence(data.a, states.zt[i], states.d[i], self._settings.beta, data.weights)) * unit
-            for i in range(self.n_restarts)
-        ]
-        self.restart_errors_ = np.sqrt(2 * np.maximum(errors, 0))
-        effective = jnp.any(zt > 0, axis=1) & jnp.any(state.d > 0, axis=1)
-        self.n_dead_ = n_dead = int(jnp.sum(~effective))
-        relative = float(state.gradient / jnp.where(state.first_gradient > 0, state.first_gradient, 1))
+        self.restart_errors_ = np.sqrt(2 * np.maximum(np.asarray(divergences), 0) * unit)
+        self.n_dead_ = n_dead = int(dead)
+        relative = float(state.gradient) / (float(state.first_gradient) or 1.0)
         self.report_ = Report(
             bool(state.converged),
             int(state.iteration),
@@ -242,18 +256,19 @@ class NMF(Estimator):
             int(state.revived),
         )
         history = np.asarray(state.history)[: int(state.checks)] * unit
-        zt = zt * math.sqrt(data.scale)
         if self.warm_start:
-            self._zt = zt
-        self._report(int(state.iteration), bool(state.converged), history, math.sqrt(2 * max(error, 0)))
-        return self._restore(zt.T), self.D
+            self._zt = z.T
+        self._report(int(state.iteration), bool(state.converged), history, math.sqrt(2 * max(float(error) * unit, 0)))
+        return self._restore(z), self.D
 
     def _solve_codes(self, data: Data, limit: int, tol: float) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
         d = self._dictionary() / math.sqrt(self._scale)
         penalties = self._penalties(data.a.shape, self._scale)
         with progress.bar(self.verbose, limit, "encode", data.scale**self._settings.beta) as report:
-            zt, _ = _codes(data.a, d, penalties, data.weights, self._settings, limit, tol, report and progress.show)
+            zt, _ = compiled_codes(
+                data.a, d, penalties, data.weights, self._settings, limit, tol, report and progress.show
+            )
             zt = jax.block_until_ready(zt)
         return zt
 
@@ -288,7 +303,7 @@ class NMF(Estimator):
             return encode(A / self._scale, d / root, penalties, weights, self._settings, limit, tol) * root
         with arrays.with_precision(d.dtype):
             data = self._read(A, d.dtype, weights=weights, mask=mask, features=d.shape[1], scale=self._scale)
-            z = self._solve_codes(data, limit, tol).T * math.sqrt(self._scale)
+            z = _scaled_transpose(self._solve_codes(data, limit, tol), math.sqrt(self._scale))
             return self._restore(z, arrays.kind_of(A), A)
 
     def partial_fit(self, A: Any) -> "NMF":
@@ -304,7 +319,7 @@ class NMF(Estimator):
             if data.zero:
                 zt, d = (jnp.zeros((self.nb_concepts, m), dtype) for m in data.a.shape)
             else:
-                zt, d = _init(self._key(), data.a, self.nb_concepts, "nndsvda")
+                zt, d = compiled_start(self._key(), data.a, self.nb_concepts, "nndsvda")
             root = math.sqrt(data.scale)
             return tuple(self._restore(f * root, arrays.kind_of(A), A) for f in (zt.T, d))  # type: ignore[return-value]
 

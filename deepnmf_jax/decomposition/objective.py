@@ -14,7 +14,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.beta import beta_divergence, beta_terms
-from deepnmf_jax.core.quadratic import product, projected_gradient
+from deepnmf_jax.core.quadratic import feasible_part, product, projected_gradient
 from deepnmf_jax.core.residual_updates import weighted_projected_gradient
 
 # Where the squared error is below this share of ||A||^2, the Gram form has lost its digits in float32.
@@ -103,7 +103,7 @@ def codes_gradient(
     l1, l2 = penalties.l1_z, penalties.l2_z
     if beta == 2 and weights is None and not isinstance(a, BCOO) and has_many_atoms(a.shape, d.shape[0]):
         gradient = product(d, (product(zt.T, d) - a).T) + l1 + l2 * zt
-        return jnp.where(zt > 0, gradient, jnp.minimum(gradient, 0))
+        return feasible_part(zt, gradient)
     if beta == 2 and weights is None:
         b = product(d, d.T) + l2 * jnp.eye(d.shape[0], dtype=d.dtype)
         return projected_gradient(zt, product(d, a.T) - l1, b)
@@ -111,7 +111,7 @@ def codes_gradient(
         return weighted_projected_gradient(zt, d, cast(Array, a), weights, jnp.asarray(l1), jnp.asarray(l2))
     above, below = beta_terms(cast(Array, a), zt.T, d, beta, weights)
     gradient = (below - above).T + l1 + l2 * zt
-    return jnp.where(zt > 0, gradient, jnp.minimum(gradient, 0))
+    return feasible_part(zt, gradient)
 
 
 def projected_gradient_norm(

@@ -13,10 +13,11 @@ from deepnmf_jax.core import quadratic
 from deepnmf_jax.core.nndsvd import random_factor
 from deepnmf_jax.core.quadratic import product
 from deepnmf_jax.decomposition import arrays, progress
-from deepnmf_jax.decomposition.codes import solve_codes
-from deepnmf_jax.decomposition.data import Data, dense, read_data
+from deepnmf_jax.decomposition.codes import compiled_codes
+from deepnmf_jax.decomposition.data import Data, dense
 from deepnmf_jax.decomposition.descent import Descent, Factors, descend
-from deepnmf_jax.decomposition.estimator import Estimator
+from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.objective import Penalties, objective, square_sum
 from deepnmf_jax.decomposition.solve import history_length
 from deepnmf_jax.decomposition.steps import Settings
@@ -38,13 +39,10 @@ def least_squares_dictionary(a: Array, zt: Array, d: Array) -> Array:
 
 
 def square_root_step(zt: Array, c: Array, b: Array, l1: Array | float = 0.0) -> Array:
-    """Z <- Z sqrt((C+ + B- Z) / (C- + B+ Z + l1)) on Z^T (k, n), C = D A^T, B = D D^T of any sign (Ding et al., eq. 8).
-
-    Entries whose denominator is 0 stay as they are; no constant is added, so the unit of the data does not matter.
-    """
+    """Z <- Z sqrt((C+ + B- Z) / (C- + B+ Z + l1)) on Z^T (k, n); C = D A^T, B = D D^T (Ding et al., eq. 8)."""
     above = jnp.maximum(c, 0) + product(jnp.maximum(-b, 0), zt)
     below = jnp.maximum(-c, 0) + product(jnp.maximum(b, 0), zt) + l1
-    return zt * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1))
+    return quadratic.square_root_step(zt, above, below)
 
 
 def codes_step(zt: Array, d: Array, a: Array, l1: Array | float, settings: Settings) -> Array:
@@ -76,11 +74,10 @@ def solve(
     return descend((zt, d), step, value, 0.5 * square_sum(a), max_iter, tol, length)
 
 
-_codes = jax.jit(solve_codes, static_argnames=("settings", "progress"))
 _dictionary = jax.jit(least_squares_dictionary)
 
 
-class SemiNMF(Estimator):
+class SemiNMF(DescentEstimator):
     """A ~ Z D with codes Z (n, k) >= 0 and a dictionary D (k, p) of any sign: the constraint is on Z alone.
 
     Args:
@@ -100,7 +97,6 @@ class SemiNMF(Estimator):
     """
 
     solvers = SOLVERS
-    nonnegative = False
 
     def __init__(
         self,
@@ -116,10 +112,9 @@ class SemiNMF(Estimator):
         random_state: int = 0,
         dtype: str | None = None,
     ) -> None:
-        super().__init__(nb_concepts, device, solver, tol, verbose, n_components, max_iter, random_state, dtype)
-        if not (isinstance(l1_penalty, (int, float)) and 0 <= l1_penalty < math.inf):
-            raise ValueError(f"l1_penalty = {l1_penalty!r}, but it must be a number of at least 0")
-        self.l1_penalty = l1_penalty
+        super().__init__(
+            nb_concepts, device, solver, tol, verbose, l1_penalty, n_components, max_iter, random_state, dtype
+        )
 
     def _l1(self, p: int, scale: float) -> float:
         # mean squared error + l1 mean |Z|, times n p / 2; Z has the unit sqrt(scale).
@@ -127,14 +122,12 @@ class SemiNMF(Estimator):
 
     def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
         """Z (n, k) and D (k, p) for A (n, p) of any sign, of the kind of A. ValueError for what is no such matrix."""
-        limit = self._limit(max_iter, 500)
+        limit = self._limit(max_iter, FIT_LIMIT)
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
-            data = read_data(arrays.without_sparse(A), dtype, self.device, nonnegative=False)
-            self._forget()
-            self._remember_kind(A)
-            self._scale = data.scale
-            root = math.sqrt(data.scale)
+            data = self._read(A, dtype)
+            self._begin(A, data)
+            root = self._codes_unit()
             zt = self._start(data)
             if data.zero:
                 self._d = jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype)
@@ -143,36 +136,27 @@ class SemiNMF(Estimator):
             d = _dictionary(dense(data.a), zt, jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype))
             l1 = self._l1(data.a.shape[1], data.scale)
             settings = Settings(self.solver)
-            with progress.bar(self.verbose, limit, "fit", data.scale**2) as report:
-                done = solve(zt, d, data.a, l1, settings, limit, self.tol, history_length(limit))
-                if report is not None:
-                    report(int(done.iterations), float(done.history[done.checks - 1]))
+            done = self._descend(
+                lambda: solve(zt, d, data.a, l1, settings, limit, self.tol, history_length(limit)), limit
+            )
             self._d = done.factors[1] * root
-            zt = self._codes(data, self._limit(None, 300), self.tol)
-            error = float(jnp.linalg.norm(data.a - product(zt.T, done.factors[1]))) * data.scale
-            history = np.asarray(done.history)[: int(done.checks)] * data.scale**2
-            self._report(int(done.iterations), bool(done.converged), history, error, stacklevel=3)
+            zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
+            self._report_descent(done, float(jnp.linalg.norm(data.a - product(zt.T, done.factors[1]))))
             return self._restore(zt.T * root), self.D
 
     def _start(self, data: Data) -> Array:
         mean = jnp.mean(jnp.abs(dense(data.a)))
         return random_factor(self._key(), mean, (self.nb_concepts, data.a.shape[0]))
 
+    def _codes_unit(self) -> float:
+        return math.sqrt(self._scale)
+
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
         penalties = Penalties(l1_z=self._l1(data.a.shape[1], self._scale))
-        d = self._dictionary() / math.sqrt(self._scale)
+        d = self._dictionary() / self._codes_unit()
         with progress.bar(self.verbose, limit, "encode", self._scale**2) as report:
             shown = None if report is None else progress.show
-            return _codes(data.a, d, penalties, None, Settings(self.solver), limit, tol, shown)[0]
-
-    def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
-        """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the fitted data those of `fit`."""
-        d = self._dictionary()
-        with arrays.with_precision(d.dtype):
-            matrix, p = arrays.without_sparse(A), d.shape[1]
-            data = read_data(matrix, d.dtype, self.device, nonnegative=False, features=p, scale=self._scale)
-            zt = self._codes(data, self._limit(max_iter, 300), self.tol if tol is None else tol)
-            return self._restore(zt.T * math.sqrt(self._scale), arrays.kind_of(A), A)
+            return compiled_codes(data.a, d, penalties, None, Settings(self.solver), limit, tol, shown)[0]
 
     def init_random_d(self, A: Any, Z: Any = None, key: Array | None = None) -> Any:  # type: ignore[override]
         """Least-squares dictionary for the codes Z (n, k), by default random ones; of the kind of A."""

@@ -59,6 +59,9 @@ def init_factors(key: Array, a: Array | BCOO, k: int, init: str = "nndsvda") -> 
     return zt * nndsvd.best_scale(a, zt, d), d
 
 
+compiled_start = jax.jit(init_factors, static_argnames=("k", "init"))
+
+
 def init_state(
     zt: Array,
     d: Array,
@@ -151,17 +154,16 @@ def _revive(zt: Array, d: Array, dead: Array, a: Array | BCOO, penalties: Penalt
     def replace(carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         zt, d, dead, count = carry
         j = jnp.argmax(dead)
-        zt_rest, d_rest = zt.at[j].set(0), d.at[j].set(0)
-        worst = jax.nn.one_hot(jnp.argmax(_row_errors(a, zt_rest, d_rest)), zt.shape[1], dtype=d.dtype)[None]
-        atom = jnp.maximum(product(worst, a)[0] - product(product(worst, zt_rest.T), d_rest)[0], 0)
+        # A dead atom adds nothing to Z D: the residual is the same with and without it.
+        row, along = _worst_row(a, zt, d)
+        atom = jnp.maximum(row, 0)
         curvature = jnp.sum(atom**2) + penalties.l2_z
-        slope = product(atom[None], a.T)[0] - product(product(atom[None], d_rest.T), zt_rest)[0] - penalties.l1_z
-        codes = jnp.maximum(slope, 0) / jnp.where(curvature > 0, curvature, 1)
+        codes = jnp.maximum(along(atom) - penalties.l1_z, 0) / jnp.where(curvature > 0, curvature, 1)
         gain = 0.5 * curvature * jnp.sum(codes**2)
         cost = penalty(jnp.zeros_like(codes), atom, penalties) - penalty(zt[j], d[j], penalties)
         better = gain > cost
-        zt = jnp.where(better, zt_rest.at[j].set(codes), zt)
-        d = jnp.where(better, d_rest.at[j].set(atom), d)
+        zt = jnp.where(better, zt.at[j].set(codes), zt)
+        d = jnp.where(better, d.at[j].set(atom), d)
         # The next candidate would be no better than this one.
         return zt, d, jnp.where(better, dead.at[j].set(False), jnp.zeros_like(dead)), count + better
 
@@ -169,12 +171,17 @@ def _revive(zt: Array, d: Array, dead: Array, a: Array | BCOO, penalties: Penalt
     return zt, d, count
 
 
-def _row_errors(a: Array | BCOO, zt: Array, d: Array) -> Array:
-    """Squared error of each sample, (n,)."""
+def _worst_row(a: Array | BCOO, zt: Array, d: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """Row (p,) of the residual A - Z D with the largest norm, and the product of the residual with a vector (p,)."""
     if not isinstance(a, BCOO):
-        return jnp.sum((a - product(zt.T, d)) ** 2, axis=1)
+        rest = a - product(zt.T, d)
+        worst = jax.nn.one_hot(jnp.argmax(jnp.sum(rest**2, axis=1)), a.shape[0], dtype=d.dtype)
+        return product(worst, rest), lambda vector: product(rest, vector)
     squares = product(BCOO((a.data**2, a.indices), shape=a.shape), jnp.ones((a.shape[1], 1), d.dtype))[:, 0]
-    return squares + jnp.sum(zt * (product(product(d, d.T), zt) - 2 * product(d, a.T)), axis=0)
+    errors = squares + jnp.sum(zt * (product(product(d, d.T), zt) - 2 * product(d, a.T)), axis=0)
+    worst = jax.nn.one_hot(jnp.argmax(errors), a.shape[0], dtype=d.dtype)[None]
+    row = product(worst, a)[0] - product(product(worst, zt.T), d)[0]
+    return row, lambda vector: product(vector[None], a.T)[0] - product(product(vector[None], d.T), zt)[0]
 
 
 def solve(

@@ -116,7 +116,7 @@ def _improve_weighted(
 def _weighted_gradient(x: Array, f: Array, a: Array, l1: Array, l2: Array, steps: int, weights: Array) -> Array:
     # Each sample has its own Gram matrix F diag(q_i) F^T, bounded by max q_i F F^T; so has the length of its step.
     bound = quadratic.largest_eigenvalue_bound(product(f, f.T)) * jnp.max(weights, axis=1) + l2
-    length = jnp.where(bound > 0, 1 / jnp.where(bound > 0, bound, 1), 0)
+    length = quadratic.inverse(bound)
 
     def step(_: int, x: Array) -> Array:
         gradient = product(f, (weights * (product(x.T, f) - a)).T) + l1 + l2 * x

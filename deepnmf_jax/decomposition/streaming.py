@@ -16,9 +16,10 @@ from jax import Array
 from deepnmf_jax.core import quadratic
 from deepnmf_jax.core.quadratic import product
 from deepnmf_jax.decomposition import arrays, progress
-from deepnmf_jax.decomposition.codes import solve_codes
+from deepnmf_jax.decomposition.codes import compiled_codes
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.objective import Penalties, penalty, square_sum, squared_error
-from deepnmf_jax.decomposition.solve import init_factors
+from deepnmf_jax.decomposition.solve import compiled_start
 from deepnmf_jax.decomposition.steps import improve
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ _improve_codes = jax.jit(
     lambda zt, d, a, penalties, settings: improve(zt, d, a, penalties.l1_z, penalties.l2_z, settings),
     static_argnames=("settings",),
 )
-_codes = jax.jit(solve_codes, static_argnames=("settings",))
-_init = jax.jit(init_factors, static_argnames=("k", "init"))
 
 
 def partial_fit(model: "NMF", batch: Any, forget: float = 1.0) -> Array:
@@ -71,13 +70,13 @@ def partial_fit(model: "NMF", batch: Any, forget: float = 1.0) -> Array:
             model._forget()
             model._remember_kind(batch)
             model._scale = data.scale
-            d = _init(model._key(), data.a, model.nb_concepts, model.init)[1]
+            d = compiled_start(model._key(), data.a, model.nb_concepts, model.init)[1]
             model._d = d * math.sqrt(data.scale)
         root = math.sqrt(model._scale)
         d = model._dictionary() / root
         k, p = d.shape
         penalties = model._penalties(data.a.shape, model._scale)
-        zt = _codes(data.a, d, penalties, None, model._settings)[0]
+        zt = compiled_codes(data.a, d, penalties, None, model._settings)[0]
         if model._m is None or model._n is None:
             model._m, model._n, model._seen = jnp.zeros((k, p), dtype), jnp.zeros((k, k), dtype), 0.0
         m, n = _accumulate(forget * model._m, forget * model._n, zt, data.a)
@@ -108,7 +107,7 @@ def fit_batches(model: "NMF", batches: Iterable, limit: int | None) -> tuple[np.
                 "pass, or a list or a loader that can be walked through again"
             )
         return _one_pass(model, batches)
-    return _Epochs(model, batches).fit(500 if limit is None else limit)
+    return _Epochs(model, batches).fit(FIT_LIMIT if limit is None else limit)
 
 
 def _one_pass(model: "NMF", batches: Iterable) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +136,7 @@ class _Epochs:
             data = model._read(first, self.dtype)
             self.scale = data.scale
             self.p = data.a.shape[1]
-            self.d = _init(model._key(), data.a, model.nb_concepts, model.init)[1]
+            self.d = compiled_start(model._key(), data.a, model.nb_concepts, model.init)[1]
 
     def data(self) -> Iterator[Any]:
         """The checked batches of one epoch; ValueError where they are not those of the epoch before."""
@@ -161,7 +160,7 @@ class _Epochs:
             # One pass to know how many samples there are, and codes for the first dictionary.
             codes, total = [], 0.0
             for a in self.data():
-                zt = _codes(a, self.d, Penalties(), None, model._settings)[0]
+                zt = compiled_codes(a, self.d, Penalties(), None, model._settings)[0]
                 codes.append(np.asarray(zt))
                 total += float(square_sum(a))
             n = sum(zt.shape[1] for zt in codes)
@@ -184,7 +183,9 @@ class _Epochs:
             squares = 0.0
             for a in self.data():
                 d = model._d / root
-                zt = _codes(a, d, penalties, None, model._settings, model._limit(None, 300), model.tol)[0]
+                zt = compiled_codes(
+                    a, d, penalties, None, model._settings, model._limit(None, ENCODE_LIMIT), model.tol
+                )[0]
                 squares += 2 * float(_error(a, zt, d))
                 codes.append(np.asarray(zt.T * root))
             unit = self.scale**2

@@ -1,6 +1,6 @@
 """The four-block classifier (paper, section 2.5) and its four configurations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -173,6 +173,11 @@ class Network(nn.Module):
                 f"kernels = {self.kernels!r} with features = {self.features!r}; give one kernel more than features, "
                 "for the last block, whose units are the classes"
             )
+
+
+def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose lists (JSON has no tuples) are tuples: a Flax module's fields must be hashable."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def per_block(name: str, setting: str | Sequence[str], blocks: int) -> tuple[str, ...]:

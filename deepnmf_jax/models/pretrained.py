@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from deepnmf_jax.models.network import Network
+from deepnmf_jax.models.network import Network, with_tuples
 
 ARRAYS, DESCRIPTION = "variables.npz", "network.json"
 
@@ -64,7 +64,7 @@ def read_network(folder: Traversable) -> Pretrained:
             raise ValueError(f"SHA-256 {digest}, expected {description['sha256']}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             variables = traverse_util.unflatten_dict({key: arrays[key] for key in arrays.files}, sep="/")
-        model = Network(num_classes=description["num_classes"], **_with_tuples(description["model"]))
+        model = Network(num_classes=description["num_classes"], **with_tuples(description["model"]))
         return Pretrained(model, variables, tuple(description["image_shape"]), results)
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"the network in {folder} cannot be read ({error}); install the package anew") from error
@@ -104,8 +104,3 @@ def write_network(
 
 def _shelf() -> Traversable:
     return resources.files("deepnmf_jax").joinpath("pretrained")
-
-
-def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples, and a Flax module's fields must be hashable."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}

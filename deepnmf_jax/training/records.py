@@ -121,10 +121,10 @@ def _check_same_config(path: Path, config: Mapping[str, Any], resumable_fields: 
     if not path.exists():
         return
     try:
-        stored = _flatten(json.loads(path.read_text(encoding="utf-8")))
+        stored = flatten(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}); choose another --workdir, or delete this one") from error
-    given = _flatten(json.loads(_to_json(config, "config")))
+    given = flatten(json.loads(_to_json(config, "config")))
     absent = "(absent)"
     differing = [
         f"  {key}: {stored.get(key, absent)!r} in the workdir, {given.get(key, absent)!r} now"
@@ -139,11 +139,12 @@ def _check_same_config(path: Path, config: Mapping[str, Any], resumable_fields: 
         )
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of nested settings by dotted name; an empty mapping is a leaf."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            leaves.update(_flatten(value, f"{prefix}{key}."))
+            leaves.update(flatten(value, f"{prefix}{key}."))
         else:
             leaves[f"{prefix}{key}"] = value
     return leaves

@@ -19,6 +19,7 @@ from deepnmf_jax.data.datasets import (
     split_train_validation,
 )
 from deepnmf_jax.models import Network, summarize
+from deepnmf_jax.models.network import with_tuples
 from deepnmf_jax.training.devices import data_mesh
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
 from deepnmf_jax.training.state import TrainState, create_state
@@ -68,7 +69,7 @@ def create_model(config: Any, num_classes: int) -> Network:
     Raises:
         ValueError: a setting that the network does not have.
     """
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.model.items()}
+    settings = with_tuples(config.model)
     known = set(inspect.signature(Network).parameters)
     if unknown := set(settings) - known:
         raise ValueError(f"config.model has unknown settings {sorted(unknown)}; use {', '.join(sorted(known))}")

@@ -11,6 +11,8 @@ from deepnmf_jax.decomposition.objective import Penalties
 from deepnmf_jax.decomposition.steps import Settings
 
 N, P, K = 4, 9, 3
+ENCODE = jax.jit(encode, static_argnames=("settings",))
+SOLVE = jax.jit(solve_codes, static_argnames=("settings",))
 CASES = [
     ("hals", 2.0, False),
     ("pgd", 2.0, False),
@@ -29,16 +31,16 @@ def test_codes_are_the_non_negative_least_squares_solution() -> None:
     optimize = pytest.importorskip("scipy.optimize")
     a, d = problem()
     for solver in ("hals", "pgd", "anls", "mu"):
-        codes = encode(a, d, settings=Settings(solver), max_iter=2000, tol=1e-12)
+        codes = ENCODE(a, d, settings=Settings(solver), max_iter=2000, tol=1e-12)
         expected = np.stack([optimize.nnls(d.T, row)[0] for row in a])
         np.testing.assert_allclose(codes, expected, atol=1e-9)
 
 
 def test_the_report_says_how_it_ended() -> None:
     a, d = problem()
-    _, report = solve_codes(a, d, Penalties(), tol=1e-6)
+    _, report = SOLVE(a, d, Penalties(), tol=1e-6, max_iter=300)
     assert report.converged and 0 < report.iterations < 300 and report.residual <= 1e-8
-    _, report = solve_codes(a, d, Penalties(), tol=1e-6, max_iter=1)
+    _, report = SOLVE(a, d, Penalties(), tol=1e-6, max_iter=1)
     assert not report.converged and report.iterations == 1
 
 
@@ -68,7 +70,7 @@ def test_zeros_stay_and_pass_no_gradient() -> None:
     a, d = problem(3)
     d[1] = 0
     a[0] = 0
-    gradient = jax.grad(lambda a: jnp.sum(encode(a, d)))(a)
+    gradient = jax.jit(jax.grad(lambda a: jnp.sum(encode(a, d))))(a)
     assert np.isfinite(gradient).all() and not gradient[0].any() and gradient[1:].any()
 
 
@@ -77,7 +79,7 @@ def test_the_method_is_differentiable() -> None:
     a, _ = problem(4)
     model = NMF(2, max_iter=200, tol=0)
     model.fit(a)
-    gradient = jax.grad(lambda a: jnp.sum(model.encode(a) ** 2))(jnp.asarray(a))
+    gradient = jax.jit(jax.grad(lambda a: jnp.sum(model.encode(a) ** 2)))(jnp.asarray(a))
     direction = np.random.default_rng(0).standard_normal(a.shape)
     up, down = (np.sum(model.encode(a + x * direction, 2000, 1e-10) ** 2) for x in (1e-5, -1e-5))
     assert float(jnp.sum(gradient * direction)) == pytest.approx((up - down) / 2e-5, rel=1e-3)
@@ -87,5 +89,5 @@ def test_jit_and_vmap() -> None:
     a, d = problem(5)
     expected = encode(a, d)
     np.testing.assert_allclose(jax.jit(encode)(a, d), expected, atol=1e-12)
-    mapped = jax.vmap(lambda row: encode(row[None], d)[0])(jnp.asarray(a))
+    mapped = jax.jit(jax.vmap(lambda row: encode(row[None], d)[0]))(jnp.asarray(a))
     np.testing.assert_allclose(mapped, expected, atol=1e-6)

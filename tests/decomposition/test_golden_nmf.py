@@ -52,14 +52,15 @@ def test_iterates(path: Path, run: str, block: int) -> None:
         strengths = (float(golden[name]) for name in ("alpha_W", "alpha_H", "l1_ratio"))
         penalties = scaled_penalties(*strengths, *a.shape)  # type: ignore[call-arg]
     step = jax.jit(partial(sweep, settings=settings))
+    value = jax.jit(objective)
     zt, d = golden["Z_init"].T, golden["D_init"]
-    values = [objective(a, zt, d, penalties)]
+    values = [value(a, zt, d, penalties)]
     times = sorted(int(key.rsplit("_", 1)[1]) for key in golden if key.startswith(f"Z_{run}_") and key != "Z_init")
     for t in range(1, times[-1] + 1):
         zt, d = step(zt, d, a, penalties)
         if t in times:
             assert furthest(zt.T, golden[f"Z_{run}_{t}"]) < 1e-10
             assert furthest(d, golden[f"D_{run}_{t}"]) < 1e-10
-            values.append(objective(a, zt, d, penalties))
+            values.append(value(a, zt, d, penalties))
     if f"obj_{run}" in golden:
         np.testing.assert_allclose(values, golden[f"obj_{run}"], rtol=1e-9)

@@ -25,9 +25,10 @@ REFERENCES = {"digits": (16, 0.25715, 0.25648), "orl": (40, 0.09648, 0.09636), "
 def load(name: str) -> np.ndarray:
     if name == "digits":
         return (pytest.importorskip("sklearn.datasets").load_digits().data / 16).astype(np.float32)
-    path = Path(os.environ.get("DEEPNMF_FACES", "")) / f"{name}.npz"
-    if "DEEPNMF_FACES" not in os.environ or not path.exists():
-        pytest.skip(f"no {name}.npz: set DEEPNMF_FACES to a folder with it")
+    folders = (os.environ.get("DEEPNMF_FACES"), Path(__file__).parents[2] / "../shared/faces")
+    path = next((p for f in folders if f and (p := Path(f) / f"{name}.npz").exists()), None)
+    if path is None:
+        pytest.skip(f"no {name}.npz in $DEEPNMF_FACES or ../shared/faces")
     with np.load(path, allow_pickle=False) as file:
         images = next(file[key] for key in file if file[key].ndim >= 2)
     return (images.reshape(len(images), -1) / 255).astype(np.float32)

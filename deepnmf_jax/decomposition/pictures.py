@@ -1,0 +1,139 @@
+"""What a dictionary means: pictures of its concepts, and of the images that use each of them most.
+
+Figures are made directly, without pyplot, so neither the backend nor the settings of a notebook are touched. Not
+imported by `deepnmf_jax`: matplotlib is loaded by those who draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+
+def most_active(codes: Any, count: int) -> np.ndarray:
+    """For each concept the images that use it most, the first one most of all: (k, count) positions in `codes`.
+
+    Args:
+      codes: Z (n, k).
+      count: how many images a concept, at most n.
+
+    Raises:
+      ValueError: codes of another rank, or fewer images than `count`.
+    """
+    codes = np.asarray(codes)
+    if codes.ndim != 2 or not 1 <= count <= len(codes):
+        raise ValueError(f"codes must be (n, k) with n >= count >= 1, got {codes.shape} and count = {count}")
+    return np.argsort(-codes, axis=0, kind="stable")[:count].T
+
+
+def strongest_places(codes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """For codes at the positions of maps: how strongly each image uses each concept, and where.
+
+    Args:
+      codes: Z (n, height, width, k), one code a position.
+
+    Returns:
+      The largest code of each image and concept (n, k), and its row and column (n, k, 2).
+
+    Raises:
+      ValueError: codes of another rank.
+    """
+    codes = np.asarray(codes)
+    if codes.ndim != 4:
+        raise ValueError(f"codes must be (n, height, width, k), got {codes.shape}")
+    n, _, width, k = codes.shape
+    flat = codes.reshape(n, -1, k)
+    place = flat.argmax(axis=1)
+    return flat.max(axis=1), np.stack([place // width, place % width], axis=-1)
+
+
+def patches_at(images: Any, places: Any, size: int, stride: int) -> np.ndarray:
+    """The window of each image that a position of a map sees.
+
+    Args:
+      images: (..., height, width, channels).
+      places: row and column of the position (..., 2).
+      size: side of the window in pixels.
+      stride: pixels between the windows of neighbouring positions; that of position (0, 0) starts at pixel (0, 0).
+
+    Returns:
+      Windows (..., size, size, channels).
+    """
+    images, places = np.asarray(images), np.asarray(places)
+    windows = np.lib.stride_tricks.sliding_window_view(images, (size, size), axis=(-3, -2))
+    start = stride * places
+    some = windows.reshape(-1, *windows.shape[-5:])
+    chosen = some[np.arange(len(some)), start[..., 0].ravel(), start[..., 1].ravel()]
+    return np.moveaxis(chosen, 1, -1).reshape(*places.shape[:-1], size, size, images.shape[-1])
+
+
+def draw_concepts(concepts: Any, shape: tuple[int, ...]) -> Figure:
+    """The rows of a dictionary as images in a grid, each black (0) to white (its own maximum), or in colour.
+
+    Args:
+      concepts: D (k, p), non-negative.
+      shape: (height, width) or (height, width, 3) with product p.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    concepts = np.asarray(concepts)
+    if concepts.ndim != 2 or not concepts.size or concepts.shape[1] != math.prod(shape):
+        raise ValueError(f"concepts must be (k, {' * '.join(map(str, shape))}), k >= 1, got {concepts.shape}")
+    columns = math.ceil(math.sqrt(2 * len(concepts)))
+    rows = math.ceil(len(concepts) / columns)
+    figure, grid = _grid(rows, columns, 10 / max(columns, 10))
+    for j, (axes, concept) in enumerate(zip(grid.ravel(), concepts, strict=False)):
+        _show(axes, concept.reshape(shape))
+        axes.set_title(j, fontsize=8, pad=2)
+    return figure
+
+
+def draw_users(
+    images: Any, concepts: Any = None, shape: tuple[int, ...] = (), names: Iterable[Any] | None = None
+) -> Figure:
+    """One row a concept: the concept itself if given, then the images (or patches) that use it most.
+
+    Args:
+      images: (k, count, height, width) with or without a last axis of 1 or 3 channels, non-negative.
+      concepts: D (k, p), or None.
+      shape: of a row of `concepts` as an image.
+      names: what is written before the rows; None: 0, 1, 2, ...
+
+    Raises:
+      ValueError: images of another rank.
+    """
+    images = np.asarray(images)
+    if images.ndim not in (4, 5):
+        raise ValueError(f"images must be (k, count, height, width[, channels]), got {images.shape}")
+    first = 0 if concepts is None else 1
+    figure, grid = _grid(len(images), images.shape[1] + first, 0.75)
+    rows = zip(range(len(images)) if names is None else names, grid, images, strict=True)
+    for j, (name, row, users) in enumerate(rows):
+        if first:
+            _show(row[0], np.asarray(concepts)[j].reshape(shape))
+        for axes, image in zip(row[first:], users, strict=True):
+            _show(axes, image)
+        row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:
+    tight = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015)
+    figure = Figure(figsize=(size * columns + 0.3, size * 1.1 * rows), layout=tight)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    return figure, grid
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    axes.imshow(image / (image.max() or 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
