@@ -1,5 +1,6 @@
-"""Whole fits of deep NMF with structure: start, sweeps for all seeds at once, the best seed."""
+"""Whole fits of deep NMF with structure: starts, sweeps for all seeds at once, the best seed."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepnmf_jax.decomposition import released, structure
+from deepnmf_jax.decomposition import released, structure, structure_loop
 from deepnmf_jax.decomposition.graphs import Graph
-from deepnmf_jax.decomposition.solve import history_length
-from deepnmf_jax.decomposition.spectral import dictionary_for, spectral_codes
-from deepnmf_jax.decomposition.structure import CHECK_EVERY, Form, State, Strengths
+from deepnmf_jax.decomposition.released import Factors
+from deepnmf_jax.decomposition.solve import CHECK_EVERY, history_length, over_starts
+from deepnmf_jax.decomposition.spectral import dictionary_for
+from deepnmf_jax.decomposition.structure import Form, Strengths
+from deepnmf_jax.decomposition.structure_loop import State
 
 INITS = ("spectral", "pretrained")
 
@@ -35,44 +38,65 @@ class Solution(NamedTuple):
     converged: bool
 
 
+@partial(jax.jit, static_argnames=("layer_sizes",))
+def make_starts(keys: Array, x: Array, codes: Array | None, layer_sizes: tuple[int, ...]) -> Factors:
+    """Layers pretrained from random numbers, one start a key: every factor has a first axis of seeds.
+
+    Args:
+        keys: (seeds,).
+        x: X (m, n).
+        codes: V_l (r_l, n) that takes the place of the last layer's pretrained codes, H_l being fitted to it; None.
+        layer_sizes: r_1 ... r_l.
+    """
+
+    def one(key: Array) -> Factors:
+        random_layers = layer_sizes if codes is None else layer_sizes[:-1]
+        factors = Factors((), ())
+        if random_layers:
+            start = released.random_start(key, x.shape[0], x.shape[1], random_layers, x.dtype)
+            factors, _ = released.pretrain(x, start)
+        if codes is None:
+            return factors
+        below = factors.v[-1] if factors.v else x
+        return Factors((*factors.h, dictionary_for(below, codes)), (*factors.v, codes))
+
+    return jax.vmap(one)(keys)
+
+
 def solve_well_posed(
-    keys: Array,
+    starts: Factors,
     x: Array,
     graph: Graph,
-    strengths: tuple[float, float, float],
-    layer_sizes: tuple[int, ...],
+    strengths: Strengths,
+    form: Form,
     max_iter: int,
-    *,
-    lam: float,
-    delta: float,
-    layer_weights: tuple[float, ...],
-    robust: str,
-    init: str,
     tol: float,
+    report: Callable[[int, float], None] | None = None,
 ) -> Solution:
-    """Minimise the objective of `structure` from one start per key, all of them at once. x (m, n)."""
-    alpha, beta, nu = (jnp.asarray(value, x.dtype) for value in strengths)
-    weights = jnp.asarray(layer_weights, x.dtype)
-    numbers = Strengths(alpha, beta, nu, jnp.asarray(lam, x.dtype), jnp.asarray(delta, x.dtype), weights)
-    form = Form(robust, any(weight > 0 for weight in layer_weights[:-1]))
-    last = spectral_codes(graph, layer_sizes[-1]) if init == "spectral" else np.zeros((layer_sizes[-1], x.shape[1]))
-    states = _solve_all(
-        keys, jnp.asarray(last, x.dtype), x, graph, numbers,
-        jnp.asarray(tol, x.dtype), max_iter, layer_sizes, form, init, history_length(max_iter),
-    )  # fmt: skip
+    """Minimise the objective of `structure` from all starts at once. x (m, n).
+
+    `report` is called with the sweeps made and the lowest objective after every ten sweeps; the result is the same.
+    """
+    states = _begin(starts.h, starts.v[-1], x, graph, strengths, form, history_length(max_iter))
+    limit = jnp.asarray(tol, x.dtype)
+    if report is None:
+        states = _go_on(states, x, graph, strengths, form, limit, max_iter)
+    done = 0 if report else max_iter
+    while report and done < max_iter and not bool(jnp.all(states.converged)):
+        done = min(done + CHECK_EVERY, max_iter)
+        states = _go_on(states, x, graph, strengths, form, limit, done)
+        report(done, float(jnp.nanmin(states.value)))
     losses = np.asarray(states.value)
-    best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
-    state: Any = jax.tree.map(lambda a: np.asarray(a[best]), states)
+    state: Any = jax.tree.map(lambda a: np.asarray(a[_lowest(losses)]), states)
     q = np.asarray(structure.chain(state.h))
     lengths = np.linalg.norm(q, axis=0)
     lengths = np.where(lengths > 0, lengths, 1)
-    final = np.ravel(state.weights) if robust == "feature" else np.ones(x.shape[0], x.dtype)
     history = state.history[np.isfinite(state.history)] if np.isfinite(state.value) else np.r_[state.history[0], np.nan]
     return Solution(
         [*state.h[:-1], state.h[-1] / lengths],
         (q / lengths).T,
         (state.v * lengths[:, None]).T,
-        final,
+        np.ravel(state.weights) if form.robust == "feature" else np.ones(x.shape[0], x.dtype),
         history,
         losses,
         int(state.sweeps),
@@ -80,77 +104,59 @@ def solve_well_posed(
     )
 
 
-@partial(jax.jit, static_argnames=("layer_sizes", "form", "init", "length"))
-def _solve_all(
-    keys: Array,
-    last: Array,
-    x: Array,
-    graph: Graph,
-    strengths: Strengths,
-    tol: Array,
-    max_iter: Array,
-    layer_sizes: tuple[int, ...],
-    form: Form,
-    init: str,
-    length: int,
+def _lowest(losses: np.ndarray) -> int:
+    return int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
+
+
+@partial(jax.jit, static_argnames=("form", "length"))
+def _begin(
+    hs: tuple[Array, ...], vs: Array, x: Array, graph: Graph, strengths: Strengths, form: Form, length: int
 ) -> State:
-    """States (seeds, ...) at the end; `last` (r_l, n) are the starting codes of init="spectral"."""
+    def one(h: tuple[Array, ...], v: Array) -> State:
+        return structure_loop.init_state(h, v, x, graph, strengths, form, length)
 
-    def solve(key: Array) -> State:
-        h, v = start(key, last, x, layer_sizes, init)
-        state = structure.init_state(h, v, x, graph, strengths, form, length)
-        return structure.advance(state, x, graph, strengths, form, tol, max_iter)
-
-    return jax.vmap(solve)(keys)
+    return over_starts(one, len(vs))(hs, vs)
 
 
-def start(
-    key: Array, last: Array, x: Array, layer_sizes: tuple[int, ...], init: str
-) -> tuple[tuple[Array, ...], Array]:
-    """H_1 ... H_l and V to start from: pretrained layers, of which "spectral" replaces the last one's codes."""
-    m, n = x.shape
-    if init == "pretrained":
-        factors, _ = released.pretrain(x, released.random_start(key, m, n, layer_sizes, x.dtype))
-        return factors.h, factors.v[-1]
-    h: tuple[Array, ...] = ()
-    z = x
-    if len(layer_sizes) > 1:
-        factors, _ = released.pretrain(x, released.random_start(key, m, n, layer_sizes[:-1], x.dtype))
-        h, z = factors.h, factors.v[-1]
-    return (*h, dictionary_for(z, last)), last
+@partial(jax.jit, static_argnames=("form",))
+def _go_on(
+    states: State, x: Array, graph: Graph, strengths: Strengths, form: Form, tol: Array, stop_at: Array | int
+) -> State:
+    def one(state: State) -> State:
+        return structure_loop.advance(state, x, graph, strengths, form, tol, stop_at)
+
+    return over_starts(one, len(states.v))(states)
 
 
 def solve_released(
-    keys: Array,
-    x: Array,
-    graph: Graph,
-    strengths: tuple[float, float, float],
-    layer_sizes: tuple[int, ...],
-    max_iter: int,
+    starts: Factors, x: Array, graph: Graph, strengths: tuple[float, float, float], max_iter: int
 ) -> Solution:
-    """The released pretraining and exactly `max_iter` released sweeps for every key; the lowest objective is kept."""
+    """Exactly `max_iter` released sweeps from every start; the lowest objective is kept. x (m, n)."""
     numbers = tuple(jnp.asarray(value, x.dtype) for value in strengths)
-    factors, weights, histories = _released_all(keys, x, graph, numbers, layer_sizes, max_iter)
+    factors, weights, histories = _released_all(starts, x, graph, numbers, max_iter)
     losses = np.asarray(histories[:, -1])
-    best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
-    kept = jax.tree.map(lambda a: np.asarray(a[best]), factors)
-    components = np.asarray(structure.chain(kept.h)).T
+    best = _lowest(losses)
+    kept: Any = jax.tree.map(lambda a: np.asarray(a[best]), factors)
     return Solution(
-        list(kept.h), components, kept.v[-1].T, np.ravel(weights[best]), np.asarray(histories[best]), losses, max_iter,
+        list(kept.h),
+        np.asarray(structure.chain(kept.h)).T,
+        kept.v[-1].T,
+        np.ravel(weights[best]),
+        np.asarray(histories[best]),
+        losses,
+        max_iter,
         False,
-    )  # fmt: skip
+    )
 
 
-@partial(jax.jit, static_argnames=("layer_sizes", "max_iter"))
+@partial(jax.jit, static_argnames=("max_iter",))
 def _released_all(
-    keys: Array, x: Array, graph: Graph, strengths: tuple[Array, ...], layer_sizes: tuple[int, ...], max_iter: int
-) -> tuple[released.Factors, Array, Array]:
+    starts: Factors, x: Array, graph: Graph, strengths: tuple[Array, ...], max_iter: int
+) -> tuple[Factors, Array, Array]:
     alpha, beta, nu = strengths
     stops = [*range(CHECK_EVERY, max_iter, CHECK_EVERY), max_iter]
 
-    def solve(key: Array) -> tuple[released.Factors, Array, Array]:
-        factors, _ = released.pretrain(x, released.random_start(key, x.shape[0], x.shape[1], layer_sizes, x.dtype))
-
+    def solve(factors: Factors) -> tuple[Factors, Array, Array]:
         def until(carry: Any, stop: Array) -> tuple[Any, Array]:
             factors, weights, done = carry
             factors, weights = lax.fori_loop(
@@ -163,4 +169,4 @@ def _released_all(
         (factors, weights, _), values = lax.scan(until, carry, jnp.asarray(stops, jnp.int32))
         return factors, weights, jnp.concatenate([first[None], values])
 
-    return jax.vmap(solve)(keys)
+    return jax.vmap(solve)(starts)

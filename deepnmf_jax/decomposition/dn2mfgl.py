@@ -9,24 +9,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.core.checks import check_choice, check_integer
-from deepnmf_jax.decomposition import arrays, scores, serialization
+from deepnmf_jax.decomposition import arrays, progress, scores, serialization, structure_rule
 from deepnmf_jax.decomposition.certificates import Boundedness, check_boundedness
-from deepnmf_jax.decomposition.codes import solve_codes
+from deepnmf_jax.decomposition.codes import compiled_codes
 from deepnmf_jax.decomposition.data import read_data
-from deepnmf_jax.decomposition.deep_solve import INITS, Solution, solve_released, solve_well_posed
-from deepnmf_jax.decomposition.estimator import ConvergenceWarning, NotFittedError
-from deepnmf_jax.decomposition.graphs import EDGE_WEIGHTS, JOINS, Graph, Neighbors, find_neighbors, knn_graph
+from deepnmf_jax.decomposition.deep_solve import Solution, make_starts, solve_released, solve_well_posed
+from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
+from deepnmf_jax.decomposition.graphs import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
 from deepnmf_jax.decomposition.objective import Penalties
+from deepnmf_jax.decomposition.released import Factors
+from deepnmf_jax.decomposition.spectral import spectral_codes
 from deepnmf_jax.decomposition.steps import Settings
-from deepnmf_jax.decomposition.structure import ROBUST
-from deepnmf_jax.decomposition.structure_rule import Choice, choose_structure
+from deepnmf_jax.decomposition.structure import Form, Strengths
+from deepnmf_jax.decomposition.structure_arguments import check_arguments, sizes_of, weights_of
+from deepnmf_jax.decomposition.structure_rule import Choice
 
-MODES = ("well_posed", "released")
-LIMITS = {"well_posed": 500, "released": 100}
+LIMITS = {"well_posed": 1000, "released": 100}
 ENCODE_LIMIT, ENCODE_TOL = 2000, 1e-6
-
-_encode = jax.jit(solve_codes, static_argnames=("settings",))
+SAVED = (
+    "components_",
+    "embedding_",
+    "labels_",
+    "cluster_centers_",
+    "loss_history_",
+    "losses_",
+    "_feature_weights",
+)
 
 
 class UnboundedWarning(UserWarning):
@@ -54,25 +62,29 @@ class Dn2MFGL:
         layer_sizes: r_1, ..., r_l, components of every layer; the last one is the width of the codes.
         n_clusters: number of clusters for `labels_` (k-means, extra `sklearn`); None: no labels.
         alpha: local structure. None, with beta and nu: all three and the graph are chosen without labels
-            (`structure_rule`); in mode="released": 1. A single None among numbers counts as 0.
+            (`structure_rule`); in mode="released": 1. A None beside numbers counts as 0.
         beta: variance of the codes.
         nu: inner products of codes of different samples.
         lam: above 0, fixes the scale of the factors.
-        n_neighbors: K of the graph.
+        n_neighbors: K of the graph. The rule puts the nearest three fifths of them into the graph and tests it on the
+            others.
         robust: residuals are weighed per "sample", per "feature", or not at all ("none": squared error).
-        mode: "well_posed" or "released". "released" has no use for lam, robust, delta, layer_weights, init and graph.
+        mode: "well_posed" or "released". "released" has no use for lam, robust, join, edge_weights, normalize_graph,
+            delta, layer_weights, init and tol.
         join: "union" or "mutual" neighbours; None: "union".
         edge_weights: "binary", "heat", "local_scaling"; None: by the rule, "binary" where alpha is given.
         normalize_graph: S_ij / sqrt(d_i d_j) in place of S_ij; None: by the rule, False where alpha is given.
         delta: residuals far below it count as squares.
-        layer_weights: (l,) the weight of the structure terms on the codes of every layer; None: 0, ..., 0, 1.
+        layer_weights: (l,) the weight of the structure terms on the codes of every layer, the last above 0; None:
+            0, ..., 0, 1.
         init: "spectral" (low eigenvectors of the graph) or "pretrained" (the released pretraining).
-        max_iter: sweeps at most; None: 500, and 100 in mode="released", which makes them all.
+        max_iter: sweeps at most; None: 1000, and 100 in mode="released", which makes them all.
         tol: the fit ends when the objective falls by less than tol times itself over ten sweeps.
         n_init: seeds that are solved at once; the lowest objective is kept.
         normalize: samples to unit length first.
         random_state: seed.
         dtype: "float32" or "float64" to compute in; None: float64 for float64 data, else float32.
+        verbose: a progress bar with the objective.
 
     Attributes:
         components_: Q^T (r_l, m), rows of unit length (as they come in mode="released").
@@ -80,6 +92,7 @@ class Dn2MFGL:
         n_iter_: sweeps. loss_history_: objective at the start and after every tenth sweep. losses_: of every seed.
         boundedness_: "bounded", "undecided", "unbounded". certificate_: why (`Boundedness`).
         choice_: alpha, beta, nu and the graph that were used, and why (`Choice`). converged_, n_features_in_.
+        loss_history_ and losses_ are of the data as computed with: of unit length if `normalize`.
 
     Raises:
         ValueError: by `fit`, for arguments or data outside what they allow, and for settings without a lower bound.
@@ -87,7 +100,7 @@ class Dn2MFGL:
 
     def __init__(
         self,
-        layer_sizes: tuple[int, ...] = (100, 10),
+        layer_sizes: tuple[int, ...] | int,
         n_clusters: int | None = None,
         alpha: float | None = None,
         beta: float | None = None,
@@ -109,6 +122,7 @@ class Dn2MFGL:
         normalize: bool = True,
         random_state: int = 0,
         dtype: str | None = None,
+        verbose: bool = False,
     ) -> None:
         # As scikit-learn wants it: arguments are kept as they are, and looked at by fit.
         self.layer_sizes, self.n_clusters = layer_sizes, n_clusters
@@ -117,7 +131,17 @@ class Dn2MFGL:
         self.join, self.edge_weights, self.normalize_graph = join, edge_weights, normalize_graph
         self.delta, self.layer_weights, self.init = delta, layer_weights, init
         self.max_iter, self.tol, self.n_init = max_iter, tol, n_init
-        self.normalize, self.random_state, self.dtype = normalize, random_state, dtype
+        self.normalize, self.random_state, self.dtype, self.verbose = normalize, random_state, dtype, verbose
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({given})"
+
+    def __sklearn_tags__(self) -> Any:
+        return scores.clusterer_tags()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "components_")
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name (scikit-learn's protocol)."""
@@ -134,7 +158,7 @@ class Dn2MFGL:
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn dictionaries, codes and, with `n_clusters`, labels of X (n_samples, n_features) >= 0. y is ignored."""
-        self._check_arguments()
+        check_arguments(self.get_params())
         dtype = arrays.dtype_for(X, self.dtype)
         with arrays.with_precision(dtype):
             x = self._read(X, dtype)
@@ -142,10 +166,9 @@ class Dn2MFGL:
             if self.n_clusters is not None and self.n_clusters > n:
                 raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
             neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
-            choice = self._choose(neighbors)
-            graph = knn_graph(neighbors, choice.join, choice.edge_weights, choice.normalize)
+            graph, choice, starts = self._prepare(neighbors, x.T)
             certificate = self._certify(graph, choice)
-            solution = self._solve(x, graph, choice)
+            solution = self._solve(starts, x.T, graph, choice)
             certificate = self._after(solution, certificate)
             self._publish(solution, choice, certificate, m)
         if self.n_clusters is not None:
@@ -173,14 +196,14 @@ class Dn2MFGL:
         Raises:
             ValueError: another number of features, bad values, or no fit before.
         """
-        if not hasattr(self, "components_"):
-            raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
+        self._check_fitted()
         dtype = self.components_.dtype
         with arrays.with_precision(dtype):
             x = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
             d = jnp.asarray(self.components_) * roots
-            return np.array(_encode(x * roots, d, Penalties(), None, Settings(), ENCODE_LIMIT, ENCODE_TOL)[0].T)
+            codes, _ = compiled_codes(x * roots, d, Penalties(), None, Settings(), ENCODE_LIMIT, ENCODE_TOL)
+            return np.array(codes.T)
 
     def predict(self, X: Any) -> np.ndarray:
         """The cluster (n,) whose center is nearest to the codes of `transform`. ValueError without n_clusters.
@@ -194,43 +217,9 @@ class Dn2MFGL:
         squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
         return np.argmin(squares, axis=1)
 
-    def _check_arguments(self) -> None:
-        check_choice("mode", self.mode, MODES)
-        check_choice("robust", self.robust, ROBUST)
-        check_choice("init", self.init, INITS)
-        check_choice("join", self.join, (None, *JOINS))
-        check_choice("edge_weights", self.edge_weights, (None, *EDGE_WEIGHTS))
-        sizes = np.ravel(np.asarray(self.layer_sizes, object))
-        if not len(sizes):
-            raise ValueError("layer_sizes is empty; give at least one layer, such as (100, 10)")
-        for size in sizes:
-            check_integer("each of layer_sizes", size, 1)
-        for name, smallest in (("n_neighbors", 1), ("n_init", 1), ("random_state", 0)):
-            check_integer(name, getattr(self, name), smallest)
-        for name in ("n_clusters", "max_iter"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), 1)
-        for name in ("alpha", "beta", "nu", "lam", "delta", "tol"):
-            value, positive = getattr(self, name), name in ("lam", "delta")
-            if value is None and name in ("alpha", "beta", "nu"):
-                continue
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
-            if not number or value < 0 or (positive and value == 0):
-                raise ValueError(
-                    f"{name} = {value!r}, but it must be a number {'above' if positive else 'of at least'} 0"
-                )
-        weights = self._layer_weights()
-        if len(weights) != len(sizes) or not all(np.isfinite(w) and w >= 0 for w in weights):
-            raise ValueError(f"layer_weights = {self.layer_weights!r}; give one number of at least 0 for each layer")
-        if self.dtype is not None:
-            check_choice("dtype", self.dtype, arrays.DTYPES)
-
-    def _layer_weights(self) -> tuple[float, ...]:
-        sizes = self._sizes()
-        return (0.0,) * (len(sizes) - 1) + (1.0,) if self.layer_weights is None else tuple(self.layer_weights)
-
-    def _sizes(self) -> tuple[int, ...]:
-        return tuple(int(size) for size in np.ravel(np.asarray(self.layer_sizes, object)))
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "components_"):
+            raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
 
     def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> jax.Array:
         data = arrays.without_sparse(X)
@@ -243,21 +232,30 @@ class Dn2MFGL:
         lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
         return x / jnp.where(lengths > 0, lengths, 1)
 
-    def _choose(self, neighbors: Neighbors) -> Choice:
-        given = (self.alpha, self.beta, self.nu)
+    def _prepare(self, neighbors: Neighbors, x: jax.Array) -> tuple[Graph, Choice, Factors]:
+        """The graph, the structure terms and a start for every seed; x (m, n)."""
+        sizes, kept, given = sizes_of(self.layer_sizes), self.n_neighbors, (self.alpha, self.beta, self.nu)
+        keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
         if self.mode == "released":
             alpha, beta, nu = (1.0 if value is None else float(value) for value in given)
-            return Choice(alpha, beta, nu, "union", "binary", False, "the released code's graph")
-        if all(value is None for value in given):
-            choice = choose_structure(neighbors, self._sizes()[-1])
-        else:
-            alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
-            choice = Choice(alpha, beta, nu, "union", "binary", False, "given")
-        return choice._replace(
-            join=choice.join if self.join is None else self.join,
-            edge_weights=choice.edge_weights if self.edge_weights is None else self.edge_weights,
-            normalize=choice.normalize if self.normalize_graph is None else self.normalize_graph,
-        )
+            choice = Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph")
+            return knn_graph(neighbors), choice, make_starts(keys, x, None, sizes)
+        ruled = all(value is None for value in given)
+        if ruled:
+            kept = structure_rule.kept_neighbors(kept)
+        alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
+        weights = self.edge_weights or ("local_scaling" if ruled else "binary")
+        normalize = ruled if self.normalize_graph is None else self.normalize_graph
+        choice = Choice(alpha, beta, nu, kept, self.join or "union", weights, normalize, "given")
+        graph = knn_graph(nearest_of(neighbors, kept), choice.join, choice.edge_weights, choice.normalize)
+        if not ruled and self.init != "spectral":
+            return graph, choice, make_starts(keys, x, None, sizes)
+        codes = spectral_codes(graph, sizes[-1])
+        starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if self.init == "spectral" else None, sizes)
+        if ruled:
+            trusted = structure_rule.trust(neighbors, kept, np.argmax(codes, axis=0))
+            choice = structure_rule.choose(choice, trusted, starts, x, graph, self.lam, self.delta, self.robust)
+        return graph, choice, starts
 
     def _certify(self, graph: Graph, choice: Choice) -> Boundedness:
         certificate = check_boundedness(graph, choice.alpha, choice.beta, choice.nu)
@@ -272,17 +270,16 @@ class Dn2MFGL:
             )
         return certificate
 
-    def _solve(self, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
-        strengths = (choice.alpha, choice.beta, choice.nu)
+    def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
         limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
-        keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
-        if self.mode == "released":
-            return solve_released(keys, x.T, graph, strengths, self._sizes(), limit)
-        weights = self._layer_weights()
-        return solve_well_posed(
-            keys, x.T, graph, strengths, self._sizes(), limit,
-            lam=self.lam, delta=self.delta, layer_weights=weights, robust=self.robust, init=self.init, tol=self.tol,
-        )  # fmt: skip
+        with progress.bar(self.verbose, limit, "fit") as report:
+            if self.mode == "released":
+                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit)
+            weights = weights_of(self.layer_weights, len(starts.h))
+            numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
+            strengths = Strengths(*(jnp.asarray(value, x.dtype) for value in numbers))
+            form = Form(self.robust, any(weight > 0 for weight in weights[:-1]))
+            return solve_well_posed(starts, x, graph, strengths, form, limit, self.tol, report)
 
     def _after(self, solution: Solution, certificate: Boundedness) -> Boundedness:
         """What the run itself showed: a negative objective is a proof that there is no lower bound."""
@@ -296,12 +293,7 @@ class Dn2MFGL:
             warnings.warn(f"{reason}; lower beta, or raise alpha or nu", UnboundedWarning, stacklevel=3)
             return Boundedness("unbounded", reason)
         if self.mode == "well_posed" and not solution.converged and self.tol > 0:
-            warnings.warn(
-                f"{type(self).__name__} stopped after max_iter = {solution.sweeps} sweeps before it reached tol = "
-                f"{self.tol:g}; raise max_iter, or tol if the objective in loss_history_ hardly falls any more",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+            warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=4)
         return certificate
 
     def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
@@ -315,8 +307,7 @@ class Dn2MFGL:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write arguments, dictionaries, codes and clusters to one .npz file, without pickle; `load` reads it."""
-        if not hasattr(self, "components_"):
-            raise NotFittedError("there is nothing to save yet; call fit first")
+        self._check_fitted()
         numbers = {
             "choice": list(self.choice_),
             "certificate": [self.certificate_.status, self.certificate_.reason, self.certificate_.value],
@@ -335,7 +326,7 @@ class Dn2MFGL:
         arguments, numbers, stored = serialization.read(path, cls.__name__)
         given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
         model = cls(**given)
-        model.dictionaries_ = [stored[f"H{i}"] for i in range(len(model._sizes()))]
+        model.dictionaries_ = [stored[f"H{i}"] for i in range(len(sizes_of(model.layer_sizes)))]
         for name in SAVED:
             if name in stored:
                 setattr(model, name, stored[name])
@@ -345,14 +336,3 @@ class Dn2MFGL:
         model.n_iter_, model.converged_ = numbers["n_iter"], numbers["converged"]
         model.n_features_in_ = model.components_.shape[1]
         return model
-
-
-SAVED = (
-    "components_",
-    "embedding_",
-    "labels_",
-    "cluster_centers_",
-    "loss_history_",
-    "losses_",
-    "_feature_weights",
-)

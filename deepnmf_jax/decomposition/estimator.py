@@ -27,6 +27,16 @@ class NotFittedError(ValueError, AttributeError):
     """Something was asked of an estimator that needs `fit` first."""
 
 
+def warn_of_the_limit(name: str, n_iter: int, tol: float, stacklevel: int) -> None:
+    """ConvergenceWarning that `max_iter` ended the fit of the estimator `name`."""
+    warnings.warn(
+        f"{name} stopped after max_iter = {n_iter} sweeps before it reached tol = {tol:g}; "
+        "raise max_iter, or tol if the objective in loss_history_ hardly falls any more",
+        ConvergenceWarning,
+        stacklevel=stacklevel,
+    )
+
+
 class Estimator:
     """Dictionary learning A ~ Z D: codes Z (n, k), dictionary D (k, p). Base of NMF, SemiNMF, ConvexNMF, ...
 
@@ -123,12 +133,7 @@ class Estimator:
         self.n_iter_, self.converged_, self.loss_history_ = n_iter, converged, history
         self.reconstruction_err_ = error
         if not converged and self.tol > 0:
-            warnings.warn(
-                f"{type(self).__name__} stopped after max_iter = {n_iter} sweeps before it reached tol = {self.tol:g}; "
-                "raise max_iter, or tol if the objective in loss_history_ hardly falls any more",
-                ConvergenceWarning,
-                stacklevel=stacklevel,
-            )
+            warn_of_the_limit(type(self).__name__, n_iter, self.tol, stacklevel + 1)
 
     def decode(self, Z: Any) -> Any:
         """Reconstruction Z D of codes Z (n, k): (n, p), of the kind of Z.

@@ -168,13 +168,25 @@ def times_similarity(v: Array, graph: Graph) -> Array:
     return jax.ops.segment_sum(moved, graph.rows, num_segments=v.shape[1], indices_are_sorted=True).T
 
 
-def mutual_share(neighbors: Neighbors) -> float:
-    """Share of the directed neighbour relations that are returned, in [0, 1]."""
-    n, k = neighbors.indices.shape
-    rows, columns = np.repeat(np.arange(n), k), neighbors.indices.ravel()
-    kept = rows != columns
-    one_way = rows[kept] * n + columns[kept]
-    return float(np.isin(columns[kept] * n + rows[kept], one_way).mean())
+def laplacian_gram(v: Array, graph: Graph) -> Array:
+    """V L V^T (r, r) of V (r, n), as a sum over edges of products of differences: no difference of large numbers."""
+    differences = _differences(v, graph)
+    return 0.5 * product((graph.weights[:, None] * differences).T, differences)
+
+
+def laplacian_energies(v: Array, graph: Graph) -> Array:
+    """The diagonal of `laplacian_gram`, (r,): v_k^T L v_k >= 0 of every row."""
+    return 0.5 * product(graph.weights, _differences(v, graph) ** 2)
+
+
+def _differences(v: Array, graph: Graph) -> Array:
+    codes = v.T
+    return codes[graph.rows] - codes[graph.columns]
+
+
+def nearest_of(neighbors: Neighbors, k: int) -> Neighbors:
+    """The k nearest of the neighbours."""
+    return Neighbors(neighbors.indices[:, :k], neighbors.distances[:, :k])
 
 
 def components(graph: Graph) -> np.ndarray:

@@ -20,11 +20,24 @@ def _sklearn(name: str) -> Any:
         import sklearn.cluster
         import sklearn.datasets
         import sklearn.metrics
+        import sklearn.utils
     except ImportError as error:
         raise ImportError(
             f"{name} needs scikit-learn, which is not installed: pip install 'deepnmf_jax[sklearn]'"
         ) from error
     return sklearn
+
+
+def clusterer_tags() -> Any:
+    """What scikit-learn's pipelines ask of an estimator that is not derived from theirs: a clusterer that transforms,
+    of non-negative data, dense or sparse. ImportError without scikit-learn."""
+    utils = _sklearn("the protocol of scikit-learn").utils
+    return utils.Tags(
+        estimator_type="clusterer",
+        target_tags=utils.TargetTags(required=False),
+        transformer_tags=utils.TransformerTags(preserves_dtype=["float64", "float32"]),
+        input_tags=utils.InputTags(positive_only=True, sparse=True),
+    )
 
 
 def kmeans(codes: Any, n_clusters: int, random_state: int = 0, n_init: int = 10) -> Clustering:

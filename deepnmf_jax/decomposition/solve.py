@@ -6,7 +6,7 @@ between two looks at the objective.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from deepnmf_jax.decomposition.steps import Settings, sweep
 
 INITS = ("nndsvda", "nndsvd", "random")
 CHECK_EVERY = 10
+
+
+StateT = TypeVar("StateT")
 
 
 class State(NamedTuple):
@@ -204,7 +207,7 @@ def solve(
     return advance(state, a, penalties, settings, tol, max_iter, weights)
 
 
-def over_starts(function: Callable[..., State], starts: int) -> Callable[..., State]:
+def over_starts(function: Callable[..., StateT], starts: int) -> Callable[..., StateT]:
     """`function` of factors or a state with a leading axis of starts; one start is not mapped, so that its branches
     stay branches."""
     if starts > 1:

@@ -1,4 +1,4 @@
-"""Deep NMF with local and global structure in a form that has a minimum: objective, one sweep, the loop.
+"""Deep NMF with local and global structure in a form that has a minimum: objective and one sweep.
 
     J = data(X - Q V) + sum_i w_i tr(V~_i M V~_i^T) + lam sum_i ||H_i||^2,  Q = H_1 ... H_l, V~_i = H_{i+1} ... H_l V
     M = alpha L - beta (I - 11^T/n) + nu (11^T - I) + RIDGE I
@@ -11,17 +11,16 @@ H_i (r_{i-1}, r_i), V (r_l, n). Every function can be jitted, and mapped over fa
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from deepnmf_jax.core.quadratic import product
-from deepnmf_jax.decomposition.graphs import Graph, times_similarity
+from deepnmf_jax.decomposition.graphs import Graph, laplacian_energies, laplacian_gram, times_similarity
 
 ROBUST = ("sample", "feature", "none")
 # Keeps v^T M v above 0 for v > 0, else V can run off along a flat direction while H goes to 0.
 RIDGE = 1e-6
-# Exponents of the multiplicative step: 1/2 is proved never to raise J; longer ones are tried and taken back.
-PROVED, LONGEST, GROWTH = 0.5, 2.0, 1.1
-CHECK_EVERY = 10
+# Exponent of the multiplicative step that is proved never to raise J.
+PROVED = 0.5
 
 
 class Strengths(NamedTuple):
@@ -36,30 +35,12 @@ class Strengths(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What the compiled program depends on: `robust`; `inner`, whether any w_i with i < l is above 0; `long_steps`."""
+    """What the compiled program depends on: `robust`; `inner`, whether any w_i with i < l is above 0; `long_steps`,
+    whether exponents above 1/2 are tried (`structure_loop`)."""
 
     robust: str = "sample"
     inner: bool = False
     long_steps: bool = True
-
-
-class State(NamedTuple):
-    """Where a factorization stands.
-
-    h: H_1 ... H_l, v (r_l, n), weights (m or 1, n or 1) of the residual at these factors, value () the objective,
-    exponent () of the next step, sweeps () made, rejected () of them, history (t,) objective at the start and after
-    every tenth sweep (NaN where not reached), converged ().
-    """
-
-    h: tuple[Array, ...]
-    v: Array
-    weights: Array
-    value: Array
-    exponent: Array
-    sweeps: Array
-    rejected: Array
-    history: Array
-    converged: Array
 
 
 def local_and_global(v: Array, graph: Graph, strengths: Strengths) -> tuple[Array, Array]:
@@ -70,6 +51,25 @@ def local_and_global(v: Array, graph: Graph, strengths: Strengths) -> tuple[Arra
     return above, strengths.alpha * times_similarity(v, graph) + (strengths.beta + strengths.nu) * v
 
 
+def global_factors(n: int, strengths: Strengths) -> tuple[Array | float, Array | float]:
+    """gamma and kappa: beta and nu together, with the ridge, are gamma ||V 1||^2 - kappa ||V||^2."""
+    return strengths.beta / n + strengths.nu, strengths.beta + strengths.nu - RIDGE
+
+
+def structure_gram(v: Array, graph: Graph, strengths: Strengths) -> Array:
+    """V M V^T (r, r)."""
+    gamma, kappa = global_factors(v.shape[1], strengths)
+    sums = jnp.sum(v, axis=1, keepdims=True)
+    return strengths.alpha * laplacian_gram(v, graph) + gamma * sums * sums.T - kappa * product(v, v.T)
+
+
+def structure_energies(v: Array, graph: Graph, strengths: Strengths) -> Array:
+    """The diagonal of `structure_gram`, (r,): v_k^T M v_k of every component."""
+    gamma, kappa = global_factors(v.shape[1], strengths)
+    local = strengths.alpha * laplacian_energies(v, graph)
+    return local + gamma * jnp.sum(v, axis=1) ** 2 - kappa * jnp.sum(v**2, axis=1)
+
+
 def chain(h: tuple[Array, ...]) -> Array:
     """Q = H_1 ... H_l (m, r_l)."""
     result = h[0]
@@ -78,14 +78,20 @@ def chain(h: tuple[Array, ...]) -> Array:
     return result
 
 
-def inner_grams(h: tuple[Array, ...], layer_weights: Array) -> list[Array | None]:
-    """G_1 ... G_{l+1}: sum_{j<i} w_j B_j^T B_j with B_j = H_{j+1} ... H_{i-1}; None where nothing lies to the left."""
-    grams: list[Array | None] = [None]
-    for i, matrix in enumerate(h):
-        own = layer_weights[i] * jnp.eye(matrix.shape[1], dtype=matrix.dtype)
-        left = grams[-1]
-        grams.append(own if left is None else own + product(matrix.T, product(left, matrix)))
+def inner_grams(h: tuple[Array, ...], layer_weights: Array) -> list[Array]:
+    """G_2 ... G_{l+1}: sum_{j<i} w_j B_j^T B_j with B_j = H_{j+1} ... H_{i-1}; G_i (r_{i-1}, r_{i-1}).
+
+    The structure terms of all layers together are <G_{l+1}, V M V^T>.
+    """
+    grams: list[Array] = []
+    for matrix, weight in zip(h, layer_weights, strict=True):
+        grams.append(_next_gram(grams[-1] if grams else None, matrix, weight))
     return grams
+
+
+def _next_gram(gram: Array | None, matrix: Array, weight: Array) -> Array:
+    own = weight * jnp.eye(matrix.shape[1], dtype=matrix.dtype)
+    return own if gram is None else own + product(matrix.T, product(gram, matrix))
 
 
 def evaluate(
@@ -99,10 +105,10 @@ def evaluate(
         axis = 0 if form.robust == "sample" else 1
         lengths = jnp.sqrt(jnp.sum(residual**2, axis=axis, keepdims=True) + strengths.delta**2)
         data, weights = jnp.sum(lengths), 1 / (2 * lengths)
-    above, below = local_and_global(v, graph, strengths)
-    gram = product(v, (above - below).T)
-    left = inner_grams(h, strengths.layer_weights)[-1] if form.inner else None
-    structure = jnp.trace(gram) * strengths.layer_weights[-1] if left is None else jnp.sum(left * gram)
+    if form.inner:
+        structure = jnp.sum(inner_grams(h, strengths.layer_weights)[-1] * structure_gram(v, graph, strengths))
+    else:
+        structure = strengths.layer_weights[-1] * jnp.sum(structure_energies(v, graph, strengths))
     return data + structure + strengths.lam * sum(jnp.sum(matrix**2) for matrix in h), weights
 
 
@@ -124,12 +130,54 @@ def sweep(
 ) -> tuple[tuple[Array, ...], Array]:
     """One update of H_1, ..., H_l, V at fixed weights, then the rescaling; with exponent 1/2 never raises J.
 
-    Only V V^T-like products of r x r entries and X V^T are needed for all H_i: V changes last.
+    Args:
+        h: H_1 (m, r_1), ..., H_l (r_{l-1}, r_l).
+        v: V (r_l, n).
+        weights: of `evaluate` at these factors, (1, n), (m, 1) or (1, 1).
+        x: X (m, n).
+        graph: over the n samples.
+        strengths: of the terms.
+        form: what is compiled.
+        exponent: of the multiplicative step.
     """
-    over_features, over_samples = (weights, 1.0) if weights.shape[1] == 1 else (1.0, weights)
+    plus, minus = local_and_global(v, graph, strengths)
+    h, left = _update_dictionaries(h, v, weights, x, plus, minus, strengths, form, exponent)
+    over_features, over_samples = _by_axis(weights)
+    q = chain(h)
+    weighted = over_features * q
+    above = product(weighted.T, x * over_samples) + _from_left(left, minus)
+    below = product(product(weighted.T, q), v) * over_samples + _from_left(left, plus)
+    return rescale(h, powered(v, above, below, exponent), graph, strengths, form)
+
+
+def _by_axis(weights: Array) -> tuple[Array | float, Array | float]:
+    """Weights of the features (m, 1) and of the samples (1, n); 1.0 for the ones that are not weighed."""
+    return (weights, 1.0) if weights.shape[1] == 1 else (1.0, weights)
+
+
+def _from_left(gram: Array, y: Array) -> Array:
+    """G Y, or a number times Y."""
+    return gram * y if gram.ndim == 0 else product(gram, y)
+
+
+def _update_dictionaries(
+    h: tuple[Array, ...],
+    v: Array,
+    weights: Array,
+    x: Array,
+    plus: Array,
+    minus: Array,
+    strengths: Strengths,
+    form: Form,
+    exponent: Array | float,
+) -> tuple[tuple[Array, ...], Array]:
+    """New H_1, ..., H_l, and G_{l+1} of `inner_grams` at them (w_l alone without inner weights).
+
+    V changes last in a sweep, so that X V^T and products of r x r entries are enough for all H_i.
+    """
+    over_features, over_samples = _by_axis(weights)
     x_v = product(over_features * x, (over_samples * v).T)
     v_v = product(v * over_samples, v.T)
-    plus, minus = local_and_global(v, graph, strengths)
     above_gram, below_gram = (product(v, m.T) for m in (plus, minus)) if form.inner else (v_v, v_v)
     right = [jnp.eye(v.shape[0], dtype=v.dtype)]
     for matrix in reversed(h[1:]):
@@ -139,12 +187,12 @@ def sweep(
     gram: Array | None = None
     for i, (matrix, k) in enumerate(zip(h, right, strict=True)):
         a_a = product(product(k, v_v), k.T)
-        numerator = product(x_v, k.T) if q is None else product(q.T, product(x_v, k.T))
         if q is None:
-            denominator = over_features * product(matrix, a_a)
+            numerator, denominator = product(x_v, k.T), over_features * product(matrix, a_a)
         else:
+            numerator = product(q.T, product(x_v, k.T))
             denominator = product(product(product(q.T, over_features * q), matrix), a_a)
-        if form.inner and gram is not None:
+        if gram is not None:
             left = product(gram, matrix)
             numerator = numerator + product(left, product(product(k, below_gram), k.T))
             denominator = denominator + product(left, product(product(k, above_gram), k.T))
@@ -152,19 +200,8 @@ def sweep(
         new.append(matrix)
         q = matrix if q is None else product(q, matrix)
         if form.inner:
-            own = strengths.layer_weights[i] * jnp.eye(matrix.shape[1], dtype=matrix.dtype)
-            gram = own if gram is None else own + product(matrix.T, product(gram, matrix))
-    assert q is not None
-    weighted = over_features * q
-    numerator = product(weighted.T, x * over_samples)
-    denominator = product(product(weighted.T, q), v) * over_samples
-    if form.inner and gram is not None:
-        numerator, denominator = numerator + product(gram, minus), denominator + product(gram, plus)
-    else:
-        own_weight = strengths.layer_weights[-1]
-        numerator, denominator = numerator + own_weight * minus, denominator + own_weight * plus
-    v = powered(v, numerator, denominator, exponent)
-    return rescale(tuple(new), v, graph, strengths, form)
+            gram = _next_gram(gram, matrix, strengths.layer_weights[i])
+    return tuple(new), strengths.layer_weights[-1] if gram is None else gram
 
 
 def rescale(
@@ -178,12 +215,11 @@ def rescale(
     """
     new = list(h)
     grams = inner_grams(h, strengths.layer_weights) if form.inner else None
-    above, below = local_and_global(v, graph, strengths)
-    differences = above - below
-    gram = product(v, differences.T) if form.inner else None
+    gram = structure_gram(v, graph, strengths) if form.inner else None
+    energies = structure_energies(v, graph, strengths) if gram is None else jnp.diagonal(gram)
     for i in reversed(range(len(h))):
         if i == len(h) - 1:
-            after = strengths.layer_weights[-1] * jnp.sum(v * differences, axis=1)
+            after = strengths.layer_weights[-1] * energies
         else:
             after = strengths.lam * jnp.sum(new[i + 1] ** 2, axis=1)
             if grams is not None and gram is not None:
@@ -200,68 +236,3 @@ def rescale(
         else:
             new[i + 1] = new[i + 1] * t[:, None]
     return tuple(new), v
-
-
-def init_state(
-    h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, form: Form, length: int = 64
-) -> State:
-    """State before the first sweep, with room for `length` entries of history."""
-    value, weights = evaluate(h, v, x, graph, strengths, form)
-    start = LONGEST / 2 if form.long_steps else PROVED
-    return State(
-        h, v, weights, value, jnp.full((), start, x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32),
-        jnp.full(length, jnp.nan, x.dtype).at[0].set(value), jnp.zeros((), bool),
-    )  # fmt: skip
-
-
-def step(state: State, x: Array, graph: Graph, strengths: Strengths, form: Form) -> State:
-    """One sweep. With `long_steps` its exponent grows while J falls, and a sweep that raised J is taken back.
-
-    Salakhutdinov and Roweis, Adaptive overrelaxed bound optimization methods, 2003: the next sweep then has exponent
-    1/2, for which J cannot rise.
-    """
-    h, v = sweep(state.h, state.v, state.weights, x, graph, strengths, form, state.exponent)
-    value, weights = evaluate(h, v, x, graph, strengths, form)
-    sweeps = state.sweeps + 1
-    if not form.long_steps:
-        return state._replace(h=h, v=v, weights=weights, value=value, sweeps=sweeps)
-    good = (value <= state.value) | (state.exponent <= PROVED)
-
-    def kept(new: Array, old: Array) -> Array:
-        return jnp.where(good, new, old)
-
-    return state._replace(
-        h=tuple(kept(new, old) for new, old in zip(h, state.h, strict=True)),
-        v=kept(v, state.v),
-        weights=kept(weights, state.weights),
-        value=kept(value, state.value),
-        exponent=jnp.where(good, jnp.minimum(GROWTH * state.exponent, LONGEST), PROVED),
-        sweeps=sweeps,
-        rejected=state.rejected + ~good,
-    )
-
-
-def advance(
-    state: State, x: Array, graph: Graph, strengths: Strengths, form: Form, tol: Array | float, stop_at: Array | int
-) -> State:
-    """Sweeps until J falls by less than tol |J| over ten of them (0: never), or until `stop_at` sweeps are made.
-
-    A value below 0 (or none at all) ends them too: data and lam terms are at least 0, so that M then has a negative
-    direction, along which J falls without end.
-    """
-
-    def running(state: State) -> Array:
-        return (state.sweeps < stop_at) & ~state.converged
-
-    def ten(state: State) -> State:
-        count = jnp.minimum(CHECK_EVERY - state.sweeps % CHECK_EVERY, stop_at - state.sweeps)
-        before = state.value
-        state = lax.fori_loop(0, count, lambda _, s: step(s, x, graph, strengths, form), state)
-        at = (state.sweeps + CHECK_EVERY - 1) // CHECK_EVERY
-        fall = before - state.value
-        return state._replace(
-            history=state.history.at[at].set(state.value),
-            converged=((fall <= tol * jnp.abs(state.value)) & (tol > 0)) | ~(state.value >= 0),
-        )
-
-    return lax.while_loop(running, ten, state)

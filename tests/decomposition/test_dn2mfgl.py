@@ -3,13 +3,17 @@
 import warnings
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deepnmf_jax import Dn2MFGL
-from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning, scores
-from deepnmf_jax.decomposition.graphs import components, find_neighbors, from_dense, knn_graph, mutual_share
-from deepnmf_jax.decomposition.structure_rule import choose_structure
+from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning, scores, structure
+from deepnmf_jax.decomposition.deep_solve import make_starts
+from deepnmf_jax.decomposition.graphs import components, find_neighbors, from_dense, knn_graph
+from deepnmf_jax.decomposition.spectral import spectral_codes
+from deepnmf_jax.decomposition.structure_rule import BALANCE, balance_for, balanced_alpha, kept_neighbors, trust
 
 SIZES = (6, 3)
 
@@ -42,7 +46,7 @@ def test_fit(fitted: Dn2MFGL) -> None:
     np.testing.assert_allclose(np.linalg.norm(fitted.components_, axis=1), 1, rtol=1e-10)
     assert np.all(np.diff(fitted.loss_history_) <= 0) and fitted.n_iter_ <= 60
     assert fitted.boundedness_ == "bounded" and fitted.n_features_in_ == 12
-    assert fitted.choice_.alpha > 0 and "mutual" in fitted.choice_.reason
+    assert fitted.choice_.alpha > 0 and fitted.choice_.trust > 0.9 and "kappa" in fitted.choice_.reason
     np.testing.assert_array_equal(fitted.predict(blobs(1)[0]), fitted.labels_)
 
 
@@ -118,7 +122,8 @@ def test_bad_arguments() -> None:
         ({"lam": 0}, "above 0"),
         ({"alpha": -1}, "alpha = -1"),
         ({"alpha": np.nan}, "alpha = nan"),
-        ({"layer_weights": (1.0,)}, "for each layer"),
+        ({"layer_weights": (1.0,)}, "each of the 2 layers"),
+        ({"layer_weights": (1.0, 0.0)}, "the last one above 0"),
         ({"n_neighbors": 36}, "lower n_neighbors"),
         ({"n_clusters": 37}, "n_clusters = 37"),
         ({"dtype": "float16"}, "dtype"),
@@ -178,7 +183,6 @@ def test_neighbors() -> None:
             near = np.zeros((30, 30), bool)
             np.put_along_axis(near, found.indices, True, axis=1)
             np.testing.assert_array_equal(s > 0, near | near.T if join == "union" else near & near.T)
-    assert mutual_share(found) == pytest.approx((near & near.T).sum() / near.sum())
 
 
 def test_blocks_of_neighbors_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +209,34 @@ def test_scores() -> None:
         scores.scores(truth, [1, 2])
 
 
-def test_the_rule_needs_no_labels() -> None:
-    """Few samples per component leave little room for a neighbourhood: the structure is weak then."""
-    x = np.random.default_rng(0).random((60, 5))
-    neighbors = find_neighbors(x, 4)
-    strong, weak = choose_structure(neighbors, 5), choose_structure(neighbors, 6)
-    assert strong.alpha > 100 * weak.alpha > 0 and "strong" in strong.reason and "weak" in weak.reason
-    assert strong.beta == strong.nu == weak.beta == weak.nu == 0
-    # Twice the samples: twice alpha, the data term being twice as large.
-    twice = choose_structure(find_neighbors(np.concatenate([x, x + 1]), 4), 10)
-    assert twice.alpha == 2 * choose_structure(neighbors, 5).alpha
+def test_the_rule_trusts_a_graph_that_foretells_its_neighbours() -> None:
+    """Two blobs: the groups of the graph hold every neighbour left out. Mixed groups: no more than by chance."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    neighbors = find_neighbors(rng.random((60, 5)) + 10 * y[:, None], 5)
+    assert trust(neighbors, 3, y) == 1
+    assert trust(neighbors, 3, rng.permutation(y)) < 0.3
+    assert trust(neighbors, 3, np.zeros(60, int)) == 0
+    assert balance_for(1.0) == BALANCE > balance_for(0.6) > 0.5 * BALANCE > balance_for(0.4) > balance_for(0.0) == 0
+    assert [kept_neighbors(k) for k in (2, 3, 5, 10)] == [1, 2, 3, 6]
+    with pytest.raises(ValueError, match="use at least 2"):
+        kept_neighbors(1)
+
+
+@pytest.mark.parametrize("sizes", [(3,), (6, 3), (6, 4, 3)])
+def test_the_alpha_of_the_rule_balances_the_terms(sizes: tuple[int, ...]) -> None:
+    """With it the best scale of the start has the wanted ratio of penalties and data, whatever lam and the layers."""
+    x = blobs()[0].T
+    graph = knn_graph(find_neighbors(x.T, 4), "union", "local_scaling", True)
+    starts = make_starts(jax.random.split(jax.random.key(0), 1), x, spectral_codes(graph, 3), sizes)
+    h, v = tuple(matrix[0] for matrix in starts.h), starts.v[-1][0]
+    for lam in (0.01, 1.0):
+        alpha = balanced_alpha(h, v, x, graph, lam, 1e-3, "sample", 0.4)
+        last = jnp.zeros(len(sizes)).at[-1].set(1)
+        strengths = structure.Strengths(alpha, 0.0, 0.0, lam, 1e-3, last)
+        data = np.sqrt(np.sum((x - structure.chain(h) @ v) ** 2, axis=0) + 1e-6).sum()
+        scaled = (h, v)
+        for _ in range(60):
+            scaled = structure.rescale(*scaled, graph, strengths, structure.Form())
+        value, _ = structure.evaluate(*scaled, x, graph, strengths, structure.Form())
+        assert float(value) / data - 1 == pytest.approx(0.4, rel=1e-3)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepnmf_jax.decomposition import structure
+from deepnmf_jax.decomposition import structure, structure_loop
 from deepnmf_jax.decomposition.graphs import Graph, find_neighbors, knn_graph
 from deepnmf_jax.decomposition.structure import RIDGE, Form, Strengths
 
@@ -17,7 +17,7 @@ M, N, SIZES = 9, 14, (6, 3)
 
 sweep = jax.jit(structure.sweep, static_argnames=("form",))
 evaluate = jax.jit(structure.evaluate, static_argnames=("form",))
-step = jax.jit(structure.step, static_argnames=("form",))
+step = jax.jit(structure_loop.step, static_argnames=("form",))
 rescale = jax.jit(structure.rescale, static_argnames=("form",))
 
 
@@ -94,7 +94,7 @@ def test_long_steps_never_raise_it_either(seed: int, setting: tuple, form: tuple
     h, v, x, graph = example(seed)
     strengths = strengths_of(*setting, inner=0.7 if form[1] else 0.0)  # type: ignore[misc]
     kind = Form(*form)
-    state = structure.init_state(h, v, x, graph, strengths, kind)
+    state = structure_loop.init_state(h, v, x, graph, strengths, kind)
     for _ in range(25):
         new = step(state, x, graph, strengths, form=kind)
         assert float(new.value) <= float(state.value) * (1 + 1e-9)
@@ -134,7 +134,7 @@ def test_the_scale_of_the_start_does_not_matter(factor: float) -> None:
     form = Form("sample", False, False)
     values = []
     for scale in (1.0, factor):
-        state = structure.init_state(*rescale((h[0] * scale,), v / scale, graph, strengths, form=form),
+        state = structure_loop.init_state(*rescale((h[0] * scale,), v / scale, graph, strengths, form=form),
                                      x, graph, strengths, form)  # fmt: skip
         for _ in range(100):
             state = step(state, x, graph, strengths, form=form)
@@ -169,13 +169,13 @@ def test_many_seeds_and_settings_at_once() -> None:
     @jax.jit
     @partial(jax.vmap, in_axes=(0, 0, 0))
     def solve(h: tuple, v: jax.Array, strengths: Strengths) -> jax.Array:
-        state = structure.init_state(h, v, x, graph, strengths, form)
-        return structure.advance(state, x, graph, strengths, form, 0.0, 20).v
+        state = structure_loop.init_state(h, v, x, graph, strengths, form)
+        return structure_loop.advance(state, x, graph, strengths, form, 0.0, 20).v
 
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *starts)
     together = solve(*stacked, jax.tree.map(lambda *a: jnp.stack([jnp.asarray(b) for b in a]), *settings_))
     for (h, v), strengths, found in zip(starts, settings_, together, strict=True):
-        state = structure.init_state(h, v, x, graph, strengths, form)
+        state = structure_loop.init_state(h, v, x, graph, strengths, form)
         for _ in range(20):
             state = step(state, x, graph, strengths, form=form)
         np.testing.assert_allclose(found, state.v, rtol=1e-7)
