@@ -1,4 +1,4 @@
-"""Trains, evaluates or describes the network of a config.
+"""Trains, evaluates or describes the network of a config, or runs the experiment that it names.
 
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart [--config.field=value ...]
 """
@@ -35,11 +35,15 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for noisy in ("absl", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    start_jax()
-    from deepnmf_jax.training import loop, reports, setup
+    from deepnmf_jax import experiments
+    from deepnmf_jax.training import devices, loop, reports, setup
 
+    cache = os.path.expanduser(FLAGS.compilation_cache)
+    devices.start(cache, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     try:
-        if FLAGS.mode == "train":
+        if "experiment" in FLAGS.config:
+            experiments.run(FLAGS.config, FLAGS.mode, FLAGS.workdir)
+        elif FLAGS.mode == "train":
             loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
         elif FLAGS.mode == "evaluate":
             print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
@@ -52,28 +56,13 @@ def main(argv: list[str]) -> None:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
-def start_jax() -> None:
-    """Memory, compilation cache and, in a run of several processes, the connection between them."""
-    import jax
-
-    from deepnmf_jax.training import devices
-
-    devices.keep_freed_memory()
-    if FLAGS.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(FLAGS.compilation_cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if FLAGS.coordinator:
-        jax.distributed.initialize(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    logging.info("devices: %s", ", ".join(map(str, jax.devices())))
-
-
 def parse_flags(argv: list[str]) -> list[str]:
     """Reads the flags; a setting that the config does not have ends with a message instead of a traceback."""
     try:
         return list(app.parse_flags_with_usage(argv))
     except (AttributeError, KeyError, TypeError) as error:
         given = [a.partition("=")[0] for a in argv if a.startswith("--config.")]
-        sys.exit(f"one of {', '.join(given)} is no setting of the config, see configs/base.py: {error}")
+        sys.exit(f"one of {', '.join(given)} is no setting of the config, see its file and configs/base.py: {error}")
 
 
 if __name__ == "__main__":

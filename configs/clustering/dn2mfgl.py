@@ -1,8 +1,9 @@
-"""Clusterings of digits, and of the .npz files named in `files`, by Dn2MFGL and what it is compared with.
+"""Clusterings of digits, and of the face files named by `faces`, by Dn2MFGL and by what it is compared with.
 
 Command: python main.py --config=configs/clustering/dn2mfgl.py --workdir=runs/clustering
-Faces: --config.files=faces/jaffe.npz,faces/orl.npz, each with x (n_samples, n_features) and y (n_samples,).
-Needs the extra `sklearn`. Writes results.json, table.md and two pictures a set.
+Faces: --config.faces=faces/jaffe.npz,faces/orl.npz or a folder; each .npz has x (n_samples, n_features or images) and
+y (n_samples,). Needs the extra `sklearn`. Writes results.json, table.md and two pictures a set. docs/dn2mfgl.md has
+times and scores.
 """
 
 from ml_collections import ConfigDict
@@ -12,13 +13,13 @@ def get_config() -> ConfigDict:
     """The comparison's settings."""
     return ConfigDict(
         {
-            "experiment": "clustering",
+            "experiment": "clustering",  # which module of deepnmf_jax/experiments runs
             "digits": True,  # whether the digits that ship with scikit-learn are among the sets
+            "faces": "",  # .npz files, or folders of them, separated by commas
             "num_samples": 0,  # of every set, the first ones; 0: all
-            "files": "",  # paths of .npz files, separated by commas
-            "methods": "k-means,NMF,graph NMF,deep NMF,released,released 100 0 0,Dn2MFGL",  # separated by commas
-            "hidden": 150,  # components of the first layer; at most 4/5 of the features
-            "num_seeds": 3,  # factorizations of every method
+            "methods": "",  # names from deepnmf_jax/experiments/clustering.py, separated by commas; empty: all
+            "hidden": 150,  # components of the first layer, at most 4/5 of the features
+            "num_seeds": 5,  # factorizations of every method
             "num_kmeans": 10,  # k-means runs of one start each on the codes of every factorization
             "seed": 0,  # of the first factorization
             "n_neighbors": 5,  # of the graph

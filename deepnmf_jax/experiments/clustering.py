@@ -4,6 +4,7 @@ Samples have unit length; every factorization has several seeds, and its codes a
 one start each, as papers on clustering do. Classes are used for the scores alone, and for the number of clusters.
 """
 
+import datetime
 import json
 import logging
 import time
@@ -12,9 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, scores
+from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning, scores
 from deepnmf_jax.experiments import pictures
 
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
@@ -30,14 +32,28 @@ class Result(NamedTuple):
     details: dict[str, Any]
 
 
-def _deep(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any, **arguments: Any) -> Result:
-    model = Dn2MFGL(sizes, n_neighbors=config.n_neighbors, random_state=seed, **_limit(config), **arguments).fit(x)
-    details = {**model.choice_._asdict(), "boundedness": model.boundedness_, "sweeps": model.n_iter_}
-    return Result(model.embedding_, model.dictionaries_, {**details, "converged": model.converged_})
+Method = Callable[[np.ndarray, tuple[int, ...], int, Any], Result]
+
+
+def deep(**arguments: Any) -> Method:
+    """Dn2MFGL with these arguments. layer_sizes: a number of layers, the last ones of the config's."""
+
+    def method(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Result:
+        given = {"n_neighbors": config.n_neighbors, **_limit(config), **arguments}
+        layers = given.pop("layers", len(sizes))
+        model = Dn2MFGL(sizes[-layers:], random_state=seed, **given).fit(x)
+        details = {**model.choice_._asdict(), "boundedness": model.boundedness_, "sweeps": model.n_iter_}
+        return Result(model.embedding_, model.dictionaries_, {**details, "converged": model.converged_})
+
+    return method
 
 
 def _limit(config: Any) -> dict[str, Any]:
     return {"max_iter": config.max_iter} if config.max_iter else {}
+
+
+def _pixels(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Result:
+    return Result(x, [], {})
 
 
 def _nmf(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Result:
@@ -47,19 +63,17 @@ def _nmf(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Resul
     return Result(z * np.linalg.norm(d, axis=1), [d.T], {"sweeps": model.n_iter_, "converged": model.converged_})
 
 
-_NONE: dict[str, Any] = {"alpha": 0.0, "beta": 0.0, "nu": 0.0, "init": "pretrained"}
-METHODS: dict[str, Callable[[np.ndarray, tuple[int, ...], int, Any], Result]] = {
-    "k-means": lambda x, sizes, seed, config: Result(x, [], {}),
+_RANDOM: dict[str, Any] = {"beta": 0.0, "nu": 0.0, "init": "pretrained"}
+METHODS: dict[str, Method] = {
+    "k-means": _pixels,
     "NMF": _nmf,
-    "graph NMF": lambda x, sizes, seed, config: _deep(
-        x, sizes[-1:], seed, config, **{**_NONE, "alpha": GRAPH_NMF_ALPHA, "robust": "none"}
-    ),
-    "deep NMF": lambda x, sizes, seed, config: _deep(x, sizes, seed, config, **_NONE),
-    "released": lambda x, sizes, seed, config: _deep(x, sizes, seed, config, mode="released"),
-    "released 100 0 0": lambda x, sizes, seed, config: _deep(
-        x, sizes, seed, config, mode="released", alpha=100.0, beta=0.0, nu=0.0
-    ),
-    "Dn2MFGL": lambda x, sizes, seed, config: _deep(x, sizes, seed, config),
+    "graph NMF": deep(layers=1, alpha=GRAPH_NMF_ALPHA, robust="none", **_RANDOM),
+    "deep NMF": deep(alpha=0.0, **_RANDOM),
+    "released": deep(mode="released"),
+    "released 100 0 0": deep(mode="released", alpha=100.0, beta=0.0, nu=0.0),
+    "start of Dn2MFGL": deep(max_iter=1),
+    "Dn2MFGL": deep(),
+    "one-layer Dn2MFGL": deep(layers=1),
 }
 
 
@@ -76,18 +90,18 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     Raises:
         ValueError: an unknown method, or a file without x and y. ImportError: no scikit-learn.
     """
-    names = [name.strip() for name in config.methods.split(",")]
+    names = [name.strip() for name in config.methods.split(",")] if config.methods else list(METHODS)
     unknown = [name for name in names if name not in METHODS]
     if unknown:
         raise ValueError(f"methods has {unknown[0]!r}; known are {', '.join(METHODS)}")
     sets = read_sets(config)
     folder = Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"config": dict(config), "sets": {}}
+    results: dict[str, Any] = {"config": dict(config), **circumstances(), "sets": {}}
     for title, (x, y) in sets.items():
         found = results["sets"][title] = {"samples": len(x), "features": x.shape[1], "methods": {}}
         for name in names:
-            found["methods"][name], result = compare(name, x, y, config)
+            found["methods"][name], result = compare(METHODS[name], x, y, config)
             line = {key: round(value, 4) for key, value in found["methods"][name].items() if key.endswith("mean")}
             logging.info("%s, %s: %s", title, name, line)
             if name == PICTURED:
@@ -99,16 +113,23 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     return results
 
 
+def circumstances() -> dict[str, str]:
+    """What a record is read with: the date, the device and the versions."""
+    device = jax.devices()[0].device_kind
+    return {"date": datetime.date.today().isoformat(), "device": device, "jax": jax.__version__}
+
+
 def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Samples of unit length (n, m) and classes (n,) of every set. ValueError for files without them, or no set."""
     sets = {"digits": scores.digits()} if config.digits else {}
-    for path in filter(None, (part.strip() for part in config.files.split(","))):
-        with np.load(path, allow_pickle=False) as file:
-            if not {"x", "y"} <= set(file):
-                raise ValueError(f"{path} has the arrays {sorted(file)}; it needs x (n, m) and y (n,)")
-            sets[Path(path).stem] = (file["x"].reshape(len(file["x"]), -1).astype(np.float32), file["y"])
+    for name in filter(None, (part.strip() for part in config.faces.split(","))):
+        for path in sorted(Path(name).glob("*.npz")) if Path(name).is_dir() else [Path(name)]:
+            with np.load(path, allow_pickle=False) as file:
+                if not {"x", "y"} <= set(file):
+                    raise ValueError(f"{path} has the arrays {sorted(file)}; it needs x (n, m) and y (n,)")
+                sets[path.stem] = (file["x"].reshape(len(file["x"]), -1).astype(np.float32), file["y"])
     if not sets:
-        raise ValueError("no set to cluster: keep digits=True, or name .npz files in files")
+        raise ValueError("no set to cluster: keep digits=True, or name .npz files or their folder in faces")
     limit = config.num_samples or None
     return {title: (unit(x[:limit]), y[:limit]) for title, (x, y) in sets.items()}
 
@@ -119,26 +140,34 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.where(lengths > 0, lengths, 1)
 
 
-def compare(name: str, x: np.ndarray, y: np.ndarray, config: Any) -> tuple[dict[str, Any], Result]:
-    """Scores of one method over seeds and k-means runs: means, and deviations between the means of the seeds."""
+def compare(method: Method, x: np.ndarray, y: np.ndarray, config: Any) -> tuple[dict[str, Any], Result]:
+    """Scores of one method over seeds and k-means runs: means, and deviations between the means of the seeds.
+
+    "acc", "nmi", "ari": a list over seeds of means over k-means runs of one start; "best_acc": over seeds, of the best
+    of ten starts by their sum of squares, which is what `labels_` holds. Shares, not percent.
+    """
     clusters = len(np.unique(y))
     sizes = (max(clusters, min(config.hidden, 4 * x.shape[1] // 5)), clusters)
-    seconds, runs, result = [], [], None
+    seconds, runs, best, details = [], [], [], []
     with warnings.catch_warnings():
         # Whether a fit converged and was bounded is in the details.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for i in range(config.num_seeds):
-            seed = config.seed + i
+        warnings.simplefilter("ignore", UnboundedWarning)
+        for seed in range(config.seed, config.seed + config.num_seeds):
             start = time.perf_counter()
-            result = METHODS[name](x, sizes, seed, config)
-            seconds.append(time.perf_counter() - start)
+            result = method(x, sizes, seed, config)
+            seconds.append(round(time.perf_counter() - start, 3))
+            details.append(result.details)
             runs.append(scores.single_start_scores(result.codes, y, clusters, config.num_kmeans, 1000 * seed))
-    assert result is not None
-    summary: dict[str, Any] = {"layer_sizes": list(sizes), "seconds": seconds, "details": result.details}
+            best.append(scores.accuracy(y, scores.kmeans(result.codes, clusters, seed).labels))
+    summary: dict[str, Any] = {"layer_sizes": list(sizes), "seconds": seconds, "details": details}
     for key in ("acc", "nmi", "ari"):
-        means = [float(np.mean([run[key] for run in seed_runs])) for seed_runs in runs]
-        summary |= {f"{key}_mean": float(np.mean(means)), f"{key}_std": float(np.std(means)), key: means}
-    return summary, result
+        summary |= _spread(key, [float(np.mean([run[key] for run in seed_runs])) for seed_runs in runs])
+    return summary | _spread("best_acc", best), result
+
+
+def _spread(name: str, values: list[float]) -> dict[str, Any]:
+    return {name: values, f"{name}_mean": float(np.mean(values)), f"{name}_std": float(np.std(values))}
 
 
 def table(sets: Mapping[str, Any]) -> str:
@@ -146,12 +175,16 @@ def table(sets: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(name for found in sets.values() for name in found["methods"]))
     lines = ["| method | " + " | ".join(sets) + " |", "| --- |" + " --- |" * len(sets)]
     for name in names:
-        cells = []
-        for found in sets.values():
-            s = found["methods"].get(name)
-            cells.append(
-                f"{100 * s['acc_mean']:.1f} ± {100 * s['acc_std']:.1f}, {100 * s['nmi_mean']:.1f}, "
-                f"{100 * s['ari_mean']:.1f}" if s else ""
-            )  # fmt: skip
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "ACC ± deviation between seeds, NMI, ARI in percent.\n\n" + "\n".join(lines) + "\n"
+        lines.append(f"| {name} | " + " | ".join(cell(s["methods"].get(name)) for s in sets.values()) + " |")
+    title = "ACC ± deviation between seeds, NMI, ARI of single k-means starts; in brackets ACC of the best of ten; %."
+    return f"{title}\n\n" + "\n".join(lines) + "\n"
+
+
+def cell(found: Mapping[str, Any] | None) -> str:
+    """The scores of one method on one set, in percent; empty without them."""
+    if not found:
+        return ""
+    acc, std, nmi, ari, best = (
+        f"{100 * found[key]:.1f}" for key in ("acc_mean", "acc_std", "nmi_mean", "ari_mean", "best_acc_mean")
+    )
+    return f"{acc} ± {std}, {nmi}, {ari} ({best})"

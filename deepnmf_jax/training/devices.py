@@ -33,6 +33,24 @@ def keep_freed_memory() -> bool:
     return all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1)])
 
 
+def start(cache: str, coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Memory, compilation cache and, in a run of several processes, the connection between them; logs the devices.
+
+    Args:
+        cache: folder of compiled programs; empty: none.
+        coordinator: host:port of the first process; None: there is only this one.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0.
+    """
+    keep_freed_memory()
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if coordinator:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    _log.info("devices: %s", ", ".join(map(str, jax.devices())))
+
+
 def data_mesh(batch_size: int) -> Mesh:
     """The mesh over as many devices as divide `batch_size`, the same number in each process.
 
