@@ -4,7 +4,7 @@ import warnings
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
@@ -75,7 +75,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def fit_transform(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> np.ndarray:
         """Learn H from X (n, p) and return W (n, k); W and H are the start if init="custom"."""
-        X = self._checked(X, reset=True)
+        X = _validated(self, X, reset=True)
         if (self.init == "custom") != (W is not None and H is not None):
             raise ValueError(
                 "init='custom' goes with W and H, and they with it; got "
@@ -91,7 +91,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """One step on the batch X (b, p), from the statistics of all batches so far. Returns self."""
         first = not hasattr(self, "_core")
-        X = self._checked(X, reset=first)
+        X = _validated(self, X, reset=first)
         if first:
             self._core = self._make_core(X.shape[1])
         self._core.partial_fit(X)
@@ -101,17 +101,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> np.ndarray:
         """W (n, k) of X (n, p) for the learned H."""
         check_is_fitted(self)
-        return self._core.encode(self._checked(X, reset=False))
+        return self._core.encode(_validated(self, X, reset=False))
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Data (n, p) from W (n, k)."""
         check_is_fitted(self)
         return np.asarray(X) @ self.components_
-
-    def _checked(self, X: Any, reset: bool) -> Any:
-        X = validate_data(self, X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset)
-        check_non_negative(X, f"{type(self).__name__} (input X)")
-        return X
 
     def _make_core(self, features: int) -> decomposition.NMF:
         k = features if self.n_components in (None, "auto") else self.n_components
@@ -149,6 +144,45 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+class Dn2MFGL(ClassNamePrefixFeaturesOutMixin, decomposition.Dn2MFGL, ClusterMixin, TransformerMixin, BaseEstimator):
+    """`deepnmf_jax.Dn2MFGL` with what scikit-learn adds: names of features, `set_output`, its own exceptions.
+
+    The plain class follows the protocol too (`clone`, `Pipeline`, `GridSearchCV`). Arguments, attributes and errors are
+    the same. `transform` of the training samples differs from `fit_transform`: codes of a fit know their neighbours.
+    """
+
+    def fit(self, X: Any, y: Any = None, init: Any = None) -> Self:
+        """See `deepnmf_jax.Dn2MFGL.fit`."""
+        X = _validated(self, X, reset=True)
+        with _their_warning():
+            return super().fit(X, y, init)
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """`fit`, and the codes (n, r_l) of the training samples."""
+        return self.fit(X).embedding_
+
+    def transform(self, X: Any) -> np.ndarray:
+        """See `deepnmf_jax.Dn2MFGL.transform`."""
+        check_is_fitted(self)
+        return super().transform(_validated(self, X, reset=False))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """See `deepnmf_jax.Dn2MFGL.predict`."""
+        check_is_fitted(self)
+        return super().predict(X)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.components_.shape[0]
+
+
+def _validated(estimator: Any, X: Any, reset: bool) -> Any:
+    """X as scikit-learn checks it, non-negative; dense or sparse."""
+    X = validate_data(estimator, X, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32], reset=reset)
+    check_non_negative(X, f"{type(estimator).__name__} (input X)")
+    return X
 
 
 class _their_warning(warnings.catch_warnings):

@@ -6,6 +6,7 @@ it. Copositivity is hard to decide in general; the tests here are exact where th
 docs/dn2mfgl.md derives them.
 """
 
+import warnings
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,10 @@ SEARCH_STEPS = 1000
 DENSE = 400
 # Starts of the search: so many of the largest components and low eigenvectors.
 STARTS = 4
+
+
+class UnboundedWarning(UserWarning):
+    """The objective has no lower bound: what comes out depends on when the sweeps ended."""
 
 
 class Boundedness(NamedTuple):
@@ -60,6 +65,18 @@ def check_boundedness(graph: Graph, alpha: float, beta: float, nu: float) -> Bou
     if (alpha * gaps >= needed)[sizes > 1].all():
         return Boundedness("bounded", "alpha times the second eigenvalue of L outweighs beta in every component")
     return _search(graph, membership, sizes, vectors, alpha, beta, nu)
+
+
+def refuse_or_warn(certificate: Boundedness, strengths: tuple[float, float, float], refuse: bool) -> None:
+    """Nothing unless the setting is unbounded: then a ValueError with the certificate, or an UnboundedWarning."""
+    if certificate.status != "unbounded":
+        return
+    alpha, beta, nu = strengths
+    setting = f"alpha = {alpha:g}, beta = {beta:g}, nu = {nu:g}"
+    message = f"{setting}: the objective has no lower bound, since {certificate.reason}"
+    if refuse:
+        raise ValueError(message)
+    warnings.warn(f"{message}; max_iter decides the result", UnboundedWarning, stacklevel=4)
 
 
 def _node(degrees: np.ndarray, n: int, alpha: float, beta: float) -> Boundedness | None:

@@ -63,6 +63,32 @@ def make_starts(keys: Array, x: Array, codes: Array | None, layer_sizes: tuple[i
     return jax.vmap(one)(keys)
 
 
+def given_starts(init: tuple[Any, Any], x: Array, layer_sizes: tuple[int, ...]) -> Factors:
+    """One start from given factors (H_1, ..., H_l), (V_1, ..., V_l), as `make_starts` returns it.
+
+    Raises:
+        ValueError: another number of factors, other shapes, entries that are negative or not finite.
+    """
+    sizes = (x.shape[0], *layer_sizes)
+    layers = range(1, len(sizes))
+    shapes = [*(f"H_{i}" for i in layers), *(f"V_{i}" for i in layers)]
+    wanted = [*zip(sizes, layer_sizes, strict=False), *((r, x.shape[1]) for r in layer_sizes)]
+    try:
+        arrays = [np.asarray(matrix, x.dtype) for matrices in init for matrix in matrices]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"init must be ((H_1, ..., H_l), (V_1, ..., V_l)): {error}") from error
+    if [array.shape for array in arrays] != wanted:
+        raise ValueError(
+            f"init has factors of shapes {[array.shape for array in arrays]}; they must be "
+            + ", ".join(f"{name} {shape}" for name, shape in zip(shapes, wanted, strict=True))
+        )
+    for name, array in zip(shapes, arrays, strict=True):
+        if not (np.isfinite(array) & (array >= 0)).all():
+            raise ValueError(f"init has entries in {name} that are negative or not finite")
+    stacked = [jnp.asarray(array)[None] for array in arrays]
+    return Factors(tuple(stacked[: len(layer_sizes)]), tuple(stacked[len(layer_sizes) :]))
+
+
 def solve_well_posed(
     starts: Factors,
     x: Array,

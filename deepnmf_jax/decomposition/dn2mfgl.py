@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.decomposition import arrays, progress, scores, serialization, structure_rule
-from deepnmf_jax.decomposition.certificates import Boundedness, check_boundedness
+from deepnmf_jax.decomposition.certificates import Boundedness, UnboundedWarning, check_boundedness, refuse_or_warn
 from deepnmf_jax.decomposition.codes import compiled_codes
 from deepnmf_jax.decomposition.data import read_data
-from deepnmf_jax.decomposition.deep_solve import Solution, make_starts, solve_released, solve_well_posed
+from deepnmf_jax.decomposition.deep_solve import Solution, given_starts, make_starts, solve_released, solve_well_posed
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.graphs import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
 from deepnmf_jax.decomposition.objective import Penalties
@@ -35,10 +35,6 @@ SAVED = (
     "losses_",
     "_feature_weights",
 )
-
-
-class UnboundedWarning(UserWarning):
-    """The objective has no lower bound: what comes out depends on when the sweeps ended."""
 
 
 class Dn2MFGL:
@@ -156,8 +152,15 @@ class Dn2MFGL:
             setattr(self, name, value)
         return self
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn dictionaries, codes and, with `n_clusters`, labels of X (n_samples, n_features) >= 0. y is ignored."""
+    def fit(self, X: Any, y: Any = None, init: tuple[Any, Any] | None = None) -> Self:
+        """Learn dictionaries, codes and, with `n_clusters`, labels of X (n_samples, n_features).
+
+        Args:
+            X: non-negative, of any kind of array; sparse matrices are written out.
+            y: ignored.
+            init: factors to start from instead of `init` and `n_init`, in the layout of the formula: (H_1, ..., H_l),
+                H_1 (m, r_1), H_i (r_{i-1}, r_i), and (V_1, ..., V_l), V_i (r_i, n); the default mode reads V_l alone.
+        """
         check_arguments(self.get_params())
         dtype = arrays.dtype_for(X, self.dtype)
         with arrays.with_precision(dtype):
@@ -166,14 +169,18 @@ class Dn2MFGL:
             if self.n_clusters is not None and self.n_clusters > n:
                 raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
             neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
-            graph, choice, starts = self._prepare(neighbors, x.T)
-            certificate = self._certify(graph, choice)
+            graph, choice, starts = self._prepare(neighbors, x.T, init)
+            strengths = (choice.alpha, choice.beta, choice.nu)
+            certificate = check_boundedness(graph, *strengths)
+            refuse_or_warn(certificate, strengths, refuse=self.mode == "well_posed")
             solution = self._solve(starts, x.T, graph, choice)
             certificate = self._after(solution, certificate)
             self._publish(solution, choice, certificate, m)
         if self.n_clusters is not None:
             found = scores.kmeans(self.embedding_, self.n_clusters, self.random_state)
             self.labels_, self.cluster_centers_ = found.labels, found.centers
+        elif hasattr(self, "labels_"):
+            del self.labels_, self.cluster_centers_
         return self
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -232,43 +239,36 @@ class Dn2MFGL:
         lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
         return x / jnp.where(lengths > 0, lengths, 1)
 
-    def _prepare(self, neighbors: Neighbors, x: jax.Array) -> tuple[Graph, Choice, Factors]:
+    def _prepare(
+        self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None
+    ) -> tuple[Graph, Choice, Factors]:
         """The graph, the structure terms and a start for every seed; x (m, n)."""
         sizes, kept, given = sizes_of(self.layer_sizes), self.n_neighbors, (self.alpha, self.beta, self.nu)
-        keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
-        if self.mode == "released":
-            alpha, beta, nu = (1.0 if value is None else float(value) for value in given)
-            choice = Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph")
-            return knn_graph(neighbors), choice, make_starts(keys, x, None, sizes)
-        ruled = all(value is None for value in given)
+        released = self.mode == "released"
+        ruled = not released and all(value is None for value in given)
         if ruled:
             kept = structure_rule.kept_neighbors(kept)
-        alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
-        weights = self.edge_weights or ("local_scaling" if ruled else "binary")
-        normalize = ruled if self.normalize_graph is None else self.normalize_graph
-        choice = Choice(alpha, beta, nu, kept, self.join or "union", weights, normalize, "given")
-        graph = knn_graph(nearest_of(neighbors, kept), choice.join, choice.edge_weights, choice.normalize)
-        if not ruled and self.init != "spectral":
-            return graph, choice, make_starts(keys, x, None, sizes)
-        codes = spectral_codes(graph, sizes[-1])
-        starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if self.init == "spectral" else None, sizes)
-        if ruled:
+        alpha, beta, nu = (float(released) if value is None else float(value) for value in given)
+        if released:
+            choice = Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph")
+        else:
+            weights = self.edge_weights or ("local_scaling" if ruled else "binary")
+            normalize = ruled if self.normalize_graph is None else self.normalize_graph
+            choice = Choice(alpha, beta, nu, kept, self.join or "union", weights, normalize, "given")
+        graph = knn_graph(
+            neighbors if released else nearest_of(neighbors, kept), choice.join, choice.edge_weights, choice.normalize
+        )
+        spectral = init is None and not released and self.init == "spectral"
+        codes = spectral_codes(graph, sizes[-1]) if spectral or ruled else None
+        if init is not None:
+            starts = given_starts(init, x, sizes)
+        else:
+            keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
+            starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if spectral else None, sizes)
+        if ruled and codes is not None:
             trusted = structure_rule.trust(neighbors, kept, np.argmax(codes, axis=0))
             choice = structure_rule.choose(choice, trusted, starts, x, graph, self.lam, self.delta, self.robust)
         return graph, choice, starts
-
-    def _certify(self, graph: Graph, choice: Choice) -> Boundedness:
-        certificate = check_boundedness(graph, choice.alpha, choice.beta, choice.nu)
-        if certificate.status == "unbounded":
-            setting = f"alpha = {choice.alpha:g}, beta = {choice.beta:g}, nu = {choice.nu:g}"
-            if self.mode == "well_posed":
-                raise ValueError(f"{setting}: the objective has no lower bound, since {certificate.reason}")
-            warnings.warn(
-                f"{setting}: the objective has no lower bound, since {certificate.reason}; max_iter decides the result",
-                UnboundedWarning,
-                stacklevel=3,
-            )
-        return certificate
 
     def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
         limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter

@@ -15,8 +15,8 @@ from deepnmf_jax.core.quadratic import product
 
 JOINS = ("union", "mutual")
 EDGE_WEIGHTS = ("binary", "heat", "local_scaling")
-# Squared distances held at once: 2^25 of them are 256 MB in float64.
-BLOCK_ENTRIES = 2**25
+# Squared distances held at once: 2^23 of them are 64 MB in float64.
+BLOCK_ENTRIES = 2**23
 
 
 class Graph(NamedTuple):

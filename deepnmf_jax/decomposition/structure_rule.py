@@ -16,7 +16,7 @@ from deepnmf_jax.decomposition.structure import Form, Strengths
 # Share of the neighbours that make the graph, the nearest ones; the others test it.
 KEPT = 0.6
 # Structure and lam terms over the data term, where the test is passed in full.
-BALANCE = 0.5
+BALANCE = 0.25
 # Passes of the rescaling from which the smallest penalty is read off.
 RESCALINGS = 30
 
@@ -104,7 +104,8 @@ def balanced_alpha(
     """The alpha for which structure and lam terms of a start, at their best scale, are `balance` times its data term.
 
     With the scales between the layers eliminated they are proportional to alpha^(1 / (l + 1)), so that one evaluation
-    is enough. The number does not depend on the unit of alpha, on lam or on the number of layers.
+    is enough. The number does not depend on the unit of alpha, on lam or on the number of layers. Where the start has
+    no structure term to speak of (groups that no edge joins), the ridge takes its place and alpha stays small.
 
     Args:
         h: H_1 ... H_l. v: V (r_l, n). x: X (m, n). graph: over the samples. lam, delta, robust: of the fit.

@@ -18,6 +18,7 @@ import numpy as np
 
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning, scores
 from deepnmf_jax.experiments import pictures
+from deepnmf_jax.training.records import git_commit
 
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
 GRAPH_NMF_ALPHA = 100.0
@@ -113,10 +114,10 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
     return results
 
 
-def circumstances() -> dict[str, str]:
-    """What a record is read with: the date, the device and the versions."""
-    device = jax.devices()[0].device_kind
-    return {"date": datetime.date.today().isoformat(), "device": device, "jax": jax.__version__}
+def circumstances() -> dict[str, str | None]:
+    """What a record is read with: the date, the commit, the device and the version of jax."""
+    date, device = datetime.date.today().isoformat(), jax.devices()[0].device_kind
+    return {"date": date, "commit": git_commit(Path(__file__).parent), "device": device, "jax": jax.__version__}
 
 
 def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -1,13 +1,15 @@
 """The released Dn2MFGL against stored iterates (folder DEEPNMF_GOLDEN_CLASSICAL, else tests/golden_classical)."""
 
 import os
+import warnings
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from deepnmf_jax.decomposition import released
+from deepnmf_jax import Dn2MFGL
+from deepnmf_jax.decomposition import UnboundedWarning, released
 from deepnmf_jax.decomposition.graphs import find_neighbors, from_dense, knn_graph
 
 FOLDER = Path(os.environ.get("DEEPNMF_GOLDEN_CLASSICAL", Path(__file__).parents[1] / "golden_classical"))
@@ -53,6 +55,23 @@ def test_iterates(path: Path) -> None:
                 assert furthest(mine, stored) < 1e-10
             values.append(released.objective(factors, x, graph, *strengths))
     np.testing.assert_allclose(values, golden["J"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("path", FILES[:2], ids=lambda path: path.stem)
+def test_the_estimator_from_the_same_start(path: Path) -> None:
+    """mode="released" makes the graph and the sweeps itself, from the samples alone."""
+    golden = load(path)
+    strengths = {name: float(golden[name]) for name in ("alpha", "beta", "nu")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnboundedWarning)
+        model = Dn2MFGL(
+            golden["r"], mode="released", n_neighbors=int(golden["K"]), normalize=False, max_iter=10, **strengths
+        ).fit(golden["X"].T, init=factors_of(golden, "_init"))
+    expected = factors_of(golden, "_10")
+    for mine, stored in zip(model.dictionaries_, expected.h, strict=True):
+        assert furthest(mine, stored) < 1e-10
+    assert furthest(model.embedding_.T, expected.v[-1]) < 1e-10
+    np.testing.assert_allclose(model.loss_history_, golden["J"][[0, 2]], rtol=1e-9)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

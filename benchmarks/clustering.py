@@ -1,0 +1,198 @@
+"""What Dn2MFGL's clusterings depend on: the rule's constants, every term, layers and weights, bad samples.
+
+python -m benchmarks.clustering --faces ../shared/faces [--studies rule,ablation,noise] [--seeds 5]
+
+Scores are those of deepnmf_jax/experiments/clustering.py. Each study keeps every seed in docs/results/clustering/, and
+the tables of docs/dn2mfgl.md are written from there. The faces are used for research alone; no picture of them is kept.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.harness import ROOT, table
+from configs.clustering import dn2mfgl
+from deepnmf_jax.decomposition import scores, structure_rule
+from deepnmf_jax.experiments.clustering import cell, circumstances, compare, deep, read_sets
+
+RECORDS = ROOT / "docs" / "results" / "clustering"
+PAGE = ROOT / "docs" / "dn2mfgl.md"
+# Noise instead of samples: length of a noise sample where the others have 1.
+NOISE_LENGTH = 3.0
+
+Sets = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+RULE: dict[str, dict[str, Any]] = {
+    "rule": {"BALANCE": structure_rule.BALANCE},
+    "kept 2 of 5": {"KEPT": 0.4},
+    "kept 4 of 5": {"KEPT": 0.8},
+    "balance 0.125": {"BALANCE": 0.125},
+    "balance 0.5": {"BALANCE": 0.5},
+    "balance 1": {"BALANCE": 1.0},
+    "balance 0.25 whatever the trust": {"balance_for": lambda trusted: 0.25},
+}
+
+ABLATION: dict[str, dict[str, Any]] = {
+    "rule": {},
+    "alpha = 0": {"alpha": 0.0},
+    "rule's alpha / 10": {"times": (0.1, 0.0, 0.0)},
+    "rule's alpha * 10": {"times": (10.0, 0.0, 0.0)},
+    "nu = 1e-4 alpha": {"times": (1.0, 0.0, 1e-4)},
+    "beta = nu = 1e-4 alpha": {"times": (1.0, 1e-4, 1e-4)},
+    "beta = 1e-4 alpha, nu = 0": {"times": (1.0, 1e-4, 0.0)},
+    "lam = 1e-4": {"lam": 1e-4},
+    "lam = 1e-4, rule's alpha": {"lam": 1e-4, "times": (1.0, 0.0, 0.0)},
+    "one layer": {"layers": 1},
+    "three layers (p, 2c, c)": {"layers": 3},
+    "layer weights 1, 1": {"layer_weights": (1.0, 1.0)},
+    "layer weights 0.1, 1": {"layer_weights": (0.1, 1.0)},
+    "robust = feature": {"robust": "feature"},
+    "robust = none": {"robust": "none"},
+    "pretrained start": {"init": "pretrained"},
+    "binary edges": {"edge_weights": "binary"},
+    "mutual neighbours": {"join": "mutual"},
+    "alpha, beta, nu = 0.1, 0.01, 0.01; binary, K = 5": {"alpha": 0.1, "beta": 0.01, "nu": 0.01},
+}
+
+
+def variant(arguments: Mapping[str, Any]) -> Callable[..., Any]:
+    """A method of the comparison. times: alpha, beta, nu as multiples of the alpha of the rule; layers: 1, 2, 3."""
+
+    def method(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Any:
+        given = dict(arguments)
+        if given.get("layers") == 3:
+            sizes = (sizes[0], min(2 * sizes[1], sizes[0]), sizes[1])
+        if "times" in given:
+            found = deep(max_iter=1)(x, sizes, seed, config).details
+            given |= {n: t * found["alpha"] for n, t in zip(("alpha", "beta", "nu"), given.pop("times"), strict=True)}
+            given |= {"edge_weights": "local_scaling", "normalize_graph": True, "n_neighbors": found["n_neighbors"]}
+        return deep(**given)(x, sizes, seed, config)
+
+    return method
+
+
+def rule(sets: Sets, config: Any) -> dict[str, Any]:
+    """The constants of the rule."""
+    found: dict[str, Any] = {}
+    for title, (x, y) in sets.items():
+        for name, constants in RULE.items():
+            with mock.patch.multiple(structure_rule, **constants):
+                record, _ = compare(deep(), x, y, config)
+            keep(found, title, name, record)
+    return found
+
+
+def ablation(sets: Sets, config: Any) -> dict[str, Any]:
+    """Every term and setting by itself."""
+    found: dict[str, Any] = {}
+    for title, (x, y) in sets.items():
+        for name, arguments in ABLATION.items():
+            try:
+                record, _ = compare(variant(arguments), x, y, config)
+            except ValueError as refused:
+                record = {"refused": str(refused)}
+            keep(found, title, name, record)
+    return found
+
+
+def noise(sets: Sets, config: Any) -> dict[str, Any]:
+    """A tenth and a fifth of the samples replaced by noise: error and scores of the others, by kind of weights.
+
+    "rule": the whole method. "alpha = 0": one layer without structure, 300 sweeps from the pretrained start.
+    """
+    found: dict[str, Any] = {}
+    plain = {"layers": 1, "alpha": 0.0, "init": "pretrained", "max_iter": 300}
+    for title, (x, y) in sets.items():
+        for share in (0.0, 0.1, 0.2):
+            for form, arguments in (("rule", {}), ("alpha = 0", plain)):
+                for robust in ("sample", "feature", "none"):
+                    method = deep(robust=robust, normalize=False, **arguments)
+                    runs = [spoiled(method, x, y, share, seed, config) for seed in range(config.num_seeds)]
+                    record = {key: [run[key] for run in runs] for key in runs[0]}
+                    means = {f"{key}_mean": float(np.mean(values)) for key, values in record.items()}
+                    stds = {f"{key}_std": float(np.std(values)) for key, values in record.items()}
+                    keep(found, title, f"{form}; {robust}; {share:g}", record | means | stds)
+    return found
+
+
+def spoiled(method: Callable[..., Any], x: np.ndarray, y: np.ndarray, share: float, seed: int, config: Any) -> dict:
+    """Relative error and accuracy on the clean samples, where `share` of all are noise of length `NOISE_LENGTH`."""
+    rng = np.random.default_rng(seed)
+    bad = rng.choice(len(x), round(share * len(x)), replace=False)
+    noise = rng.random((len(bad), x.shape[1]))
+    given = x.copy()
+    given[bad] = NOISE_LENGTH * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    clean = np.setdiff1d(np.arange(len(x)), bad)
+    clusters = len(np.unique(y))
+    sizes = (max(clusters, min(config.hidden, 4 * x.shape[1] // 5)), clusters)
+    result = method(given, sizes, seed, config)
+    q = result.dictionaries[0]
+    for h in result.dictionaries[1:]:
+        q = q @ h
+    residual = x[clean] - result.codes[clean] @ q.T
+    # The clusters are found among all samples, as one would have to.
+    runs = [scores.kmeans(result.codes, clusters, 1000 * seed + i, n_init=1) for i in range(config.num_kmeans)]
+    return {
+        "error": float(np.linalg.norm(residual) / np.linalg.norm(x[clean])),
+        "acc": float(np.mean([scores.accuracy(y[clean], run.labels[clean]) for run in runs])),
+    }
+
+
+def keep(found: dict[str, Any], title: str, name: str, record: dict[str, Any]) -> None:
+    """Adds a record, in few digits, and prints its line."""
+    rounded = json.loads(json.dumps(record, default=float), parse_float=lambda text: float(f"{float(text):.5g}"))
+    found.setdefault(title, {})[name] = rounded
+    shown = {
+        key: rounded[key] for key in ("refused", "acc_mean", "acc_std", "best_acc_mean", "error_mean") if key in rounded
+    }
+    print(f"{time.strftime('%H:%M:%S')} {title}, {name}: {shown}", flush=True)
+
+
+def table_of(found: Mapping[str, Any], names: Sequence[str], ending: str = "") -> str:
+    """A line a variant, a column a set, in percent."""
+    rows = []
+    for name in names:
+        cells = [of_set.get(f"{name}{ending}") for of_set in found.values()]
+        rows.append([name, *("refused" if c and "refused" in c else cell(c) for c in cells)])
+    return table(rows, ["", *found])
+
+
+STUDIES: dict[str, Callable[[Sets, Any], dict[str, Any]]] = {f.__name__: f for f in (rule, ablation, noise)}
+# The sets of each study; what is slow and small is measured on fewer.
+SETS = {
+    "rule": ("digits", "umist", "jaffe", "orl", "yale"),
+    "ablation": ("digits", "umist", "jaffe"),
+    "noise": ("digits", "jaffe"),
+}
+
+
+def main() -> None:
+    """Runs the studies and writes one JSON file each."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--faces", default="", help="folder with jaffe.npz, orl.npz, umist.npz, yale.npz")
+    parser.add_argument("--studies", default=",".join(STUDIES), help="separated by commas")
+    parser.add_argument("--seeds", type=int, default=5, help="factorizations of every variant")
+    parser.add_argument("--num_samples", type=int, default=0, help="of every set; 0: all")
+    parser.add_argument("--out", type=Path, default=RECORDS, help="folder of the JSON files")
+    args = parser.parse_args()
+    config = dn2mfgl.get_config()
+    config.faces, config.num_seeds, config.num_samples = args.faces, args.seeds, args.num_samples
+    sets = read_sets(config)
+    # Which fits ended at the limit of sweeps is in their details.
+    warnings.simplefilter("ignore")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for study in args.studies.split(","):
+        chosen = {title: sets[title] for title in SETS[study] if title in sets}
+        record = {"config": dict(config) | {"faces": ""}, **circumstances(), "sets": STUDIES[study](chosen, config)}
+        (args.out / f"{study}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
