@@ -57,6 +57,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "robust = none": {"robust": "none"},
     "pretrained start": {"init": "pretrained"},
     "binary edges": {"edge_weights": "binary"},
+    "local scaling": {"edge_weights": "local_scaling"},
     "mutual neighbours": {"join": "mutual"},
     "alpha, beta, nu = 0.1, 0.01, 0.01; binary, K = 5": {"alpha": 0.1, "beta": 0.01, "nu": 0.01},
 }
@@ -72,7 +73,8 @@ def variant(arguments: Mapping[str, Any]) -> Callable[..., Any]:
         if "times" in given:
             found = deep(max_iter=1)(x, sizes, seed, config).details
             given |= {n: t * found["alpha"] for n, t in zip(("alpha", "beta", "nu"), given.pop("times"), strict=True)}
-            given |= {"edge_weights": "local_scaling", "normalize_graph": True, "n_neighbors": found["n_neighbors"]}
+            graph = {"edge_weights": "shared", "normalize_graph": True, "n_neighbors": found["n_neighbors"]}
+            given = graph | given
         return deep(**given)(x, sizes, seed, config)
 
     return method

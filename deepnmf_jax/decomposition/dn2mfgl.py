@@ -68,8 +68,9 @@ class Dn2MFGL:
         mode: "well_posed" or "released". "released" has no use for lam, robust, join, edge_weights, normalize_graph,
             delta, layer_weights, init and tol.
         join: "union" or "mutual" neighbours; None: "union".
-        edge_weights: "binary", "heat", "local_scaling"; None: by the rule, "binary" where alpha is given.
-        normalize_graph: S_ij / sqrt(d_i d_j) in place of S_ij; None: by the rule, False where alpha is given.
+        edge_weights: "binary", "heat", "local_scaling", "shared" (`knn_graph`); None: by the rule "shared", "binary" where
+            alpha is given.
+        normalize_graph: S_ij / sqrt(d_i d_j) in place of S_ij; None: by the rule True, False where alpha is given.
         delta: residuals far below it count as squares.
         layer_weights: (l,) the weight of the structure terms on the codes of every layer, the last above 0; None:
             0, ..., 0, 1.
@@ -252,7 +253,7 @@ class Dn2MFGL:
         if released:
             choice = Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph")
         else:
-            weights = self.edge_weights or ("local_scaling" if ruled else "binary")
+            weights = self.edge_weights or ("shared" if ruled else "binary")
             normalize = ruled if self.normalize_graph is None else self.normalize_graph
             choice = Choice(alpha, beta, nu, kept, self.join or "union", weights, normalize, "given")
         graph = knn_graph(

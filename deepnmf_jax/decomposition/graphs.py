@@ -14,9 +14,11 @@ from deepnmf_jax.core.checks import check_choice, check_integer
 from deepnmf_jax.core.quadratic import product
 
 JOINS = ("union", "mutual")
-EDGE_WEIGHTS = ("binary", "heat", "local_scaling")
+EDGE_WEIGHTS = ("binary", "heat", "local_scaling", "shared")
 # Squared distances held at once: 2^23 of them are 64 MB in float64.
 BLOCK_ENTRIES = 2**23
+# An edge of weight 0 would be no edge.
+LEAST = 1e-8
 
 
 class Graph(NamedTuple):
@@ -102,7 +104,9 @@ def knn_graph(
         neighbors: of `find_neighbors`. The sample itself among its neighbours is no edge.
         join: "union" (an edge where one is a neighbour of the other) or "mutual" (where both are).
         edge_weights: "binary"; "heat", exp(-d^2 / s^2) with s the mean distance over all neighbours; "local_scaling",
-            exp(-d^2 / (s_i s_j)) with s_i the distance from i to its last neighbour (Zelnik-Manor and Perona 2004).
+            exp(-d^2 / (s_i s_j)) with s_i the distance from i to its last neighbour (Zelnik-Manor and Perona 2004);
+            "shared", the square of |N_i and N_j| / |N_i or N_j|, N_i the sample i and its neighbours (after Jarvis and
+            Patrick 1973): an edge between groups has few neighbours in common.
         normalize: divide S_ij by sqrt(d_i d_j), so that alpha means the same for samples of many and few neighbours.
 
     Raises:
@@ -129,6 +133,10 @@ def knn_graph(
 def _weights(low: np.ndarray, high: np.ndarray, distances: np.ndarray, neighbors: Neighbors, kind: str) -> np.ndarray:
     if kind == "binary":
         return np.ones(len(distances))
+    if kind == "shared":
+        around = np.concatenate([np.arange(len(neighbors.indices))[:, None], neighbors.indices], axis=1)
+        both = np.sum(around[low][:, :, None] == around[high][:, None, :], axis=(1, 2))
+        return np.maximum((both / (2 * around.shape[1] - both)) ** 2, LEAST)
     if kind == "heat":
         scale = np.full(len(neighbors.distances), neighbors.distances.mean())
     else:
@@ -136,8 +144,7 @@ def _weights(low: np.ndarray, high: np.ndarray, distances: np.ndarray, neighbors
     products = scale[low] * scale[high]
     # Exact copies of one another: distance 0 over scale 0, the closest that there is.
     ratio = np.divide(distances**2, products, out=np.zeros_like(distances), where=products > 0)
-    # An edge of weight 0 would be no edge.
-    return np.maximum(np.exp(-ratio), 1e-8)
+    return np.maximum(np.exp(-ratio), LEAST)
 
 
 def make_graph(

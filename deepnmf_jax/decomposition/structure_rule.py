@@ -15,8 +15,8 @@ from deepnmf_jax.decomposition.structure import Form, Strengths
 
 # Share of the neighbours that make the graph, the nearest ones; the others test it.
 KEPT = 0.6
-# Structure and lam terms over the data term, where the test is passed in full.
-BALANCE = 0.25
+# Structure and lam terms over the data term, where the test is passed in full: as much of the one as of the other.
+BALANCE = 1.0
 # Passes of the rescaling from which the smallest penalty is read off.
 RESCALINGS = 30
 
@@ -71,9 +71,8 @@ def trust(neighbors: Neighbors, kept: int, groups: np.ndarray) -> float:
 
 
 def balance_for(trusted: float) -> float:
-    """Structure and lam terms over the data term: `BALANCE` t^2 / (t^2 + (1 - t)^2), Wiener's weight of a signal t in
-    noise 1 - t."""
-    return BALANCE * trusted**2 / (trusted**2 + (1 - trusted) ** 2)
+    """Structure and lam terms over the data term at the start: `BALANCE` t^2, t once for either end of an edge."""
+    return BALANCE * trusted**2
 
 
 def choose(

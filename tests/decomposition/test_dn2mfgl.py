@@ -14,7 +14,7 @@ import pytest
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning, scores, structure, structure_loop
 from deepnmf_jax.decomposition.deep_solve import make_starts
-from deepnmf_jax.decomposition.graphs import Graph, components, find_neighbors, from_dense, knn_graph
+from deepnmf_jax.decomposition.graphs import EDGE_WEIGHTS, Graph, components, find_neighbors, from_dense, knn_graph
 from deepnmf_jax.decomposition.released import Factors
 from deepnmf_jax.decomposition.spectral import spectral_codes
 from deepnmf_jax.decomposition.structure_rule import BALANCE, balance_for, balanced_alpha, kept_neighbors, trust
@@ -255,7 +255,7 @@ def test_neighbors() -> None:
     np.testing.assert_array_equal(found.indices, np.argsort(distances, axis=1)[:, :4])
     np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :4], rtol=1e-6)
     for join in ("union", "mutual"):
-        for weights in ("binary", "heat", "local_scaling"):
+        for weights in EDGE_WEIGHTS:
             graph = knn_graph(found, join, weights, normalize=join == "union")
             s = np.zeros((30, 30))
             s[np.asarray(graph.rows), np.asarray(graph.columns)] = graph.weights
@@ -265,6 +265,25 @@ def test_neighbors() -> None:
             near = np.zeros((30, 30), bool)
             np.put_along_axis(near, found.indices, True, axis=1)
             np.testing.assert_array_equal(s > 0, near | near.T if join == "union" else near & near.T)
+
+
+def test_shared_neighbors_weigh_an_edge() -> None:
+    """On a line of five points: 0 and 1 share both and themselves, 1 and 2 have three of four in common, ..."""
+    x = np.array([[0.0], [1.0], [2.1], [3.3], [4.6]])
+    found = find_neighbors(x, 2)
+    np.testing.assert_array_equal(np.sort(found.indices, axis=1), [[1, 2], [0, 2], [1, 3], [2, 4], [2, 3]])
+    graph = knn_graph(found, edge_weights="shared")
+    weights = {(int(i), int(j)): float(w) for i, j, w in zip(*graph[:3], strict=True)}
+    assert weights == pytest.approx(
+        {
+            pair[::step]: value
+            for pair, value in {
+                (0, 1): 1.0, (0, 2): 0.25, (1, 2): 0.25, (2, 3): 0.25, (2, 4): 0.25, (3, 4): 1.0
+            }.items()
+            for step in (1, -1)
+        },
+        rel=1e-6,
+    )  # fmt: skip
 
 
 def test_blocks_of_neighbors_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +318,7 @@ def test_the_rule_trusts_a_graph_that_foretells_its_neighbours() -> None:
     assert trust(neighbors, 3, y) == 1
     assert trust(neighbors, 3, rng.permutation(y)) < 0.3
     assert trust(neighbors, 3, np.zeros(60, int)) == 0
-    assert balance_for(1.0) == BALANCE > balance_for(0.6) > 0.5 * BALANCE > balance_for(0.4) > balance_for(0.0) == 0
+    assert balance_for(1.0) == BALANCE > balance_for(0.6) > balance_for(0.4) > balance_for(0.0) == 0
     assert [kept_neighbors(k) for k in (2, 3, 5, 10)] == [1, 2, 3, 6]
     with pytest.raises(ValueError, match="use at least 2"):
         kept_neighbors(1)
