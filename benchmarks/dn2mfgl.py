@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.harness import RESULTS, Worker, arguments, best, table, write
+from benchmarks.harness import Worker, arguments, best, table, write
 from benchmarks.structure_programs import PROGRAMS
 
 MODULE = "benchmarks.structure_programs"
@@ -74,12 +74,6 @@ def main() -> None:
         ratios[f"{title}: numpy sparse / ours, released rules"] = best(found["numpy, sparse"]["seconds"]) / ours
     print("\n" + summary(problems))
     write("dn2mfgl", {"problems": problems, "sizes": sizes, "rounds": rounds, "ratios": ratios}, args.out)
-
-
-def timings() -> str:
-    """The table of docs/dn2mfgl.md."""
-    path = RESULTS / "dn2mfgl.json"
-    return summary(json.loads(path.read_text())["problems"]) if path.exists() else "Not measured yet."
 
 
 if __name__ == "__main__":

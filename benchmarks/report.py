@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md and docs/decomposition.md from the committed JSON.
+"""Writes the tables of docs/performance.md, docs/decomposition.md and docs/dn2mfgl.md from the committed JSON.
 
 python -m benchmarks.report
 """
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import clustering, dn2mfgl
 from benchmarks.harness import RESULTS, ROOT, best, table
 
 PAGE = ROOT / "docs" / "performance.md"
 DECOMPOSITION = ROOT / "docs" / "decomposition.md"
+DN2MFGL = ROOT / "docs" / "dn2mfgl.md"
 
 
 def _result(question: str) -> dict[str, Any]:
@@ -161,7 +163,20 @@ def factorization() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f for f in (step, rates, backward, memory, growth, acceleration, startup)
 }
-PAGES: dict[Path, dict[str, Callable[[], str]]] = {PAGE: TABLES, DECOMPOSITION: {"factorization": factorization}}
+
+
+def structure() -> str:
+    """Time and memory of Dn2MFGL and of the plain loops."""
+    if not (RESULTS / "dn2mfgl.json").exists():
+        return "Not measured yet."
+    return _from("dn2mfgl") + dn2mfgl.summary(_result("dn2mfgl")["problems"])
+
+
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    PAGE: TABLES,
+    DECOMPOSITION: {"factorization": factorization},
+    DN2MFGL: {**clustering.TABLES, "structure": structure},
+}
 
 
 def render(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:

@@ -37,6 +37,7 @@ assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
         "docs/performance.md",
         "docs/recipe.md",
         "docs/decomposition.md",
+        "docs/dn2mfgl.md",
     ],
 )
 def test_links_lead_somewhere(page):

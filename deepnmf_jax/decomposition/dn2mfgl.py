@@ -68,8 +68,8 @@ class Dn2MFGL:
         mode: "well_posed" or "released". "released" has no use for lam, robust, join, edge_weights, normalize_graph,
             delta, layer_weights, init and tol.
         join: "union" or "mutual" neighbours; None: "union".
-        edge_weights: "binary", "heat", "local_scaling", "shared" (`knn_graph`); None: by the rule "shared", "binary" where
-            alpha is given.
+        edge_weights: "binary", "heat", "local_scaling", "shared" (`knn_graph`); None: by the rule
+            "shared", "binary" where alpha is given.
         normalize_graph: S_ij / sqrt(d_i d_j) in place of S_ij; None: by the rule True, False where alpha is given.
         delta: residuals far below it count as squares.
         layer_weights: (l,) the weight of the structure terms on the codes of every layer, the last above 0; None:

@@ -23,6 +23,8 @@ from deepnmf_jax.training.records import git_commit
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
 GRAPH_NMF_ALPHA = 100.0
 PICTURED = "Dn2MFGL"
+# Sweeps after which a fit has reached its tolerance, where the estimator's own limit often comes first.
+CONVERGED = 10_000
 
 
 class Result(NamedTuple):
@@ -75,6 +77,8 @@ METHODS: dict[str, Method] = {
     "start of Dn2MFGL": deep(max_iter=1),
     "Dn2MFGL": deep(),
     "one-layer Dn2MFGL": deep(layers=1),
+    "Dn2MFGL to its tolerance": deep(max_iter=CONVERGED),
+    "one-layer Dn2MFGL to its tolerance": deep(layers=1, max_iter=CONVERGED),
 }
 
 
