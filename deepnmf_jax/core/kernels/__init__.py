@@ -1,0 +1,1 @@
+"""Inference and its approximate gradient as two fused GPU kernels."""
