@@ -71,13 +71,16 @@ def _check_implementation(settings: Settings) -> None:
     if settings.implementation == "pallas" and not has_cuda():
         raise ValueError(
             f"implementation = 'pallas' on {jax.default_backend()!r}, JAX's default device; the kernel needs a CUDA "
-            "GPU: use implementation = 'xla', or 'interpret' to test the kernel (slow)"
+            "GPU of compute capability 8.0 or more: use implementation = 'xla', or 'interpret' to test it (slow)"
         )
 
 
 def has_cuda() -> bool:
-    """Whether JAX's default device is a CUDA GPU."""
-    return jax.default_backend() == "gpu" and "rocm" not in jax.devices()[0].client.platform_version.lower()
+    """Whether JAX's default device is a CUDA GPU that has TF32 and bfloat16 (compute capability 8.0 or more)."""
+    if jax.default_backend() != "gpu":
+        return False
+    device = jax.devices()[0]
+    return "rocm" not in device.client.platform_version.lower() and float(device.compute_capability) >= 8
 
 
 def _is_number(value: object) -> bool:

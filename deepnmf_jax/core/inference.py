@@ -14,14 +14,14 @@ from deepnmf_jax.core.iteration import Settings, iterate
 @partial(jax.jit, static_argnames="settings")
 def infer_unchecked(x: Array, w: Array, settings: Settings) -> Array:
     """`infer` for arguments known to be right, as the layers' are by construction."""
-    how = {"gradient": settings.gradient, "cg_steps": settings.cg_steps}
+    run = partial(gradients.differentiable, x=x, w=w, gradient=settings.gradient, cg_steps=settings.cg_steps)
     if settings.implementation == "xla":
-        return gradients.differentiable(partial(iterate, settings=settings), x, w, **how)
+        return run(partial(iterate, settings=settings))
     from deepnmf_jax.core.kernels import backward, forward  # Pallas is slow to import
 
     checks.check_kernel(x, w, settings)
     adjoint = partial(backward.approximate_adjoint, interpret=settings.implementation == "interpret")
-    return gradients.differentiable(partial(forward.iterate, settings=settings), x, w, approximate=adjoint, **how)
+    return run(partial(forward.iterate, settings=settings), approximate=adjoint)
 
 
 def infer(
@@ -64,12 +64,13 @@ def infer(
             the batch, and the loop ends early once all rest. In float32 not below 2e-6. Not for "unrolled".
         products: "full", float32 products in the iterations whatever JAX's default precision is; or "tf32" or
             "bfloat16": their operands rounded to TF32 (10 bits of mantissa) or bfloat16 (7), sums and all else in
-            float32. "tf32" is for the tensor cores of a GPU. A device without them, a CPU among them, rounds in the same
-            way and is no faster for it. The gradient's own products stay as they are.
-        implementation: "xla", or "pallas": the iterations as one GPU kernel that keeps h on the chip, and the
-            approximate gradient as another, in float32 (`deepnmf_jax.core.kernels`). It needs a CUDA GPU, x and w in
-            float32 or bfloat16, k of at most 512, and a program for one device (or `jax.shard_map`). Its "tf32" leaves
-            the rounding to the tensor cores, which may cut the bits where "xla" rounds. "interpret": the same
+            float32. "tf32" is for the tensor cores of a GPU; a device without them, a CPU for one, rounds in the same
+            way and gains nothing. The gradient's own products stay as they are.
+        implementation: "xla"; or "pallas": the iterations as one GPU kernel that keeps h on the chip, the approximate
+            gradient as another, in float32 (`deepnmf_jax.core.kernels`, which says what is not known of its speed).
+            It needs a CUDA GPU of compute capability 8.0 or more, float32 or bfloat16, at most 512 units, another
+            gradient than "unrolled", and a program for one device (or `jax.shard_map` with check_vma=False). Its
+            "tf32" leaves the rounding to the tensor cores, which may cut where "xla" rounds. "interpret": the same
             kernels run by Pallas's interpreter, on any device and slowly, for tests.
 
     Returns:
@@ -77,12 +78,15 @@ def infer(
             has an input in common with it.
 
     Raises:
-        ValueError: shapes, dtypes or settings that do not fit, or that the implementation cannot do here; and, for concrete arrays, negative or non-finite
-            values and rows whose sum is neither 1 nor 0 (within 1e-3; 1e-2 in bfloat16). Under `jit` values are not
-            looked at; `infer_checked` does that under `jax.experimental.checkify`.
+        ValueError: shapes, dtypes or settings that do not fit, or that the implementation cannot do here; and, for
+            concrete arrays, negative or non-finite values and rows whose sum is neither 1 nor 0 (within 1e-3; 1e-2 in
+            bfloat16). Under `jit` values are not looked at; `infer_checked` does that under
+            `jax.experimental.checkify`.
     """
     x, w = jnp.asarray(x), jnp.asarray(w)
-    settings = Settings(num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation)
+    settings = Settings(
+        num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation
+    )
     checks.check_arguments(x, w, settings)
     checks.check_values(x, w)
     return infer_unchecked(x, w, settings)

@@ -1,4 +1,4 @@
-"""The backward kernel: the approximate gradients of x and w in one pass over x.
+"""The backward kernel: the approximate gradients of x and w in one pass over x, in float32.
 
 R, x / R and grad_x of a chunk of inputs depend on this chunk of x and w alone, so that a program takes one chunk,
 whose w and sums for grad_w it keeps, and walks through the rows. The sums of the programs of a chunk are added at the
@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
+from deepnmf_jax.core import gradients
 from deepnmf_jax.core.kernels import blocks
-from deepnmf_jax.core.kernels.tiles import BackwardTiles, backward_tiles
+from deepnmf_jax.core.kernels.tiles import MOST_BACKWARD_UNITS, BackwardTiles, backward_tiles
 from deepnmf_jax.core.updates import denominator
 
 
 def approximate_adjoint(x: Array, w: Array, h: Array, g: Array, *, interpret: bool = False) -> tuple[Array, Array]:
-    """`deepnmf_jax.core.gradients.approximate_adjoint` as one kernel, float32 throughout.
+    """`deepnmf_jax.core.gradients.approximate_adjoint` as one kernel; for more than 128 units, by XLA.
 
     x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes.
     """
@@ -27,6 +28,9 @@ def approximate_adjoint(x: Array, w: Array, h: Array, g: Array, *, interpret: bo
     rows = x.size // n
     if not rows:
         return jnp.zeros_like(x), jnp.zeros_like(w)
+    if k > MOST_BACKWARD_UNITS:
+        with jax.default_matmul_precision("highest"):
+            return gradients.approximate_adjoint(x, w, h, g)
     plan = backward_tiles(rows, n, k)
     tiles, run = plan.tiles, plan.steps * plan.tiles.rows
     activities = pl.BlockSpec((run, tiles.units), lambda p, c: (p, 0))

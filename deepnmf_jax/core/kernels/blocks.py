@@ -13,10 +13,10 @@ from jax.interpreters import batching, mlir
 
 from deepnmf_jax.core.updates import round_to_tf32
 
-# Without these parameters a GPU gets the Mosaic compiler, which cannot lower the kernels.
-_CompilerParams: Any = getattr(triton, "CompilerParams", None) or triton.TritonCompilerParams  # until jax 0.6
-_load: Any = getattr(triton, "load", None)
-_store: Any = getattr(triton, "store", None)
+# Other names until jax 0.6, where masked loads and stores are Pallas's own and take the index apart from the block.
+_triton: Any = triton
+_OLD: Any = None if hasattr(triton, "CompilerParams") else pl
+_CompilerParams: Any = _triton.TritonCompilerParams if _OLD else _triton.CompilerParams
 
 _PRECISIONS: dict[str, Any] = {"full": lax.Precision.HIGHEST, "tf32": lax.DotAlgorithmPreset.TF32_TF32_F32}
 
@@ -33,7 +33,10 @@ def call(
     stages: int,
     interpret: bool,
 ) -> Any:
-    """`pallas_call` by the Triton compiler, or by Pallas's interpreter."""
+    """`pallas_call` by the Triton compiler, or by Pallas's interpreter.
+
+    Without Triton's parameters a GPU would get Pallas's Mosaic compiler, which cannot lower these kernels.
+    """
     if not interpret:
         arrays = [one_device(arrays[0]), *arrays[1:]]
     return pl.pallas_call(
@@ -51,19 +54,19 @@ def load(ref: Any, rows: Any, columns: Any, mask: Array | None) -> Array:
     """A part of a block, 0 where the mask is false. rows, columns: `pl.ds`. -> (rows.size, columns.size)"""
     if mask is None:
         return ref[rows, columns]
-    if _load is None:  # until jax 0.6
-        return pl.load(ref, (rows, columns), mask=mask, other=0.0)
-    return _load(ref.at[rows, columns], mask=mask, other=0.0)
+    if _OLD:
+        return _OLD.load(ref, (rows, columns), mask=mask, other=0.0)
+    return _triton.load(ref.at[rows, columns], mask=mask, other=0.0)
 
 
 def store(ref: Any, rows: Any, columns: Any, values: Array, mask: Array | None) -> None:
     """Writes a part of a block, where the mask is true."""
     if mask is None:
         ref[rows, columns] = values
-    elif _store is None:  # until jax 0.6
-        pl.store(ref, (rows, columns), values, mask=mask)
+    elif _OLD:
+        _OLD.store(ref, (rows, columns), values, mask=mask)
     else:
-        _store(ref.at[rows, columns], values, mask=mask)
+        _triton.store(ref.at[rows, columns], values, mask=mask)
 
 
 def inside(start: Any, size: int, end: int, axis: int, shape: tuple[int, int]) -> Array | None:

@@ -23,9 +23,7 @@ def iterate(x: Array, w: Array, settings: Settings) -> Array:
     guarded = settings.acceleration != "none" or settings.tolerance > 0
     tiles = forward_tiles(rows, n, k, settings.products, guarded=guarded)
     operand = jnp.bfloat16 if settings.products == "bfloat16" else x.dtype
-    weights = [
-        jnp.pad(a.astype(operand), ((0, tiles.units - k), (0, tiles.inputs - n))) for a in (w, first_weights(w))
-    ]
+    weights = [jnp.pad(a.astype(operand), ((0, tiles.units - k), (0, tiles.inputs - n))) for a in (w, first_weights(w))]
     whole = pl.BlockSpec((tiles.units, tiles.inputs), lambda i: (0, 0))
     h = blocks.call(
         partial(_kernel, sizes=(rows, n, k), tiles=tiles, settings=settings),

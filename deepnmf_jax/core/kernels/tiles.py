@@ -9,8 +9,9 @@ from typing import NamedTuple
 # Widths of a chunk of inputs, wide ones first.
 WIDTHS = (32, 16)
 SMALLEST = 16
-# Registers hold three arrays of tile rows x units, twice that where steps are accelerated.
-MOST_UNITS = 512
+# Of the forward kernel, whose registers hold three arrays of tile rows x units, twice that where steps are accelerated;
+# and of the backward kernel, whose sums are units x width.
+MOST_UNITS, MOST_BACKWARD_UNITS = 512, 128
 # The smallest GPU that has many multiprocessors has about so many; a program is a tile, and each should have one.
 MULTIPROCESSORS = 132
 # Of the resident variant: entries of a tile of x (in registers: 20 kB) and of w (in shared memory, twice), and loops
@@ -46,9 +47,7 @@ def forward_tiles(rows: int, n: int, k: int, products: str = "full", *, guarded:
     units, width, chunks = _padded(n, k)
     fitting = [size for size in (64, 32) if rows >= size * MULTIPROCESSORS and size * units <= 64 * 128]
     tile = fitting[0] if fitting else SMALLEST
-    resident = (
-        chunks <= MOST_CHUNKS and tile * width * chunks <= MOST_TILE and units * width * chunks <= MOST_WEIGHTS
-    )
+    resident = chunks <= MOST_CHUNKS and tile * width * chunks <= MOST_TILE and units * width * chunks <= MOST_WEIGHTS
     warps = _warps(tile * max(units, width) * (2 if guarded else 1), products)
     return Tiles(tile, units, width, chunks, resident, warps)
 
@@ -62,12 +61,12 @@ class BackwardTiles(NamedTuple):
 
 
 def backward_tiles(rows: int, n: int, k: int) -> BackwardTiles:
-    """Tiles of the backward kernel, whose memory for partial sums does not grow with the rows."""
+    """Tiles of the backward kernel, whose memory for partial sums does not grow with the rows. k is at most 128."""
     units, width, chunks = _padded(n, k)
-    tile = 32 if units <= 128 and rows > SMALLEST else SMALLEST
+    tile = 32 if rows > SMALLEST else SMALLEST
     count = -(-rows // tile)
     steps = -(-count // max(1, MOST_PROGRAMS // chunks))
-    tiles = Tiles(tile, units, width, chunks, False, _warps(max(units, tile) * width, "full"))
+    tiles = Tiles(tile, units, width, chunks, False, _warps(2 * max(units, tile) * width, "full"))
     return BackwardTiles(tiles, -(-count // steps), steps)
 
 
