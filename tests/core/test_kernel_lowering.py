@@ -7,6 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from deepnmf_jax.core.checks import has_cuda
 from deepnmf_jax.core.inference import infer, infer_unchecked
 from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.core.kernels.tiles import backward_tiles, forward_tiles
@@ -106,16 +108,21 @@ def test_seeds_side_by_side_lower():
     assert kernels(lowered(jax.vmap(layer()), *seeds, batched=1)) == 2
 
 
+@pytest.mark.parametrize("implementation", ["pallas", "xla"])
 @pytest.mark.parametrize(
-    "products, precision", [("full", "Precision.HIGHEST"), ("tf32", "TF32_TF32_F32")], ids=["full", "tf32"]
+    "products, precision", [("full", "Precision.HIGHEST"), ("tf32", "TF32_TF32_F32"), ("bfloat16", "bf16[")]
 )
-def test_products_say_their_precision(products, precision):
-    # Triton takes TF32 where nothing is said.
+def test_products_say_their_precision(products, precision, implementation):
+    # JAX and Triton both take TF32 on a GPU where nothing is said.
     x, w, _ = (jax.ShapeDtypeStruct(shape, "float32") for shape in shapes(4))
-    settings = Settings(implementation="pallas", products=products)
-    said = str(jax.make_jaxpr(lambda x, w: infer_unchecked(x, w, settings))(x, w))
-    count = said.count("dot_general[")
-    assert count == 9 and said.count(precision) >= count and "precision=None" not in said
+    settings = Settings(implementation=implementation, products=products)
+    with jax.default_matmul_precision("tensorfloat32"):
+        program = str(jax.make_jaxpr(lambda x, w: infer_unchecked(x, w, settings))(x, w))
+    if (implementation, products) == ("xla", "tf32"):
+        assert program.count("reduce_precision[") == 6
+        precision = "Precision.HIGH"
+    assert program.count("dot_general[") == (9 if implementation == "pallas" else 3)
+    assert program.count(precision) >= program.count("dot_general[")
 
 
 def test_the_four_blocks_tiles():
@@ -167,6 +174,23 @@ def test_what_the_kernel_cannot_do_is_refused(case):
         infer(x, w, **settings)
     with pytest.raises(ValueError, match=message):
         jax.jit(lambda x, w: infer(x, w, **settings))(x, w)
+
+
+@pytest.mark.parametrize(
+    "version, capability, allowed",
+    [
+        ("cuda 12090", "9.0", True),
+        ("cuda 12090", "8.0", True),
+        ("cuda 12090", "7.5", False),
+        ("rocm 7", "gfx942", False),
+    ],
+)
+def test_which_gpus_are_allowed(monkeypatch, version, capability, allowed):
+    device = SimpleNamespace(client=SimpleNamespace(platform_version=version), compute_capability=capability)
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert not has_cuda()  # the default backend is still the CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert has_cuda() == allowed
 
 
 def test_layers_refuse_it_too():

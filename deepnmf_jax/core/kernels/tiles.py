@@ -12,7 +12,7 @@ SMALLEST = 16
 # Of the forward kernel, whose registers hold three arrays of tile rows x units, twice that where steps are accelerated;
 # and of the backward kernel, whose sums are units x width.
 MOST_UNITS, MOST_BACKWARD_UNITS = 512, 128
-# The smallest GPU that has many multiprocessors has about so many; a program is a tile, and each should have one.
+# Of the GPU that the sizes are thought for (H100); each should have a program.
 MULTIPROCESSORS = 132
 # Of the resident variant: entries of a tile of x (in registers: 20 kB) and of w (in shared memory, twice), and loops
 # over chunks written out.
