@@ -48,7 +48,8 @@ def get_config() -> ConfigDict:
                 "acceleration": "none",  # "none", "power", "adaptive"
                 "exponent": 8.0,  # of "power", the largest of "adaptive"; at least 1
                 "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
-                "products": "full",  # of the inference: "full" (float32), or "bfloat16"
+                "products": "full",  # of the inference: "full" (float32), "tf32" or "bfloat16"
+                "implementation": "xla",  # of the inference: "xla", or "pallas", a kernel for one CUDA GPU
                 "logit_scale": 1.0,  # factor on the outputs of the last block, above 0
                 "init_exponent": 1.0,  # raw weights of NMF start at U(0, 1) to this power, above 0
                 "local_learning": "none",  # "none", "kl", "mse"
