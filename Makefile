@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest bench table lint data pack lock clean
+.PHONY: help setup train test test-fast test-oldest bench gpu table lint data pack lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 
 bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
 	$(PY) -m benchmarks.compare $(ARGS)
+
+gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper's recipe in slices (ARGS="--minutes=10")
+	PYTHON=$(PY) benchmarks/gpu_session.sh $(ARGS)
 
 table: $(VENV)/.for-training ## train what the accuracy tables miss (hours; goes on where it stopped), write the tables
 	$(PY) -m benchmarks.accuracy $(ARGS)
