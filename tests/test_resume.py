@@ -216,8 +216,8 @@ class TestOtherSettings:
         finish(programs, workdir, whole, *flags)
 
     def test_several_steps_a_call(self, programs: Programs, tmp_path: Path) -> None:
-        """Calls of 3 steps end at 3, 5 (the last with early iterations), 6 and 8; signals wait for their ends."""
-        flags = ["--config.steps_per_call=3", "--config.num_seeds=2", "--config.early.share=0.2"]
+        """Calls of 5 steps end at 3 (the last with early iterations), 5, 8, 13, ...; signals wait for their ends."""
+        flags = ["--config.steps_per_call=5", "--config.num_seeds=2", "--config.early.share=0.125"]
         flags += ["--config.early.num_iters=1", "--config.save_every_epochs=2"]
         flags += ["--config.model.layer=conv", "--config.model.mixing=False"]
         whole, workdir = tmp_path / "whole", tmp_path / "run"

@@ -71,13 +71,13 @@ def bare(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
 
 
-def arguments(folder: Path, *more: str) -> list[str]:
+def arguments(folder: Path) -> list[str]:
     # Short epochs, about 25 of them until the rates are at their end: time to be stopped.
     given = {**SETTINGS, "num_epochs": 500, "optimizer.plateau.factor": 0.6, "optimizer.plateau.smallest_rate": 1e-6}
     changes = [f"{name}={json.dumps(value)}" for name, value in given.items()]
     return [
         f"--dataset={folder / 'images.pack'}", f"--runs={folder / 'runs'}", f"--archive={folder / 'runs.tar'}",
-        "--networks", "cnn_1x1", "--seeds=2", "--steps_per_call=5", *more, "--set", *changes,
+        "--networks", "cnn", "--seeds=2", "--steps_per_call=100", "--set", *changes,
     ]  # fmt: skip
 
 
@@ -99,10 +99,10 @@ def test_a_network_is_trained_from_a_pack_with_few_packages_and_over_an_archive(
     assert "going on at step" in done.stdout and done.stdout.rstrip().endswith("all networks are trained")
     for missing in ("TensorBoard files: tensorboardX is refused", "no pictures: matplotlib is refused"):
         assert missing in done.stdout
-    results = json.loads((tmp_path / "runs" / "paper-cnn_1x1" / "results.json").read_text())
+    results = json.loads((tmp_path / "runs" / "paper-cnn" / "results.json").read_text())
     assert 22 < results["epochs"] < 500
     # A seed whose rates are at their end waits for the other.
-    last = json.loads((tmp_path / "runs" / "paper-cnn_1x1" / "metrics.jsonl").read_text().splitlines()[-2])
+    last = json.loads((tmp_path / "runs" / "paper-cnn" / "metrics.jsonl").read_text().splitlines()[-2])
     assert max(last["learning_rate_nmf_by_seed"]) > 1e-6 and results["seed"] == [6, 7]
     assert results["dataset"]["name"].endswith("images.npz")
 
