@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md and docs/decomposition.md from the committed JSON.
+"""Writes the tables of docs/performance.md, docs/decomposition.md and docs/gpu.md from the committed JSON.
 
 python -m benchmarks.report
 """
@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_tables import committed
 from benchmarks.harness import RESULTS, ROOT, best, table
+from benchmarks.roofline import counts, predictions
 
 PAGE = ROOT / "docs" / "performance.md"
 DECOMPOSITION = ROOT / "docs" / "decomposition.md"
+GPU = ROOT / "docs" / "gpu.md"
 
 
 def _result(question: str) -> dict[str, Any]:
@@ -161,7 +164,12 @@ def factorization() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f for f in (step, rates, backward, memory, growth, acceleration, startup)
 }
-PAGES: dict[Path, dict[str, Callable[[], str]]] = {PAGE: TABLES, DECOMPOSITION: {"factorization": factorization}}
+GPU_TABLES: dict[str, Callable[[], str]] = {"counts": counts, "predictions": predictions, "measured": committed}
+PAGES: dict[Path, dict[str, Callable[[], str]]] = {
+    PAGE: TABLES,
+    DECOMPOSITION: {"factorization": factorization},
+    GPU: GPU_TABLES,
+}
 
 
 def render(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
