@@ -1,7 +1,6 @@
 """What benchmarks/gpu.py compares: the layers and the step by XLA, by the kernel and in PyTorch; agreement; limits."""
 
 import importlib.util
-import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +15,6 @@ from benchmarks.harness import Worker
 from benchmarks.roofline import LAYERS, NUM_ITERS, Layer
 from benchmarks.workers import compile_train_step
 from deepnmf_jax import infer
-from deepnmf_jax.core.iteration import PRODUCTS
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 
 # Differences of the largest entry above which nothing is timed. Sums over thousands of rows in another order differ by
@@ -30,14 +28,10 @@ Sampler = Callable[[], float]
 
 def variants(on_gpu: bool) -> dict[str, dict[str, str]]:
     """The ways of inference to compare, as settings of `infer` and of the network. XLA in float32 is the reference."""
-    found = {"XLA": {"products": "full"}}
-    # Nothing but a GPU has the units for TF32.
-    rounded = [name for name in ("tf32", "bfloat16") if name in PRODUCTS and (on_gpu or name != "tf32")]
-    if "implementation" in inspect.signature(infer).parameters:
-        kernel = {"implementation": "pallas" if on_gpu else "interpret"}
-        found["kernel"] = {"products": "full", **kernel}
-        found |= {f"kernel, {p}": {"products": p, **kernel} for p in rounded}
-    if "tf32" in rounded:
+    kernel = {"implementation": "pallas" if on_gpu else "interpret"}
+    found = {"XLA": {"products": "full"}, "kernel": {"products": "full", **kernel}}
+    if on_gpu:
+        found |= {f"kernel, {products}": {"products": products, **kernel} for products in ("tf32", "bfloat16")}
         found["XLA, tf32"] = {"products": "tf32"}
     return found
 
