@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest bench table lint data lock clean
+.PHONY: help setup train test test-fast test-oldest bench gpu table lint data pack lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
 	$(PY) -m benchmarks.compare $(ARGS)
 
+gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper's recipe in slices (ARGS="--minutes=10")
+	PYTHON=$(PY) benchmarks/gpu_session.sh $(ARGS)
+
 table: $(VENV)/.for-training ## train what the accuracy tables miss (hours; goes on where it stopped), write the tables
 	$(PY) -m benchmarks.accuracy $(ARGS)
 
@@ -49,6 +52,12 @@ data: ## download and prepare DATASET, e.g. DATASET=cifar10 (TensorFlow, in .ven
 	  echo "Say which: make data DATASET=cifar10 (or cifar100, fashion_mnist, mnist)" >&2; exit 2; fi
 	@$(MAKE) --no-print-directory .venv-data/.for-data
 	.venv-data/bin/python -m deepnmf_jax.data.prepare $(DATASET) $(ARGS)
+
+pack: ## write DATASET to one file, DATASET.pack, read without TFDS (--config.dataset=cifar10.pack)
+	@if [ -z "$(DATASET)" ]; then \
+	  echo "Say which: make pack DATASET=cifar10 (or cifar100, fashion_mnist, mnist, mnist5k)" >&2; exit 2; fi
+	@$(MAKE) --no-print-directory $(VENV)/.for-training
+	$(PY) -m deepnmf_jax.data.packs $(DATASET) $(ARGS)
 
 setup: $(VENV)/.for-tests ## install all that training and the tests need (.venv)
 

@@ -142,7 +142,7 @@ def draw(problems: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figure = Figure(figsize=(4.6 * len(problems), 4), layout="constrained")
     panels = figure.subplots(1, len(problems), squeeze=False)[0]
-    colours = dict(zip(METHODS, ("C3", "C1", "C4", "C6", "C0", "C9", "C7", "C2", "C8"), strict=True))
+    colours = dict(zip(METHODS, ("C3", "C1", "C5", "gold", "C4", "C6", "C0", "C9", "C7", "C2", "C8"), strict=True))
     for axes, (name, found) in zip(panels, problems.items(), strict=True):
         for method, curve in found["curves"].items():
             line = "-" if method.startswith("ours") else "--"
@@ -189,11 +189,11 @@ def problems_of(args: argparse.Namespace) -> dict[str, tuple[np.ndarray, int, st
         for init in ("nndsvda", "random")[: 1 if args.quick else 2]
     }
     if args.faces and args.faces.exists():
-        found["faces, nndsvda"] = (faces(args.faces), 40, "nndsvda", 5.0, True)
+        found["faces, nndsvda"] = (faces(args.faces), 40, "nndsvda", 3.0, True)
     else:
         print(f"no faces ({'--faces is not given' if args.faces is None else f'{args.faces} is not there'}): left out")
     # Runs of this one are so long that what a call costs beside its sweeps does not show.
-    found[f"synthetic {n} x {p}, nndsvda"] = (parts(n, p, k), k, "nndsvda", 60.0, False)
+    found[f"synthetic {n} x {p}, nndsvda"] = (parts(n, p, k), k, "nndsvda", 20.0, False)
     return found
 
 

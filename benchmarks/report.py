@@ -1,4 +1,4 @@
-"""Writes the tables of docs/performance.md, docs/decomposition.md and docs/dn2mfgl.md from the committed JSON.
+"""Writes the tables of docs/performance.md, decomposition.md, dn2mfgl.md and gpu.md from the committed JSON.
 
 python -m benchmarks.report
 """
@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks import clustering, dn2mfgl
+from benchmarks.gpu_tables import committed
 from benchmarks.harness import RESULTS, ROOT, best, table
+from benchmarks.roofline import counts, predictions
 
 PAGE = ROOT / "docs" / "performance.md"
 DECOMPOSITION = ROOT / "docs" / "decomposition.md"
 DN2MFGL = ROOT / "docs" / "dn2mfgl.md"
+GPU = ROOT / "docs" / "gpu.md"
 
 
 def _result(question: str) -> dict[str, Any]:
@@ -172,10 +175,12 @@ def structure() -> str:
     return _from("dn2mfgl") + dn2mfgl.summary(_result("dn2mfgl")["problems"])
 
 
+GPU_TABLES: dict[str, Callable[[], str]] = {"counts": counts, "predictions": predictions, "measured": committed}
 PAGES: dict[Path, dict[str, Callable[[], str]]] = {
     PAGE: TABLES,
     DECOMPOSITION: {"factorization": factorization},
     DN2MFGL: {**clustering.TABLES, "structure": structure},
+    GPU: GPU_TABLES,
 }
 
 

@@ -22,7 +22,7 @@ class ApproximateNMF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, num_iters: int) -> Tensor:
         """x (rows, n) and w (k, n), rows summing to 1 -> h (rows, k)."""
-        h = torch.full((x.shape[0], w.shape[0]), 1 / w.shape[0])
+        h = x.new_full((x.shape[0], w.shape[0]), 1 / w.shape[0])
         for _ in range(num_iters):
             h = h * ((x / (h @ w + 1e-20)) @ w.T)
             h = h / (h.sum(-1, keepdim=True) + 1e-20)
@@ -120,8 +120,9 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
 class Training:
     """A network, its Adam groups and one repeated batch; `step` is what is timed."""
 
-    def __init__(self, layer: str, num_iters: int = 20, compiled: bool = False):
-        self.network = Network(layer, num_iters)
+    def __init__(self, layer: str, num_iters: int = 20, compiled: bool = False, device: str = "cpu"):
+        self.device = device
+        self.network = Network(layer, num_iters).to(device)
         weights = [block.weight for block in self.network.blocks]
         chosen = {id(p) for p in weights}
         rest = [p for p in self.network.parameters() if id(p) not in chosen]
@@ -130,20 +131,23 @@ class Training:
 
     def feed(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Images (batch, height, width, 3) in [0, 1] and labels (batch,) of the steps to come."""
-        self.images = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
-        self.labels = torch.tensor(labels).long()
+        self.images = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.tensor(labels, device=self.device).long()
 
     def gradient(self) -> float:
         """Loss of the batch; its gradient goes to the parameters."""
+        return self._backward().item()
+
+    def step(self) -> None:
+        """Forward, backward, Adam; on a GPU, nothing waits for the result."""
+        self._backward()
+        self.optimizer.step()
+
+    def _backward(self) -> Tensor:
         self.optimizer.zero_grad()
         loss = loss_of(self.forward(self.images), self.labels)
         loss.backward()
-        return loss.item()
-
-    def step(self) -> None:
-        """Forward, backward, Adam."""
-        self.gradient()
-        self.optimizer.step()
+        return loss.detach()
 
     def inference(self) -> None:
         """The forward alone, in evaluation."""

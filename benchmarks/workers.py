@@ -23,7 +23,8 @@ def batch_of(size: int, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
 
 
 def train_step(batch: int, side: int = 28, **model: Any) -> Callable[[], None]:
-    """Our training step: augmentation, forward, backward, Adam. `model` are settings of `Network`."""
+    """Our training step: augmentation, forward, backward, Adam. `model` are settings of `Network`, or of
+    `compile_train_step`."""
 
     compiled, (state, *data) = compile_train_step(batch, side, **model)
 
@@ -35,25 +36,39 @@ def train_step(batch: int, side: int = 28, **model: Any) -> Callable[[], None]:
     return run
 
 
-def compile_train_step(batch: int, side: int = 28, **model: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The compiled step of main.py with the settings of configs/base.py, and its arguments."""
+def compile_train_step(
+    batch: int, side: int = 28, steps: int = 1, seeds: int = 1, options: dict[str, Any] | None = None, **model: Any
+) -> tuple[Any, tuple[Any, ...]]:
+    """The compiled step of main.py with the settings of configs/base.py, and its arguments.
+
+    With several steps a program, several seeds at once, and `options` of XLA's compiler, if given.
+    """
 
     from configs import base
     from deepnmf_jax.data.augmentation import Augmentation
     from deepnmf_jax.models import Network
     from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
     from deepnmf_jax.training.state import create_state
-    from deepnmf_jax.training.steps import make_train_step
+    from deepnmf_jax.training.steps import make_train_step, several_steps
 
     config = base.get_config()
     network, optimizer = Network(**model), create_optimizer(config.optimizer, 1000)
     plateau = create_plateau(config.optimizer)
-    state = jax.jit(lambda s: create_state(s, network, (side, side, 3), optimizer, plateau))(np.uint32(0))
+    step = make_train_step(network, optimizer, Augmentation(**{**config.augmentation, "crop": side}))
+    seed, indices = np.uint32(0), jnp.arange(batch)
+
+    def create(seed: Any) -> Any:
+        return create_state(seed, network, (side, side, 3), optimizer, plateau)
+
+    if seeds > 1:
+        step, create = jax.vmap(step, in_axes=(0, None, None, 0)), jax.vmap(create)
+        seed, indices = np.arange(seeds, dtype=np.uint32), jnp.tile(indices, (seeds, 1))
+    if steps > 1:
+        step, indices = several_steps(step), jnp.broadcast_to(indices, (steps, *indices.shape))
     images, labels = batch_of(batch, side + 4)
-    data = (jnp.asarray(images * 255, jnp.uint8), jnp.asarray(labels), jnp.arange(batch))
-    settings = Augmentation(**{**config.augmentation, "crop": side})
-    step = jax.jit(make_train_step(network, optimizer, settings), donate_argnums=0)
-    return step.lower(state, *data).compile(), (state, *data)
+    data = (jnp.asarray(images * 255, jnp.uint8), jnp.asarray(labels), indices)
+    state = jax.jit(create)(seed)
+    return jax.jit(step, donate_argnums=0).lower(state, *data).compile(options), (state, *data)
 
 
 def inference(batch: int, **model: Any) -> Callable[[], None]:
@@ -79,17 +94,59 @@ def data_alone(batch: int) -> Callable[[], None]:
     return lambda: jax.block_until_ready(run(jax.random.key(0), images, indices))
 
 
-def port_step(batch: int, layer: str, compiled: bool, threads: int = 0) -> Callable[[], None]:
-    """The PyTorch port's training step, on a batch already augmented."""
+def port_step(
+    batch: int, layer: str, compiled: bool, threads: int = 0, device: str = "cpu", tf32: bool = False, repeat: int = 1
+) -> Callable[[], None]:
+    """The PyTorch port's training step, on a batch already augmented; on a GPU `repeat` steps and their end."""
     import torch
 
     from benchmarks.torch_port import Training
 
     if threads:
         torch.set_num_threads(threads)
-    training = Training(layer, compiled=compiled)
+    training = Training(layer, compiled=compiled, device=device)
     training.feed(*batch_of(batch))
-    return training.step
+    return _repeated(training.step, device, tf32, repeat)
+
+
+def port_layer(
+    rows: int, n: int, k: int, direction: str, compiled: bool, device: str = "cpu", tf32: bool = False, repeat: int = 1
+) -> Callable[[], None]:
+    """The port's inference alone, 20 iterations, forward or backward."""
+    import torch
+
+    from benchmarks.torch_port import ApproximateNMF, unit_rows
+
+    x, w = (unit_rows(torch.rand(size, n, device=device)).requires_grad_() for size in (rows, k))
+
+    def forward(x: Any, w: Any) -> Any:
+        return ApproximateNMF.apply(x, w, 20)
+
+    run = torch.compile(forward) if compiled else forward
+    h = run(x, w)
+
+    def once() -> None:
+        if direction == "forward":
+            with torch.no_grad():
+                run(x, w)
+        else:
+            torch.autograd.grad(h, (x, w), h.detach(), retain_graph=True)
+
+    return _repeated(once, device, tf32, repeat)
+
+
+def _repeated(once: Callable[[], None], device: str, tf32: bool, repeat: int) -> Callable[[], None]:
+    import torch
+
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+    def run() -> None:
+        for _ in range(repeat):
+            once()
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return run
 
 
 def port_inference(batch: int, layer: str, compiled: bool) -> Callable[[], None]:
@@ -118,7 +175,7 @@ def product(rows: int, inner: int, columns: int, dtype: str = "float32", repeat:
     return lambda: jax.block_until_ready(run(a, b))
 
 
-PROGRAMS = {f.__name__: f for f in (train_step, inference, data_alone, port_step, port_inference, product)}
+PROGRAMS = {f.__name__: f for f in (train_step, inference, data_alone, port_step, port_layer, port_inference, product)}
 
 
 def main() -> None:

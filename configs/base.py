@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         {
             # cifar10, cifar100, fashion_mnist, mnist (TFDS), mnist5k (built in), or the path of an .npz file
-            # with x_train, y_train, x_test, y_test.
+            # with x_train, y_train, x_test, y_test, or of a .pack file (make pack).
             "dataset": "cifar10",
             "data_dir": "",  # folder of the TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
             "num_validation": 5000,  # training images held out, stratified; they choose, the test set only reports
@@ -22,7 +22,13 @@ def get_config() -> ConfigDict:
             "batch_size": 50,  # images
             "eval_batch_size": 500,  # images
             "log_every_steps": 20,  # steps between two updates of the progress bar
-            "save_every_steps": 0,  # steps between checkpoints within an epoch; 0: one at the end of each epoch
+            "save_every_steps": 0,  # steps between checkpoints within an epoch; 0: none within an epoch
+            "save_every_epochs": 1,  # epochs between checkpoints at the end of one; the last epoch is always saved
+            "steps_per_call": 1,  # steps in one compiled program; more than an epoch has: a whole epoch. Signals,
+            # progress and saving wait for its end (docs/gpu.md)
+            "matmul_precision": "float32",  # of float32 products where the device would round: "float32", or
+            # "tensorfloat32"
+            "command_buffers": "default",  # what XLA makes CUDA graphs of, on a GPU: "default", or "loops" too
             "model": {
                 "layer": "nmf",  # "nmf" or "conv"
                 "mixing": True,  # a 1x1 convolution after each layer
@@ -48,7 +54,8 @@ def get_config() -> ConfigDict:
                 "acceleration": "none",  # "none", "power", "adaptive"
                 "exponent": 8.0,  # of "power", the largest of "adaptive"; at least 1
                 "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
-                "products": "full",  # of the inference: "full" (float32), or "bfloat16"
+                "products": "full",  # of the inference: "full" (float32), "tf32" or "bfloat16"
+                "implementation": "xla",  # of the inference: "xla", or "pallas", a kernel for one CUDA GPU
                 "logit_scale": 1.0,  # factor on the outputs of the last block, above 0
                 "init_exponent": 1.0,  # raw weights of NMF start at U(0, 1) to this power, above 0
                 "local_learning": "none",  # "none", "kl", "mse"

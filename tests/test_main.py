@@ -14,7 +14,7 @@ import pytest
 
 from deepnmf_jax import __version__
 from deepnmf_jax.data.datasets import load_npz
-from deepnmf_jax.training.records import git_commit
+from deepnmf_jax.training.environment import git_commit
 from tests.programs import (
     NUM_CLASSES,
     NUM_EPOCHS,

@@ -217,7 +217,7 @@ print(sys.path[0])
 
 
 def test_setup_clones_and_installs_where_nothing_is(stored: nbformat.NotebookNode, tmp_path: Path) -> None:
-    clone, install, first = run_setup(stored, tmp_path, lacking="dm_pix")
+    clone, install, first = run_setup(stored, tmp_path, lacking="optax")
     assert clone == f"git clone --quiet --depth=1 {REPOSITORY} deepnmf_jax"
     assert install == "python -m pip install --quiet deepnmf_jax"
     assert Path(first) == tmp_path / "deepnmf_jax"

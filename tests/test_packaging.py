@@ -83,7 +83,7 @@ print(json.dumps([time.perf_counter() - start, sorted({name.split(".")[0] for na
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     seconds, modules = json.loads(done.stdout)
     print(f"import deepnmf_jax: {seconds:.3f} s on top of jax and flax.linen")
-    heavy = {"dm_pix", "matplotlib", "mlxtend", "optax", "orbax", "sklearn", "tensorboardX", "tensorflow"}
+    heavy = {"matplotlib", "mlxtend", "optax", "orbax", "sklearn", "tensorboardX", "tensorflow"}
     assert not (heavy | {"tensorflow_datasets", "torch", "tqdm"}) & set(modules)
     assert "deepnmf_jax" in modules
 
@@ -206,8 +206,9 @@ def test_make_setup_says_what_the_machine_lacks(tmp_path: Path, broken_if: str, 
     assert not (tmp_path / ".venv").exists()
 
 
-def test_make_data_asks_which(tmp_path: Path) -> None:
-    done = make("data", cwd=fresh_copy(tmp_path))
+@pytest.mark.parametrize("target", ["data", "pack"])
+def test_make_asks_which_data_set(tmp_path: Path, target: str) -> None:
+    done = make(target, cwd=fresh_copy(tmp_path))
     assert done.returncode != 0
-    assert "make data DATASET=cifar10" in done.stderr
-    assert not (tmp_path / ".venv-data").exists()
+    assert f"make {target} DATASET=cifar10" in done.stderr
+    assert not list(tmp_path.glob(".venv*"))

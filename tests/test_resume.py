@@ -215,6 +215,23 @@ class TestOtherSettings:
         kill(programs, workdir, EVALUATION, 1, *flags)
         finish(programs, workdir, whole, *flags)
 
+    def test_several_steps_a_call(self, programs: Programs, tmp_path: Path) -> None:
+        """Calls of 5 steps end at 3 (the last with early iterations), 5, 8, 13, ...; signals wait for their ends."""
+        flags = ["--config.steps_per_call=5", "--config.num_seeds=2", "--config.early.share=0.125"]
+        flags += ["--config.early.num_iters=1", "--config.save_every_epochs=2"]
+        flags += ["--config.model.layer=conv", "--config.model.mixing=False"]
+        whole, workdir = tmp_path / "whole", tmp_path / "run"
+        programs.run(f"--workdir={whole}", *flags)
+        assert {path.name for path in (whole / "checkpoints" / "latest").iterdir()} == {"16", "24"}
+        stop(programs, workdir, partial(stop_at, STEP, 2, SIGTERM), SIGTERM, 5, *flags)
+        # The first epoch is not saved, killed in the second: what follows step 5 is done again.
+        kill(programs, workdir, EVALUATION, 4, *flags)
+        assert {path.name for path in (workdir / "checkpoints" / "latest").iterdir()} == {"5"}
+        programs.run(f"--workdir={workdir}", *flags)
+        assert metrics(workdir) == metrics(whole) and results(workdir) == results(whole)
+        resumed, straight = saved_state(workdir), saved_state(whole)
+        assert [name for name, leaf in straight.items() if resumed[name].tobytes() != leaf.tobytes()] == []
+
 
 RECIPE = (
     "--config.optimizer.average=0.8", "--config.augmentation.flip=True", "--config.augmentation.alternate=True",

@@ -7,7 +7,8 @@ from jax import Array
 from jax.experimental import checkify
 
 from deepnmf_jax.core.gradients import GRADIENTS
-from deepnmf_jax.core.iteration import ACCELERATIONS, PRODUCTS, Settings
+from deepnmf_jax.core.iteration import ACCELERATIONS, IMPLEMENTATIONS, PRODUCTS, Settings
+from deepnmf_jax.core.kernels.tiles import MOST_UNITS
 
 DTYPES = ("float32", "float64", "bfloat16")
 
@@ -43,6 +44,7 @@ def check_settings(settings: Settings) -> None:
     check_integer("cg_steps", settings.cg_steps, 0)
     check_choice("acceleration", settings.acceleration, ACCELERATIONS)
     check_choice("products", settings.products, PRODUCTS)
+    check_choice("implementation", settings.implementation, IMPLEMENTATIONS)
     for name, value, smallest in (("exponent", settings.exponent, 1), ("tolerance", settings.tolerance, 0)):
         if not (_is_number(value) and smallest <= value < float("inf")):
             raise ValueError(f"{name} = {value!r}, but it must be a number of at least {smallest}")
@@ -56,6 +58,29 @@ def check_settings(settings: Settings) -> None:
             f"tolerance = {settings.tolerance!r} with gradient = 'unrolled'; a loop that may end early cannot be "
             "unrolled: use tolerance = 0, or another gradient"
         )
+    if settings.implementation != "xla":
+        _check_implementation(settings)
+
+
+def _check_implementation(settings: Settings) -> None:
+    if settings.gradient == "unrolled":
+        raise ValueError(
+            f"implementation = {settings.implementation!r} with gradient = 'unrolled'; the kernel keeps no iteration "
+            "to go back through: use gradient = 'approximate' or 'implicit', or implementation = 'xla'"
+        )
+    if settings.implementation == "pallas" and not has_cuda():
+        raise ValueError(
+            f"implementation = 'pallas' on {jax.default_backend()!r}, JAX's default device; the kernel needs a CUDA "
+            "GPU of compute capability 8.0 or more: use implementation = 'xla', or 'interpret' to test it (slow)"
+        )
+
+
+def has_cuda() -> bool:
+    """Whether JAX's default device is a CUDA GPU that has TF32 and bfloat16 (compute capability 8.0 or more)."""
+    if jax.default_backend() != "gpu":
+        return False
+    device = jax.devices()[0]
+    return "rocm" not in device.client.platform_version.lower() and float(device.compute_capability) >= 8
 
 
 def _is_number(value: object) -> bool:
@@ -74,6 +99,21 @@ def check_arguments(x: Array, w: Array, settings: Settings) -> None:
         raise ValueError(f"x has shape {x.shape} and w {w.shape}; the last axis of both must be n, one entry an input")
     if 0 in w.shape:
         raise ValueError(f"w has shape {w.shape}; it needs at least one unit and one input")
+
+
+def check_kernel(x: Array, w: Array, settings: Settings) -> None:
+    """ValueError for dtypes and shapes that the kernel cannot do. x (..., n), w (k, n)."""
+    how = f"implementation = {settings.implementation!r}"
+    if jnp.result_type(x, w) == jnp.float64:
+        raise ValueError(
+            f"{how} with x in {x.dtype.name} and w in {w.dtype.name}; the kernel computes in float32: use float32 or "
+            "bfloat16, or implementation = 'xla'"
+        )
+    if w.shape[0] > MOST_UNITS:
+        raise ValueError(
+            f"{how} with k = {w.shape[0]} units; the kernel keeps all activities of an input on the chip, at most "
+            f"{MOST_UNITS}: use fewer units, groups of them, or implementation = 'xla'"
+        )
 
 
 def _row_tolerance(a: Array) -> float:

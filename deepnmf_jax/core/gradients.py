@@ -20,14 +20,22 @@ from deepnmf_jax.core.updates import denominator, em_factor, reconstruct
 GRADIENTS = ("approximate", "unrolled", "implicit")
 LOCAL_RULES = ("kl", "mse")
 
+Forward = Callable[[Array, Array], Array]  # x, w -> h
+Adjoint = Callable[[Array, Array, Array, Array], tuple[Array, Array]]  # x, w, h, cotangent of h -> grad_x, grad_w
+
 
 def differentiable(
-    forward: Callable[[Array, Array], Array], x: Array, w: Array, *, gradient: str, cg_steps: int
+    forward: Forward, x: Array, w: Array, *, gradient: str, cg_steps: int, approximate: Adjoint | None = None
 ) -> Array:
-    """h = forward(x, w) with the gradient asked for. Computed in float32 at least, returned in the dtype of x."""
+    """h = forward(x, w) with the gradient asked for. Computed in float32 at least, returned in the dtype of x.
+
+    `approximate` computes what `approximate_adjoint` (the default) does.
+    """
     if gradient == "unrolled":
         return forward(*_accumulate(x, w)).astype(x.dtype)
-    return _with_adjoint(x, w, forward, cg_steps if gradient == "implicit" else 0)
+    if gradient == "implicit" and cg_steps:
+        return _with_adjoint(x, w, forward, partial(implicit_adjoint, cg_steps=cg_steps))
+    return _with_adjoint(x, w, forward, approximate or approximate_adjoint)
 
 
 def _accumulate(*arrays: Array) -> list[Array]:
@@ -36,23 +44,22 @@ def _accumulate(*arrays: Array) -> list[Array]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _with_adjoint(x: Array, w: Array, forward: Callable[[Array, Array], Array], cg_steps: int) -> Array:
+def _with_adjoint(x: Array, w: Array, forward: Forward, adjoint: Adjoint) -> Array:
     return forward(*_accumulate(x, w)).astype(x.dtype)
 
 
 def _with_adjoint_fwd(
-    x: Array, w: Array, forward: Callable[[Array, Array], Array], cg_steps: int
+    x: Array, w: Array, forward: Forward, adjoint: Adjoint
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     h = forward(*_accumulate(x, w))
     return h.astype(x.dtype), (x, w, h)
 
 
 def _with_adjoint_bwd(
-    forward: Callable[[Array, Array], Array], cg_steps: int, residuals: tuple[Array, Array, Array], g: Array
+    forward: Forward, adjoint: Adjoint, residuals: tuple[Array, Array, Array], g: Array
 ) -> tuple[Array, Array]:
     x, w, h = residuals
-    arrays = _accumulate(x, w, h, g)
-    grad_x, grad_w = implicit_adjoint(*arrays, cg_steps=cg_steps) if cg_steps else approximate_adjoint(*arrays)
+    grad_x, grad_w = adjoint(*_accumulate(x, w, h, g))
     return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
 
 

@@ -14,8 +14,14 @@ from deepnmf_jax.core.iteration import Settings, iterate
 @partial(jax.jit, static_argnames="settings")
 def infer_unchecked(x: Array, w: Array, settings: Settings) -> Array:
     """`infer` for arguments known to be right, as the layers' are by construction."""
-    forward = partial(iterate, settings=settings)
-    return gradients.differentiable(forward, x, w, gradient=settings.gradient, cg_steps=settings.cg_steps)
+    run = partial(gradients.differentiable, x=x, w=w, gradient=settings.gradient, cg_steps=settings.cg_steps)
+    if settings.implementation == "xla":
+        return run(partial(iterate, settings=settings))
+    from deepnmf_jax.core.kernels import backward, forward  # Pallas is slow to import
+
+    checks.check_kernel(x, w, settings)
+    adjoint = partial(backward.approximate_adjoint, interpret=settings.implementation == "interpret")
+    return run(partial(forward.iterate, settings=settings), approximate=adjoint)
 
 
 def infer(
@@ -30,6 +36,7 @@ def infer(
     exponent: float = 8.0,
     tolerance: float = 0.0,
     products: str = "full",
+    implementation: str = "xla",
 ) -> Array:
     """Activities of an NMF layer: `num_iters` iterations of h_i <- h_i + epsilon h_i (sum_s w_is x_s / R_s - 1).
 
@@ -55,20 +62,31 @@ def infer(
         tolerance: if above 0, an input whose certificate log max_i q_i (`certificate`: a bound on the distance of
             its divergence to the smallest one, in nats) is not above it takes no further step, whatever else is in
             the batch, and the loop ends early once all rest. In float32 not below 2e-6. Not for "unrolled".
-        products: "full", or "bfloat16": operands of the products in the iterations rounded to bfloat16, sums and all
-            else in float32. The gradient's own products stay as they are.
+        products: "full", float32 products in the iterations whatever JAX's default precision is; or "tf32" or
+            "bfloat16": their operands rounded to TF32 (10 bits of mantissa) or bfloat16 (7), sums and all else in
+            float32. "tf32" is for the tensor cores of a GPU; a device without them, a CPU for one, rounds in the same
+            way and gains nothing. The gradient's own products stay as they are.
+        implementation: "xla"; or "pallas": the iterations as one GPU kernel that keeps h on the chip, the approximate
+            gradient as another, in float32 (`deepnmf_jax.core.kernels`, which says what is not known of its speed).
+            It needs a CUDA GPU of compute capability 8.0 or more, float32 or bfloat16, at most 512 units, another
+            gradient than "unrolled", and a program for one device (or `jax.shard_map` with check_vma=False). Its
+            "tf32" leaves the rounding to the tensor cores, which may cut where "xla" rounds. "interpret": the same
+            kernels run by Pallas's interpreter, on any device and slowly, for tests.
 
     Returns:
         h (..., k), in the dtype of x, computed in float32 at least. Rows sum to 1, or are 0 where x is 0 or no row of w
             has an input in common with it.
 
     Raises:
-        ValueError: shapes, dtypes or settings that do not fit; and, for concrete arrays, negative or non-finite
-            values and rows whose sum is neither 1 nor 0 (within 1e-3; 1e-2 in bfloat16). Under `jit` values are not
-            looked at; `infer_checked` does that under `jax.experimental.checkify`.
+        ValueError: shapes, dtypes or settings that do not fit, or that the implementation cannot do here; and, for
+            concrete arrays, negative or non-finite values and rows whose sum is neither 1 nor 0 (within 1e-3; 1e-2 in
+            bfloat16). Under `jit` values are not looked at; `infer_checked` does that under
+            `jax.experimental.checkify`.
     """
     x, w = jnp.asarray(x), jnp.asarray(w)
-    settings = Settings(num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products)
+    settings = Settings(
+        num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation
+    )
     checks.check_arguments(x, w, settings)
     checks.check_values(x, w)
     return infer_unchecked(x, w, settings)

@@ -1,9 +1,11 @@
 """The forward of inference: plain and accelerated iterations, and when they stop.
 
-All methods are made of pairs of products, R = h w and q = (x / R) w^T; `num_iters` counts the pairs.
+All methods are made of pairs of products, R = h w and q = (x / R) w^T; `num_iters` counts the pairs. They see x and w
+through a `Problem` alone, so that the kernel (`deepnmf_jax.core.kernels`) runs these same lines on a tile of x.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,10 +13,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core.normalization import row_sums
-from deepnmf_jax.core.updates import em_factor, em_step, product, ratio
+from deepnmf_jax.core.updates import em_factor, em_update, product, ratio
 
 ACCELERATIONS = ("none", "power", "adaptive")
-PRODUCTS = ("full", "bfloat16")
+PRODUCTS = ("full", "tf32", "bfloat16")
+IMPLEMENTATIONS = ("xla", "pallas", "interpret")
 
 # "adaptive" goes half the predicted way to the lowest point, and no more than four times as far as the step before.
 CAUTION, GROWTH = 0.5, 4.0
@@ -33,48 +36,75 @@ class Settings(NamedTuple):
     exponent: float = 8.0
     tolerance: float = 0.0
     products: str = "full"
+    implementation: str = "xla"
+
+
+class Problem(NamedTuple):
+    """What the iterations see of x (..., n) and w (k, n)."""
+
+    units: int  # k
+    start: Array  # h(0) = 1/k, or 0 for a row of zeros, which no activity explains (..., k)
+    total: Array  # sums of x (..., 1)
+    first: Callable[[], Array]  # q at h(0), half a pair (..., k)
+    factor: Callable[[Array], Array]  # q at h, a pair (..., k)
 
 
 def iterate(x: Array, w: Array, settings: Settings) -> Array:
     """The code h of x after the iterations that the settings ask for. x (..., n), w (k, n), one dtype -> h (..., k)."""
-    if settings.acceleration != "none" or settings.tolerance:
-        run = _guarded
-    else:
-        run = _plain if settings.epsilon == 1.0 else _damped
+
+    def run(x: Array) -> Array:
+        return solve(_problem(x, w, settings.products), settings)
+
     # XLA's CPU backend runs independent loops side by side, and so one's products beside the other's divisions. The
     # first axis is left whole: a batch may be spread over devices.
     if jax.default_backend() == "cpu" and x.ndim > 2 and x.shape[1] > 1 and x.size >= SMALLEST_SPLIT:
         halves = jnp.array_split(x, 2, axis=1)
-        return jnp.concatenate([run(half, w, settings) for half in halves], axis=1)
-    return run(x, w, settings)
+        return jnp.concatenate([run(half) for half in halves], axis=1)
+    return run(x)
+
+
+def solve(problem: Problem, settings: Settings) -> Array:
+    """h after the iterations that the settings ask for, by the problem's own products."""
+    if settings.acceleration != "none" or settings.tolerance:
+        return _guarded(problem, settings)
+    return _plain(problem, settings) if settings.epsilon == 1.0 else _damped(problem, settings)
+
+
+def _problem(x: Array, w: Array, products: str) -> Problem:
+    return Problem(
+        w.shape[0],
+        uniform_start(x, w.shape[0]),
+        jnp.sum(x, axis=-1, keepdims=True),
+        lambda: product(x, first_weights(w).T, products),
+        lambda h: em_factor(x, w, h, products),
+    )
 
 
 def uniform_start(x: Array, k: int) -> Array:
-    """h(0) = 1/k for each row of x (..., n), and 0 for a row of zeros, which no activity explains: -> (..., k)."""
+    """h(0) = 1/k for each row of x (..., n), and 0 for a row of zeros: -> (..., k)."""
     has_input = jnp.any(x > 0, axis=-1, keepdims=True)
     return jnp.broadcast_to(jnp.where(has_input, 1.0 / k, 0.0), (*x.shape[:-1], k)).astype(x.dtype)
 
 
-def first_factor(x: Array, w: Array, products: str) -> Array:
-    """q at h = 1/k, where R is the mean row of w: half a pair. x (..., n), w (k, n) -> q (..., k)."""
-    return product(x, ratio(w, jnp.mean(w, axis=0)).T, products)
+def first_weights(w: Array) -> Array:
+    """w / R at h = 1/k, where R is the mean row of w, so that q = x (w / R)^T is half a pair. w (k, n) -> (k, n)."""
+    return ratio(w, jnp.mean(w, axis=0))
 
 
-def _plain(x: Array, w: Array, settings: Settings) -> Array:
+def _plain(p: Problem, settings: Settings) -> Array:
     """EM steps. h * q does not depend on the scale of h, so that one normalisation at the end does for all."""
-    h = first_factor(x, w, settings.products) / w.shape[0]
-    h = jax.lax.fori_loop(0, settings.num_iters - 1, lambda _, h: h * em_factor(x, w, h, products=settings.products), h)
+    h = p.first() / p.units
+    h = jax.lax.fori_loop(0, settings.num_iters - 1, lambda _, h: h * p.factor(h), h)
     return h / row_sums(h)
 
 
-def _damped(x: Array, w: Array, settings: Settings) -> Array:
+def _damped(p: Problem, settings: Settings) -> Array:
     """EM steps of a size below 1, which need the sum of h to be 1 before each."""
-    start = uniform_start(x, w.shape[0])
 
     def step(_: Array, h: Array) -> Array:
-        return em_step(x, w, h, settings.epsilon, products=settings.products)
+        return em_update(h, p.factor(h), settings.epsilon)
 
-    return jax.lax.fori_loop(0, settings.num_iters, step, start)
+    return jax.lax.fori_loop(0, settings.num_iters, step, p.start)
 
 
 class _State(NamedTuple):
@@ -87,7 +117,7 @@ class _State(NamedTuple):
     resting: Array
 
 
-def _guarded(x: Array, w: Array, settings: Settings) -> Array:
+def _guarded(p: Problem, settings: Settings) -> Array:
     """Power steps h * q^exponent, each row keeping the best point it was sure of, and an EM step from there at the end.
 
     The guard needs no logarithm. KL is convex in h with gradient 1 - q, so a candidate c is no worse than the plain
@@ -95,17 +125,17 @@ def _guarded(x: Array, w: Array, settings: Settings) -> Array:
     of x. A row whose candidate fails takes e next, which never raises the KL. So each pair more can only improve.
     """
     accelerated = settings.acceleration != "none"
-    total = jnp.sum(x, axis=-1, keepdims=True)
-    slack = 4 * jnp.finfo(x.dtype).eps
-    limit = jnp.exp(jnp.asarray(settings.tolerance, x.dtype))
+    total, dtype = p.total, p.total.dtype
+    slack = 4 * jnp.finfo(dtype).eps
+    limit = jnp.exp(jnp.asarray(settings.tolerance, dtype))
 
     def rests(q: Array) -> Array:
         return (jnp.max(q, axis=-1, keepdims=True) <= limit) & (settings.tolerance > 0)
 
     def step(s: _State) -> _State:
         e = s.h * s.q  # sums to the sum of x as it is
-        c = _power_step(s.h, s.q, s.exponent, settings) if accelerated else _em(s.h, s.q)
-        q = em_factor(x, w, c, products=settings.products)
+        c = _power_step(s.h, s.q, s.exponent, settings) if accelerated else em_update(s.h, s.q)
+        q = p.factor(c)
         # A plain step is not asked.
         kept = (s.exponent <= 1) | (jnp.sum(q * e, axis=-1, keepdims=True) <= total + slack)
         # How fast the KL falls along c - h, at h and at c.
@@ -117,14 +147,18 @@ def _guarded(x: Array, w: Array, settings: Settings) -> Array:
         # Of the point kept, which need not be the candidate.
         return _State(s.pairs + 1, h, q, exponent, rests(q))
 
-    q = first_factor(x, w, settings.products)
+    def goes_on(s: _State) -> Array:
+        # A largest value in place of `any`, which Pallas does not lower.
+        return (s.pairs < settings.num_iters) & (jnp.max(jnp.where(s.resting, 0, 1)) > 0)
+
+    q = p.first()
     exponent = jnp.full_like(total, settings.exponent if settings.acceleration == "power" else 1)
-    start = _State(jnp.int32(1), uniform_start(x, w.shape[0]), q, exponent, rests(q))
+    start = _State(jnp.int32(1), p.start, q, exponent, rests(q))
     if settings.tolerance:
-        end = jax.lax.while_loop(lambda s: (s.pairs < settings.num_iters) & ~jnp.all(s.resting), step, start)
+        end = jax.lax.while_loop(goes_on, step, start)
     else:
         end = jax.lax.fori_loop(0, settings.num_iters - 1, lambda _, s: step(s), start)
-    return _em(end.h, end.q)
+    return em_update(end.h, end.q)
 
 
 def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settings: Settings) -> Array:
@@ -142,11 +176,6 @@ def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settin
 
 def _doublings(settings: Settings) -> int:
     return int(math.log2(settings.exponent))
-
-
-def _em(h: Array, q: Array) -> Array:
-    h = h * q
-    return h / row_sums(h)
 
 
 def _power_step(h: Array, q: Array, exponent: Array, settings: Settings) -> Array:

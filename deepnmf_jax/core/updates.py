@@ -19,10 +19,21 @@ def reconstruct(w: Array, h: Array) -> Array:
 
 
 def product(a: Array, b: Array, products: str = "full") -> Array:
-    """a b for a (..., m), b (m, l) -> (..., l); "bfloat16" rounds the operands and sums in the dtype of a."""
-    if products == "full":
-        return jnp.matmul(a, b)
-    return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype)
+    """a b for a (..., m), b (m, l) -> (..., l), summed in the dtype of a whatever JAX's default precision is.
+
+    "tf32" and "bfloat16" round the operands.
+    """
+    if products == "bfloat16":
+        return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=a.dtype)
+    if products == "tf32":
+        # HIGH is TF32 on a GPU that has it and float32 elsewhere; of rounded operands both make the same products.
+        return jnp.matmul(round_to_tf32(a), round_to_tf32(b), precision=jax.lax.Precision.HIGH)
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def round_to_tf32(a: Array) -> Array:
+    """The nearest TF32 numbers (8 bits of exponent, 10 of mantissa), in the dtype of a."""
+    return jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=10)
 
 
 def denominator(x: Array, r: Array) -> Array:
@@ -63,6 +74,10 @@ def em_step(x: Array, w: Array, h: Array, epsilon: float = 1.0, products: str = 
 
     `epsilon` is the paper's, in (0, 1]; the authors' code calls epsilon / (1 - epsilon) by that name.
     """
-    q = em_factor(x, w, h, products)
+    return em_update(h, em_factor(x, w, h, products), epsilon)
+
+
+def em_update(h: Array, q: Array, epsilon: float = 1.0) -> Array:
+    """The new activities of `em_step`, where the factor q at h is known. h, q (..., k) -> (..., k), summing to 1."""
     h = h * q if epsilon == 1.0 else h * ((1.0 - epsilon) + epsilon * q)
     return h / row_sums(h)

@@ -1,8 +1,7 @@
 """Crop, flip and colour jitter of a batch of images, as pure functions that run inside the jitted step.
 
-Keys come first. Images are NHWC: uint8 in, float32 in [0, 1] out. dm_pix does the arithmetic of contrast,
-saturation and hue; brightness is written here, because dm_pix adds where torchvision (and so the paper)
-multiplies.
+Keys come first. Images are NHWC: uint8 in, float32 in [0, 1] out. `colors` has the arithmetic of contrast, saturation
+and hue; brightness multiplies, as torchvision's (and so the paper's) does.
 """
 
 import dataclasses
@@ -12,6 +11,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from deepnmf_jax.data.colors import adjust_contrast, adjust_saturation_and_hue
 
 # Each image draws all of these, used or not, so that switching one setting off leaves the other draws alone.
 _DRAWS = ("top", "left", "flip", "brightness", "contrast", "saturation", "hue")
@@ -143,17 +144,12 @@ def _jitter(x: jax.Array, draws: dict[str, jax.Array], augmentation: Augmentatio
 
     if augmentation.brightness:
         x = jnp.clip(x * _per_image(factor("brightness")), 0.0, 1.0)
-    if not (augmentation.contrast or (coloured and (augmentation.saturation or augmentation.hue))):
-        return x
-    import dm_pix
-
     if augmentation.contrast:
-        x = jnp.clip(dm_pix.adjust_contrast(x, _per_image(factor("contrast"))), 0.0, 1.0)
-    if coloured and augmentation.saturation:
-        x = dm_pix.adjust_saturation(x, factor("saturation")[:, None, None])
-    if coloured and augmentation.hue:
-        turns = _between(draws["hue"], -augmentation.hue, augmentation.hue)
-        x = dm_pix.adjust_hue(x, turns[:, None, None])
+        x = jnp.clip(adjust_contrast(x, _per_image(factor("contrast"))), 0.0, 1.0)
+    if not (coloured and (augmentation.saturation or augmentation.hue)):
+        return x
+    turns = _between(draws["hue"], -augmentation.hue, augmentation.hue)
+    x = adjust_saturation_and_hue(x, factor("saturation")[:, None, None], turns[:, None, None])
     # Rounding in the way to HSV and back can leave [0, 1] by the last bit.
     return jnp.clip(x, 0.0, 1.0)
 

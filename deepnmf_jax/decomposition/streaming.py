@@ -174,8 +174,8 @@ class _Epochs:
                 history.append(value)
                 if report is not None:
                     report(epoch, value)
-                last = history[max(0, len(history) - 11)] - value
-                converged = len(history) > 10 and model.tol > 0 and last < model.tol * total / 2
+                before = history[max(0, len(history) - 11)]
+                converged = len(history) > 10 and before - value < model.tol * before
             root = math.sqrt(self.scale)
             codes = []
             model._forget()

@@ -27,7 +27,9 @@ class NMFLayer(nn.Module, kw_only=True):
         acceleration: "none", "power" or "adaptive"; see `deepnmf_jax.infer`.
         exponent: of "power", the largest of "adaptive".
         tolerance: certificate, in nats, at which an input takes no further step; 0: all take `num_iters`.
-        products: "full", or "bfloat16" for the products of the iterations.
+        products: of the iterations, "full" (float32), "tf32" or "bfloat16".
+        implementation: "xla"; "pallas", a fused kernel, which needs a CUDA GPU; or "interpret", that kernel in Pallas's
+            interpreter, for tests. See `deepnmf_jax.infer`.
         local_learning: "none", or the rule that gives u its gradient in place of back-propagation, "kl" or "mse"
             (paper, section 4.2). Lower layers still receive the error passed back.
         u_init: initial raw weights, (key, shape, dtype) -> array. The rows of the weights are those of |u|, made
@@ -44,6 +46,7 @@ class NMFLayer(nn.Module, kw_only=True):
     exponent: float = 8.0
     tolerance: float = 0.0
     products: str = "full"
+    implementation: str = "xla"
     local_learning: str = "none"
     u_init: Callable[..., Array] = initializers.uniform
     dtype: Any = None

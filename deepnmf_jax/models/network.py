@@ -51,8 +51,8 @@ class Network(nn.Module):
             (authors' code).
         batch_norm_momentum: share of the old running statistics that each step keeps.
         use_bias: of the convolutions that stand in place of NMF.
-        num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products: of the NMF layers; see
-            `deepnmf_jax.infer`.
+        num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation: of the NMF
+            layers; see `deepnmf_jax.infer`.
         logit_scale: factor on the outputs of the last block. Codes sum to 1, so that without a factor (1, the paper's)
             the probabilities are even until the last 1x1 convolution has grown.
         init_exponent: the raw weights of the NMF layers start at U(0, 1) to this power; 1 is the authors' start.
@@ -84,6 +84,7 @@ class Network(nn.Module):
     exponent: float = 8.0
     tolerance: float = 0.0
     products: str = "full"
+    implementation: str = "xla"
     logit_scale: float = 1.0
     init_exponent: float = 1.0
     local_learning: str | Sequence[str] = "none"

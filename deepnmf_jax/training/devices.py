@@ -12,6 +12,22 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 _log = logging.getLogger(__name__)
 DATA = "data"
 
+MATMUL_PRECISIONS = ("float32", "tensorfloat32")
+# What XLA records into CUDA graphs beside its defaults: loops whole, and sequences shorter than its usual five kernels
+# (a loop of the inference has about four).
+COMMAND_BUFFERS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "loops": {
+        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONDITIONAL,WHILE",
+        "xla_gpu_graph_min_graph_size": 1,
+    },
+}
+
+
+def compiler_options(command_buffers: str) -> dict[str, Any]:
+    """XLA's options for the programs of a run: those of `COMMAND_BUFFERS` on a GPU, none elsewhere."""
+    return COMMAND_BUFFERS[command_buffers] if jax.default_backend() == "gpu" else {}
+
 
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8

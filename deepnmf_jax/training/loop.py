@@ -12,14 +12,15 @@ import numpy as np
 from deepnmf_jax.data.sampling import epoch_order
 from deepnmf_jax.models import Network
 from deepnmf_jax.training.checkpoints import Checkpoints, Interruption
-from deepnmf_jax.training.devices import place, replicated, split_last_axis
+from deepnmf_jax.training.devices import compiler_options, place, replicated, split_last_axis
+from deepnmf_jax.training.environment import installed
 from deepnmf_jax.training.evaluation import Evaluation, Evaluator
 from deepnmf_jax.training.optimizers import learning_rates, rates_exhausted, update_plateau
 from deepnmf_jax.training.records import MetricsLog, Progress, TensorBoard, open_workdir
 from deepnmf_jax.training.reports import report
 from deepnmf_jax.training.setup import Run, prepare
 from deepnmf_jax.training.state import Best, Sums, TrainState
-from deepnmf_jax.training.steps import TrainStep, make_train_step
+from deepnmf_jax.training.steps import TrainStep, make_train_step, several_steps
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     """
     run = prepare(config)
     workdir = open_workdir(workdir, {**config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
-    with Interruption() as interruption:
+    with Interruption() as interruption, jax.default_matmul_precision(config.matmul_precision):
         training = Training(config, run, workdir, interruption)
         while not training.finished():
             training.epoch()
@@ -65,8 +66,10 @@ class Training:
         if restored:
             _log.info("going on at step %d of %d", start, run.num_steps)
         self.seconds: float = meta.get("seconds", 0.0)
+        self.unsaved_best = False
         self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if _writes() else MemoryLog()
-        self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if _writes() else None
+        drawn = _writes() and installed("tensorboardX", "TensorBoard files")
+        self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
         everywhere = replicated(run.mesh)
         self.state: TrainState = place(jax.device_get(state), everywhere)
         self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
@@ -93,7 +96,10 @@ class Training:
         )
         if len(run.seeds) > 1:
             step = jax.vmap(step, in_axes=(0, None, None, 0))
-        return jax.jit(step, donate_argnums=0, out_shardings=replicated(run.mesh))
+        if config.steps_per_call > 1:
+            step = several_steps(step)
+        options = compiler_options(config.command_buffers)
+        return jax.jit(step, donate_argnums=0, out_shardings=replicated(run.mesh), compiler_options=options)
 
     @property
     def step(self) -> int:
@@ -109,38 +115,54 @@ class Training:
         """The rest of an epoch: its steps, validation, plateau rule, best variables, metrics, checkpoint."""
         run, started, first = self.run, time.perf_counter(), self.step
         number = first // run.steps_per_epoch
+        start, last = number * run.steps_per_epoch, (number + 1) * run.steps_per_epoch
         orders = [epoch_order(int(s), number, len(run.split.train), self.config.batch_size) for s in run.seeds]
         order = run.split.train[orders[0] if len(orders) == 1 else np.stack(orders, axis=1)]
-        sharding = split_last_axis(run.mesh, order.ndim - 1)
-        last = (number + 1) * run.steps_per_epoch
+        several = self.config.steps_per_call > 1
+        sharding = split_last_axis(run.mesh, order.ndim - (not several))
         images = len(run.seeds) * self.config.batch_size
         with Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}") as progress:
-            for step in range(first, last):
-                indices = place(order[step - number * run.steps_per_epoch], sharding)
+            step = first
+            while step < last:
+                end = self._end_of_call(step)
+                indices = place(order[step - start : end - start] if several else order[step - start], sharding)
                 train_step = self.early_step if step < run.early_steps else self.train_step
                 self.state = train_step(self.state, self.images, self.labels, indices)
-                self._after_step(step + 1, first, last, started, progress)
+                self._after_step(end, end - step, images * (end - first), started, progress)
+                step = end
         # The steps are only queued: without waiting, the speed would be that of the queue.
         jax.block_until_ready(self.state)
         train_seconds = time.perf_counter() - started
         speed = images * (last - first) / train_seconds
         self._end_epoch(number + 1, last, started, speed)
 
-    def _after_step(self, step: int, first: int, last: int, started: float, progress: Progress) -> None:
+    def _end_of_call(self, step: int) -> int:
+        """Where the call that begins at a step ends: calls of one size from the epoch's start, cut where the epoch or
+        the early iterations end."""
+        start = step // self.run.steps_per_epoch * self.run.steps_per_epoch
+        size = self.config.steps_per_call
+        ends = [start + ((step - start) // size + 1) * size, start + self.run.steps_per_epoch]
+        return min(ends + [self.run.early_steps] * (step < self.run.early_steps))
+
+    def _after_step(self, step: int, taken: int, images: int, started: float, progress: Progress) -> None:
+        """What the host does after a call of `taken` steps that ended at `step`, the epoch's `images` being done."""
+
+        def passed(every: int) -> bool:
+            return bool(every) and step // every > (step - taken) // every
+
         every = self.config.log_every_steps
-        if step % every == 0:
+        # Looking at the sums waits for the device.
+        if progress.shown and passed(every):
             loss, accuracy = _means(self.state.sums)
-            batches = len(self.run.seeds) * min(every, step - first)
-            progress.update(batches * self.config.batch_size, loss.mean(), accuracy.mean())
-        if step == last:  # saved after its validation
+            progress.update(images - progress.done, loss.mean(), accuracy.mean())
+        if step % self.run.steps_per_epoch == 0:  # saved after its validation
             return
         # Processes must agree on stopping, which costs a message between them.
-        asked = jax.process_count() == 1 or step % every == 0
+        asked = jax.process_count() == 1 or passed(every)
         signal_name = self.interruption.requested_anywhere() if asked else None
-        due = self.config.save_every_steps and step % self.config.save_every_steps == 0
-        if signal_name or due:
+        if signal_name or passed(self.config.save_every_steps):
             _check_finite(_means(self.state.sums)[0], step)
-            self.checkpoints.save(step, jax.device_get(self.state), self._meta(started))
+            self._save(step, self._meta(started))
         if signal_name:
             raise Interrupted(signal_name, step)
 
@@ -156,7 +178,7 @@ class Training:
             values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         scale = np.asarray(jax.device_get(self.state.plateau.scale))
         rates = learning_rates(self.config.optimizer, self.run.num_steps, step - 1, scale)
-        improved = self._update_state(epoch, train_loss, validation)
+        self.unsaved_best |= self._update_state(epoch, train_loss, validation)
         record: dict[str, Any] = {"epoch": epoch, "step": step}
         for name, value in {**values, **rates}.items():
             record[name] = float(np.mean(value))
@@ -167,11 +189,20 @@ class Training:
         self.log.append(record)
         if self.tensorboard:
             self.tensorboard.write(step, {k: v for k, v in record.items() if isinstance(v, float)})
-        self.checkpoints.save(step, jax.device_get(self.state), meta, best=improved)
+        finished = self.finished()
+        saved = finished or epoch % self.config.save_every_epochs == 0
+        if saved:
+            self._save(step, meta)
         self.seconds = meta["seconds"]
         _log.info("%s", _epoch_line(record, self.config.num_epochs))
-        if (signal_name := self.interruption.requested_anywhere()) and not self.finished():
+        if (signal_name := self.interruption.requested_anywhere()) and not finished:
+            if not saved:
+                self._save(step, meta)
             raise Interrupted(signal_name, step)
+
+    def _save(self, step: int, meta: dict[str, Any]) -> None:
+        self.checkpoints.save(step, jax.device_get(self.state), meta, best=self.unsaved_best)
+        self.unsaved_best = False
 
     def _update_state(self, epoch: int, train_loss: np.ndarray, validation: Evaluation | None) -> bool:
         """Plateau rule and best variables after an epoch; whether any seed improved.

@@ -7,13 +7,9 @@ several processes, process 0 alone writes metrics, TensorBoard files and results
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +20,8 @@ from typing import Any, Self
 
 import jax
 import numpy as np
+
+from deepnmf_jax.training.environment import installed
 
 CLOCK_FIELDS = ("seconds", "images_per_second", "time")
 """The fields of a metrics line that differ between two otherwise equal runs."""
@@ -268,11 +266,13 @@ class TensorBoard:
 class Progress:
     """One epoch's progress bar: loss, accuracy, images/s and time left; a context manager.
 
-    `shown` is False when `quiet` is set or stderr is not a terminal; the caller then logs one line an epoch.
+    `shown` is False when `quiet` is set, stderr is not a terminal or tqdm is not installed; the caller then logs one
+    line an epoch. `done` counts the images so far.
     """
 
     def __init__(self, num_images: int, description: str, *, quiet: bool = False):
-        self.shown = not quiet and sys.stderr.isatty()
+        self.shown = not quiet and sys.stderr.isatty() and installed("tqdm", "progress bar")
+        self.done = 0
         self._bar = None
         if self.shown:
             from tqdm import tqdm
@@ -290,6 +290,7 @@ class Progress:
 
     def update(self, images: int, loss: float, accuracy: float) -> None:
         """Advances by `images` and shows the running `loss` and `accuracy` (0 to 1)."""
+        self.done += images
         if self._bar is not None:
             self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {100 * accuracy:.1f} %", refresh=False)
             self._bar.update(images)
@@ -308,54 +309,7 @@ class Progress:
         self.close()
 
 
-# ------------------------------------------------------------------------------- environment and results.json
-
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, commit, devices, machine; and the UTC date."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    # The package's own is asked of the code that runs, which need not be what is installed.
-    versions["deepnmf_jax"] = getattr(sys.modules["deepnmf_jax"], "__version__", None)
-    devices = jax.devices()
-    return {
-        "versions": versions,
-        "commit": git_commit(Path(__file__).parent),
-        "device": devices[0].device_kind,
-        "device_backend": devices[0].platform,
-        "device_count": len(devices),
-        "process_count": jax.process_count(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit of the checkout that tracks `folder`, with "-dirty" if tracked files have changed since.
-
-    None where there is no git, no checkout, no commit yet, or where the checkout does not track the folder
-    (a package installed inside somebody else's repository).
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        if not git("ls-files", "--", "."):
-            return None
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/")
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return None
-    return commit + "-dirty" if changed else commit
+# --------------------------------------------------------------------------------------------------------- results.json
 
 
 def write_results(workdir: str | os.PathLike[str], results: Mapping[str, Any]) -> Path:

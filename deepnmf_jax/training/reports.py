@@ -10,10 +10,11 @@ import numpy as np
 
 from deepnmf_jax.core.normalization import normalize_weights
 from deepnmf_jax.models import load_pretrained
-from deepnmf_jax.training import checkpoints, pictures
+from deepnmf_jax.training import checkpoints
 from deepnmf_jax.training.devices import place, replicated
+from deepnmf_jax.training.environment import environment, installed
 from deepnmf_jax.training.evaluation import Evaluation, Evaluator
-from deepnmf_jax.training.records import environment, write_results
+from deepnmf_jax.training.records import write_results
 from deepnmf_jax.training.setup import Run, prepare
 from deepnmf_jax.training.state import TrainState
 
@@ -67,7 +68,8 @@ def report(
         results["test_accuracy_deviation"] = float(best.accuracy.std(ddof=1))
     if jax.process_index() == 0:
         write_results(workdir, results)
-        _draw(run, workdir / "pictures", state, records, best)
+        if installed("matplotlib", "pictures"):
+            _draw(run, workdir / "pictures", state, records, best)
         accuracy = ", ".join(f"{100 * a:.2f} %" for a in np.ravel(best.accuracy))
         _log.info("test accuracy %s; results in %s", accuracy, workdir / "results.json")
     return results
@@ -82,6 +84,11 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
         ValueError: it was trained with a config of another network, or the name is unknown.
     """
     run = prepare(config)
+    with jax.default_matmul_precision(config.matmul_precision):
+        return _evaluate(config, run, checkpoint)
+
+
+def _evaluate(config: Any, run: Run, checkpoint: str) -> dict[str, Any]:
     name = checkpoint.removeprefix(PRETRAINED)
     variables, step = _of_the_package(name, run) if name != checkpoint else _of_a_run(checkpoint, run)
     evaluator = Evaluator(
@@ -144,6 +151,8 @@ def _dataset(run: Run) -> dict[str, Any]:
 
 
 def _draw(run: Run, folder: Path, state: TrainState, records: list[dict[str, Any]], test: Evaluation) -> None:
+    from deepnmf_jax.training import pictures
+
     params = jax.device_get(state.best.params["block1"])
     several = len(run.seeds) > 1
     raw = params["nmf"]["u"] if run.model.layer == "nmf" else np.swapaxes(params["conv"]["kernel"], -1, -2)

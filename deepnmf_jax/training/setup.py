@@ -20,7 +20,7 @@ from deepnmf_jax.data.datasets import (
 )
 from deepnmf_jax.models import Network, summarize
 from deepnmf_jax.models.network import with_tuples
-from deepnmf_jax.training.devices import data_mesh
+from deepnmf_jax.training.devices import COMMAND_BUFFERS, MATMUL_PRECISIONS, data_mesh
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
 from deepnmf_jax.training.state import TrainState, create_state
 
@@ -126,12 +126,16 @@ def prepare(config: Any) -> Run:
 def _check_config(config: Any) -> None:
     for name, smallest in (
         ("num_epochs", 1), ("batch_size", 1), ("eval_batch_size", 1), ("num_seeds", 1), ("seed", 0),
-        ("num_validation", 0), ("save_every_steps", 0), ("log_every_steps", 1),
+        ("num_validation", 0), ("save_every_steps", 0), ("save_every_epochs", 1), ("log_every_steps", 1),
+        ("steps_per_call", 1),
     ):  # fmt: skip
         if config[name] < smallest:
             raise ValueError(f"{name} = {config[name]}, but it must be at least {smallest}")
     if config.seed + config.num_seeds > 2**32:
         raise ValueError(f"seed = {config.seed} with num_seeds = {config.num_seeds}; all seeds must be below 2**32")
+    for name, known in (("matmul_precision", MATMUL_PRECISIONS), ("command_buffers", tuple(COMMAND_BUFFERS))):
+        if config[name] not in known:
+            raise ValueError(f"{name} = {config[name]!r} is unknown; use {' or '.join(map(repr, known))}")
     plateau, adam = config.optimizer.plateau, config.optimizer
     for name, value, allowed in (
         ("optimizer.b1", adam.b1, 0 <= adam.b1 < 1),

@@ -15,6 +15,7 @@ from deepnmf_jax.training.losses import cross_entropy_and_mse, training_loss
 from deepnmf_jax.training.state import Sums, TrainState
 
 TrainStep = Callable[[TrainState, Array, Array, Array], TrainState]
+"""(state, images, labels, indices) -> state, for one batch, or for several along the first axis of indices."""
 EvalStep = Callable[[Any, Any, Array, Array, Array, Array], tuple[Sums, Array]]
 
 
@@ -61,6 +62,21 @@ def make_train_step(
         )
 
     return train_step
+
+
+def several_steps(train_step: TrainStep) -> TrainStep:
+    """The steps of several batches as one function: indices (steps, ...) in place of those of one batch.
+
+    A scan has a known length: on a GPU, nothing is asked of the device between two steps.
+    """
+
+    def train_steps(state: TrainState, images: Array, labels: Array, indices: Array) -> TrainState:
+        def step(state: TrainState, batch: Array) -> tuple[TrainState, None]:
+            return train_step(state, images, labels, batch), None
+
+        return jax.lax.scan(step, state, indices)[0]
+
+    return train_steps
 
 
 def _averaged(state: TrainState, variables: tuple[Any, Any], keep: float) -> tuple[Any, Any] | None:

@@ -35,7 +35,7 @@ SHAPES = {
     "acceleration": (X, W, {"acceleration": "momentum"}, "acceleration = 'momentum' is unknown; use one of 'none'"),
     "exponent": (X, W, {"acceleration": "power", "exponent": 0.5}, "exponent = 0.5, but .* at least 1"),
     "tolerance": (X, W, {"tolerance": -1e-3}, "tolerance = -0.001, but .* at least 0"),
-    "products": (X, W, {"products": "float16"}, "products = 'float16' is unknown; use one of 'full', 'bfloat16'"),
+    "products": (X, W, {"products": "float16"}, "products = 'float16' is unknown; use one of 'full', 'tf32'"),
     "small accelerated steps": (X, W, {"acceleration": "power", "epsilon": 0.5}, "need epsilon = 1"),
     "unrolled stopping": (X, W, {"tolerance": 0.1, "gradient": "unrolled"}, "use tolerance = 0, or another gradient"),
 }

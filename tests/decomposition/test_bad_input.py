@@ -28,6 +28,7 @@ def limits_may_be_reached() -> None:
     ],
 )
 def test_bad_data(change: object, match: str) -> None:
+    """D15: asserts, gone under python -O, and infinite values that pass."""
     model = NMF(K, max_iter=5)
     with pytest.raises(ValueError, match=match):
         model.fit(change(data()))  # type: ignore[operator]
@@ -40,6 +41,7 @@ def test_bad_data(change: object, match: str) -> None:
 
 
 def test_bad_arguments() -> None:
+    """D12: the released classes ignore unknown arguments."""
     for arguments, match in [
         ({"nb_concepts": 0}, "nb_concepts = 0"),
         ({"nb_concepts": 2.5}, "whole number"),

@@ -39,6 +39,7 @@ def test_the_name_is_public() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_fit_and_encode_agree(solver: str) -> None:
+    """D6, D22: the released encode starts at random, and fit's codes are a step behind its dictionary."""
     a = data(dtype=np.float32)
     model = NMF(K, solver=solver)
     z, d = model.fit(a)
@@ -79,6 +80,7 @@ def test_the_unit_of_the_data_does_not_matter(solver: str, scale: float) -> None
 
 @pytest.mark.slow
 def test_the_kind_that_comes_in_goes_out() -> None:
+    """D14: the released fit takes nothing but tensors."""
     a = data()
     expected, dictionary = NMF(K, max_iter=30).fit(a)
     assert isinstance(expected, np.ndarray) and expected.dtype == np.float64
@@ -96,6 +98,7 @@ def test_the_kind_that_comes_in_goes_out() -> None:
 
 @pytest.mark.slow
 def test_torch_tensors() -> None:
+    """D14, D19: the released codes carry the graph of all sweeps where the data requires a gradient."""
     torch = pytest.importorskip("torch")
     a = data()
     expected, dictionary = NMF(K, max_iter=30).fit(a)
@@ -117,6 +120,7 @@ def test_torch_tensors() -> None:
 
 
 def test_float64_is_kept_without_the_global_switch() -> None:
+    """D7: the released encode mixes float32 into float64."""
     jax.config.update("jax_enable_x64", False)
     try:
         a = data()
@@ -230,6 +234,7 @@ def test_warm_start_goes_on() -> None:
 
 
 def test_seeds() -> None:
+    """D13: the released start depends on numpy's global generator."""
     a = data()
     first = NMF(K, init="random", max_iter=5, random_state=1).fit(a)
     again = NMF(K, init="random", max_iter=5, random_state=1).fit(a)
@@ -240,6 +245,7 @@ def test_seeds() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_zeros_finish_at_once(solver: str) -> None:
+    """D16: the released test for an end is 0 / 0 there."""
     model = NMF(K, solver=solver)
     z, d = model.fit(np.zeros((N, P)))
     assert not z.any() and not d.any() and model.converged_ and model.n_iter_ == 0
@@ -256,6 +262,7 @@ def test_more_concepts_than_features() -> None:
 
 
 def test_save_and_load(tmp_path: Path) -> None:
+    """D17: the state of a fitted model cannot be loaded into a new one."""
     a = data()
     model = NMF(K, solver="pgd", max_iter=20, alpha_W=0.01)
     z, d = model.fit(a)
@@ -274,6 +281,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 def test_progress_shows_the_objective(capsys: pytest.CaptureFixture) -> None:
+    """D11: the released fit prints nothing."""
     a = data()
     model = NMF(K, max_iter=20, tol=0, verbose=True)
     quiet = NMF(K, max_iter=20, tol=0).fit(a)
@@ -292,6 +300,7 @@ def test_the_limit_warns() -> None:
 
 @pytest.mark.slow
 def test_torch_is_not_imported() -> None:
+    """D21: overcomplete imports torch, torchvision, timm and OpenCV."""
     import subprocess
 
     script = "import sys, numpy as np, deepnmf_jax as d; d.NMF(2, max_iter=1, tol=0).fit(np.ones((3, 4)));"

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -20,15 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import deepnmf_jax
 from deepnmf_jax.training import records
 from deepnmf_jax.training.records import (
     CLOCK_FIELDS,
     MetricsLog,
     Progress,
     TensorBoard,
-    environment,
-    git_commit,
     open_workdir,
     write_atomically,
     write_results,
@@ -259,62 +255,6 @@ class TestProgress:
 
     def test_no_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.run(io.StringIO(), monkeypatch) == ""
-
-
-class TestEnvironment:
-    def test_facts(self) -> None:
-        facts = environment()
-        assert facts["versions"]["jax"] == jax.__version__
-        assert facts["versions"]["numpy"] == np.__version__
-        assert facts["versions"]["deepnmf_jax"] == deepnmf_jax.__version__
-        assert facts["versions"]["python"] == sys.version.split()[0]
-        assert (facts["device"], facts["device_count"]) == (jax.devices()[0].device_kind, jax.device_count())
-        assert facts["date"].endswith("+00:00")
-        assert json.loads(json.dumps(facts)) == facts
-
-
-class TestGitCommit:
-    @pytest.fixture
-    def checkout(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        if shutil.which("git") is None:
-            pytest.skip("git is not installed")
-        # Neither the user's settings nor a repository around the temporary folder matter.
-        monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-            monkeypatch.delenv(name, raising=False)
-        folder = tmp_path / "checkout"
-        (folder / "package").mkdir(parents=True)
-        (folder / "package" / "a.py").write_text("a = 1\n")
-        self.git(folder, "init", "--quiet")
-        return folder
-
-    def git(self, folder: Path, *arguments: str) -> str:
-        who = ["-c", "user.name=n", "-c", "user.email=e@x"]
-        command = ["git", *who, "-C", str(folder), *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    def commit(self, folder: Path) -> str:
-        self.git(folder, "add", "package")
-        self.git(folder, "commit", "--quiet", "-m", "m")
-        return self.git(folder, "rev-parse", "HEAD")
-
-    def test_clean_then_dirty(self, checkout: Path) -> None:
-        commit = self.commit(checkout)
-        assert git_commit(checkout / "package") == commit
-        (checkout / "results").write_text("untracked")
-        assert git_commit(checkout / "package") == commit
-        (checkout / "package" / "a.py").write_text("a = 2\n")
-        assert git_commit(checkout / "package") == commit + "-dirty"
-
-    def test_none_where_no_commit_tracks_the_folder(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert git_commit(checkout / "package") is None
-        self.commit(checkout)
-        (checkout / "installed").mkdir()
-        assert git_commit(checkout / "installed") is None
-        assert git_commit(checkout.parent) is None
-        monkeypatch.setenv("PATH", "")
-        assert git_commit(checkout / "package") is None
 
 
 class TestWriteResults:

@@ -13,7 +13,7 @@ from deepnmf_jax.training.evaluation import Evaluator
 from deepnmf_jax.training.losses import cross_entropy_and_mse
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
 from deepnmf_jax.training.state import create_state
-from deepnmf_jax.training.steps import make_train_step
+from deepnmf_jax.training.steps import make_train_step, several_steps
 
 rng = np.random.default_rng(0)
 IMAGES = jnp.asarray(rng.integers(0, 256, (12, 12, 12, 2)), jnp.uint8)
@@ -136,3 +136,22 @@ def test_evaluation_counts_each_image_once(statistics):
     np.testing.assert_array_equal(result.predictions, logits.argmax(-1))
     np.testing.assert_allclose(result.accuracy, np.mean(np.asarray(logits.argmax(-1) == LABELS[subset])))
     np.testing.assert_allclose(result.loss, cross_entropy_and_mse(logits, LABELS[subset]).mean(), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_several_steps_at_once_are_those_steps_for_each_seed():
+    model, settings = models.CNN(num_classes=4, width=0.25, batch_statistics="batch"), base.get_config().optimizer
+    optimizer, plateau = create_optimizer(settings, 10), create_plateau(settings)
+    step = make_train_step(model, optimizer, Augmentation(flip=True, brightness=0.2))
+    step = jax.vmap(step, in_axes=(0, None, None, 0))
+    create = jax.vmap(lambda seed: create_state(seed, model, (12, 12, 2), optimizer, plateau))
+    order = np.stack([rng.permutation(12)[:6] for _ in range(6)]).reshape(3, 2, 6)
+    start = jax.jit(create)(jnp.arange(2, dtype=jnp.uint32))
+    together, single, state = jax.jit(several_steps(step))(start, IMAGES, LABELS, order), jax.jit(step), start
+    for batch in order:
+        state = single(state, IMAGES, LABELS, batch)
+    assert together.step.tolist() == [3, 3] and together.sums.images.tolist() == [18, 18]
+    np.testing.assert_allclose(together.sums.loss, state.sums.loss, rtol=1e-5)
+    for before, a, b in zip(*map(jax.tree.leaves, (start.params, state.params, together.params)), strict=True):
+        # Adam's steps are of the size of the rate, 0.001, wherever the gradient is not 0.
+        assert jnp.abs(a - b).max() < 0.02 * max(jnp.abs(a - before).max(), 1e-3)

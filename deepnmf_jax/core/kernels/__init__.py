@@ -1,0 +1,43 @@
+"""Inference and its approximate gradient as two fused GPU kernels: implementation = "pallas" of `deepnmf_jax.infer`.
+
+XLA runs an iteration as several kernels that pass x, R and h through the device's memory, about 5 (n + k) numbers a
+row. Here a program reads a tile of x, keeps h on the chip for all iterations and writes it once: n + k numbers a row
+in all. The iterations themselves are those of `deepnmf_jax.core.iteration`, run on the tile: nothing of them is written
+twice. Nothing was measured on a GPU; the plain path stays the default.
+
+Forward (forward.py). A program is a tile of 64 rows, or of 32 or 16 where there would be fewer tiles than
+multiprocessors. k is padded to a power of two, at least 16, and n to chunks of 32 or 16, whichever pads less. Two
+variants, by the sizes alone (tiles.py):
+    resident  n of few chunks, x at most 20 kB and w at most 24 kB a program: both are read once. x is in registers, w
+              in shared memory or registers, as the compiler decides; the loop over chunks is written out.
+    streamed  all else: x and w are read again at each iteration, chunk by chunk, from the L2 cache if they fit there.
+
+The four blocks of CNMF+1x1 for 28 x 28 images, float32. Sizes are kB (1000 bytes) of a program; "read" is by all
+programs in 20 iterations, all but the first time from the L2 cache if that holds x and w. A multiprocessor of compute
+capability 9.0 has 227 kB of shared memory and 262 kB of registers.
+
+    block  batch  rows    n x k      variant   tile x     w, padded  h, q  chunk of x, w  programs  read
+    1      50     28,800  75 x 32    resident  64 x 80: 20.5   10.2  8.2   -              450       once: 18 MB
+    1      512    294,912 75 x 32    resident  64 x 80: 20.5   10.2  8.2   -              4,608     once: 183 MB
+    2      50     3,200   800 x 64   streamed  16 x 800: 51.2  205   4.1   2.0, 8.2       200       1.0 GB
+    2      512    32,768  800 x 64   streamed  64 x 800: 205   205   16.4  8.2, 8.2       512       4.2 GB
+    3      50     50      1024 x 96  streamed  16 x 1024: 65.5 524   8.2   2.0, 16.4      4         47 MB
+    4      50     50      96 x 10    resident  16 x 96: 6.1    6.1   1.0   -              4         once: 68 kB
+
+Backward (backward.py). R, x / R and grad_x of a chunk of inputs need this chunk alone. A program is one chunk and a run
+of tiles of rows: it keeps the chunk of w and its sums for grad_w in registers. No more than 528 programs (4 for each
+of 132 multiprocessors) share the rows, so that their partial sums take at most 8.7 MB however many rows there are
+(one set of sums, the size of w, where there are more chunks than that). They are added by XLA, without atomics, and
+the same arguments give the same bits. For k above 128 the sums would not stay in registers, and XLA's program is taken.
+
+Products are Triton's `dot` with the precision said: IEEE float32 for "full" (Triton's own default is TF32), which runs
+on the ordinary cores; TF32 or bfloat16 operands on the tensor cores, all with float32 sums. The backward is in float32.
+
+Several devices: XLA cannot divide a kernel and would run it whole on each device. Such a program is refused when it is
+lowered; inside `jax.shard_map(..., check_vma=False)`, with a part of the batch on each device, the kernels work.
+`jax.vmap` (several seeds) adds a dimension to the grid. JAX calls its Triton backend deprecated from version 0.12 on.
+
+Not known without a GPU: whether it is faster, and where; how near the products come to the cores' rate in float32;
+which tile, number of warps and pipeline stages are best; whether XLA's release of Triton spills registers; how "tf32"
+rounds there. Layers give the kernels patches that XLA has written to memory: cutting them inside is not tried.
+"""

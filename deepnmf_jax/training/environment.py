@@ -1,0 +1,72 @@
+"""What a result depends on besides its config, and which packages a run does without."""
+
+import datetime
+import importlib
+import importlib.metadata
+import logging
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+_log = logging.getLogger(__name__)
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on besides its config: versions, commit, devices, machine; and the UTC date."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    # The package's own is asked of the code that runs, which need not be what is installed.
+    versions["deepnmf_jax"] = getattr(sys.modules["deepnmf_jax"], "__version__", None)
+    devices = jax.devices()
+    return {
+        "versions": versions,
+        "commit": git_commit(Path(__file__).parent),
+        "device": devices[0].device_kind,
+        "device_backend": devices[0].platform,
+        "device_count": len(devices),
+        "process_count": jax.process_count(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the checkout that tracks `folder`, with "-dirty" if tracked files have changed since.
+
+    None where there is no git, no checkout, no commit yet, or where the checkout does not track the folder
+    (a package installed inside somebody else's repository).
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", "."):
+            return None
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/")
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return commit + "-dirty" if changed else commit
+
+
+def installed(package: str, what: str) -> bool:
+    """Whether a package is there that a run can do without; if not, the log says what there will be none of."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        _log.info("no %s: %s", what, error)
+        return False
+    return True

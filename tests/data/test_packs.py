@@ -1,0 +1,138 @@
+"""A data set comes out of its pack as it went in, or not at all."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepnmf_jax.data import packs
+from deepnmf_jax.data.datasets import image_shape_and_classes, load_dataset
+from deepnmf_jax.data.packs import Packed, decode, main, pack, read_pack, write_pack
+from tests.data.test_datasets import real_data_dir
+from tests.programs import write_images
+
+
+def small(images: dict[str, list[bytes]], **changes: object) -> Packed:
+    labels = {part: np.arange(len(found), dtype=np.int32) % 2 for part, found in images.items()}
+    packed = Packed("small", ("a", "b"), (2, 2, 1), "pixels", "", images, labels)
+    return packed._replace(**changes)
+
+
+def png(pixels: np.ndarray, kind: str = "png") -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format=kind)
+    return file.getvalue()
+
+
+def test_a_tfds_set_keeps_its_files_and_needs_no_tfds_to_read(small_cifar10, tmp_path, monkeypatch, capsys):
+    data_dir, written = small_cifar10
+    monkeypatch.setattr("deepnmf_jax.data.datasets._CHUNK", 5)
+    monkeypatch.setattr(packs, "_CHUNK", 4)
+    path = tmp_path / "cifar10.pack"
+    assert main(["cifar10", f"--data_dir={data_dir}", f"--out={path}"]) == 0
+    whole = load_dataset("cifar10", data_dir)
+    assert whole.fingerprint in capsys.readouterr().out
+    for package in ("tensorflow_datasets", "array_record", "mlxtend"):
+        monkeypatch.setitem(sys.modules, package, None)
+    found = load_dataset(str(path))
+    np.testing.assert_array_equal(found.train_images, written["train"][0])
+    np.testing.assert_array_equal(found.test_labels, written["test"][1])
+    assert (found.fingerprint, found.name, found.class_names) == (whole.fingerprint, "cifar10", whole.class_names)
+    first = read_pack(path).images["train"][0]
+    assert first.startswith(b"\x89PNG") and image_shape_and_classes(str(path)) == ((32, 32, 3), 10)
+
+
+def test_own_images_are_packed_as_pixels(tmp_path):
+    images, path = write_images(tmp_path / "images.npz"), tmp_path / "images.pack"
+    with pytest.raises(ValueError, match=r"must end in \.pack"):
+        pack(str(images), tmp_path / "images.zip")
+    pack(str(images), path)
+    assert load_dataset(str(path)).fingerprint == load_dataset(str(images)).fingerprint
+    assert read_pack(path).encoding == "pixels"
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.binary(max_size=9), max_size=5), st.lists(st.binary(max_size=9), max_size=5))
+def test_any_bytes_come_back(tmp_path_factory, train, test):
+    path = tmp_path_factory.mktemp("pack") / "a.pack"
+    packed = small({"train": train, "test": test})
+    write_pack(path, packed)
+    found = read_pack(path)
+    assert found.images == packed.images and found._replace(images={}, labels={}) == packed._replace(
+        images={}, labels={}
+    )
+    assert all((found.labels[part] == packed.labels[part]).all() for part in ("train", "test"))
+
+
+def test_a_file_that_is_torn_changed_or_of_another_version_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.pack"
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        read_pack(path)
+    packed = small({"train": [bytes(4)] * 50, "test": [bytes(4)]})
+    write_pack(path, packed)
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], whole[:400] + bytes([whole[400] ^ 1]) + whole[401:]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as a pack"):
+            read_pack(path)
+    # A zip archive that is whole, of arrays that are not those of the checksum.
+    with np.load(io.BytesIO(whole)) as file:
+        arrays = dict(file)
+    arrays["y_train"] = arrays["y_train"][::-1]
+    np.savez(path.with_suffix(".npz"), **arrays)
+    path.with_suffix(".npz").replace(path)
+    with pytest.raises(ValueError, match="differ from those that were written"):
+        read_pack(path)
+    monkeypatch.setattr(packs, "VERSION", 2)
+    write_pack(path, packed)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="version 2 of the format, this package reads 1"):
+        read_pack(path)
+
+
+def test_no_object_is_unpickled(tmp_path):
+    path = tmp_path / "a.pack"
+    np.savez(path.with_suffix(".npz"), version=np.int16(1), description=np.asarray([{}], object))
+    path.with_suffix(".npz").replace(path)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_pack(path)
+
+
+def test_an_image_of_another_size_or_kind_is_refused():
+    rng = np.random.default_rng(0)
+    right, large = rng.integers(0, 256, (2, 2), np.uint8), rng.integers(0, 256, (3, 2), np.uint8)
+    packed = small({"train": [png(right), png(right, "jpeg")], "test": [png(right), png(large)]}, encoding="files")
+    np.testing.assert_array_equal(decode(packed, "train")[0, ..., 0], right)
+    with pytest.raises(ValueError, match=r"\(3, 2, 1\), not \(2, 2, 1\)"):
+        decode(packed, "test")
+    with pytest.raises(Exception, match="cannot identify"):
+        decode(small({"train": [png(right, "gif")], "test": []}, encoding="files"), "train")
+    with pytest.raises(ValueError, match="'zip' is unknown"):
+        decode(packed._replace(encoding="zip"), "train")
+
+
+def test_another_decoder_is_named_and_its_images_kept(tmp_path, caplog):
+    path = tmp_path / "a.pack"
+    write_pack(path, small({"train": [bytes(4)] * 2, "test": [bytes(4)] * 2}, fingerprint="of other images"))
+    found = load_dataset(str(path))
+    assert "come out otherwise" in caplog.text and found.fingerprint != "of other images"
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar11"])
+def test_what_cannot_be_packed_is_said_on_the_command_line(tmp_path, name, capsys):
+    assert main([name, f"--data_dir={tmp_path}", f"--out={tmp_path / 'a.pack'}"]) == 1
+    assert f"{name} could not be packed: " in capsys.readouterr().err
+    assert not (tmp_path / "a.pack").exists()
+
+
+@pytest.mark.slow
+def test_cifar10_fits_in_50_mb(tmp_path):
+    data_dir, path = real_data_dir("cifar10"), tmp_path / "cifar10.pack"
+    # Reads it back and compares.
+    packed = pack("cifar10", path, data_dir)
+    assert path.stat().st_size < 50e6 or packed.images["train"][0].startswith(b"\x89PNG")

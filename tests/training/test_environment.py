@@ -1,0 +1,83 @@
+"""What a result says about where it comes from, and what a run says of a package that it does without."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import deepnmf_jax
+from deepnmf_jax.training.environment import environment, git_commit, installed
+
+
+def test_a_package_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with caplog.at_level(logging.INFO, "deepnmf_jax"):
+        assert not installed("tensorboardX", "TensorBoard files")
+        assert installed("numpy", "numbers")
+    (message,) = caplog.messages
+    assert message.startswith("no TensorBoard files: ") and "tensorboardX" in message
+
+
+class TestEnvironment:
+    def test_facts(self) -> None:
+        facts = environment()
+        assert facts["versions"]["jax"] == jax.__version__
+        assert facts["versions"]["numpy"] == np.__version__
+        assert facts["versions"]["deepnmf_jax"] == deepnmf_jax.__version__
+        assert facts["versions"]["python"] == sys.version.split()[0]
+        assert (facts["device"], facts["device_count"]) == (jax.devices()[0].device_kind, jax.device_count())
+        assert facts["date"].endswith("+00:00")
+        assert json.loads(json.dumps(facts)) == facts
+
+
+class TestGitCommit:
+    @pytest.fixture
+    def checkout(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        if shutil.which("git") is None:
+            pytest.skip("git is not installed")
+        # Neither the user's settings nor a repository around the temporary folder matter.
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+            monkeypatch.delenv(name, raising=False)
+        folder = tmp_path / "checkout"
+        (folder / "package").mkdir(parents=True)
+        (folder / "package" / "a.py").write_text("a = 1\n")
+        self.git(folder, "init", "--quiet")
+        return folder
+
+    def git(self, folder: Path, *arguments: str) -> str:
+        who = ["-c", "user.name=n", "-c", "user.email=e@x"]
+        command = ["git", *who, "-C", str(folder), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, folder: Path) -> str:
+        self.git(folder, "add", "package")
+        self.git(folder, "commit", "--quiet", "-m", "m")
+        return self.git(folder, "rev-parse", "HEAD")
+
+    def test_clean_then_dirty(self, checkout: Path) -> None:
+        commit = self.commit(checkout)
+        assert git_commit(checkout / "package") == commit
+        (checkout / "results").write_text("untracked")
+        assert git_commit(checkout / "package") == commit
+        (checkout / "package" / "a.py").write_text("a = 2\n")
+        assert git_commit(checkout / "package") == commit + "-dirty"
+
+    def test_none_where_no_commit_tracks_the_folder(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert git_commit(checkout / "package") is None
+        self.commit(checkout)
+        (checkout / "installed").mkdir()
+        assert git_commit(checkout / "installed") is None
+        assert git_commit(checkout.parent) is None
+        monkeypatch.setenv("PATH", "")
+        assert git_commit(checkout / "package") is None
