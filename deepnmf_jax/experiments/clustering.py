@@ -18,7 +18,7 @@ import numpy as np
 
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning, scores
 from deepnmf_jax.experiments import pictures
-from deepnmf_jax.training.records import git_commit
+from deepnmf_jax.training.environment import git_commit
 
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
 GRAPH_NMF_ALPHA = 100.0
