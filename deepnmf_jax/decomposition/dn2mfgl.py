@@ -24,7 +24,7 @@ from deepnmf_jax.decomposition.structure import Form, Strengths
 from deepnmf_jax.decomposition.structure_arguments import check_arguments, sizes_of, weights_of
 from deepnmf_jax.decomposition.structure_rule import Choice
 
-LIMITS = {"well_posed": 1000, "released": 100}
+LIMITS = {"well_posed": 10_000, "released": 100}
 ENCODE_LIMIT, ENCODE_TOL = 2000, 1e-6
 SAVED = (
     "components_",
@@ -62,8 +62,7 @@ class Dn2MFGL:
         beta: variance of the codes.
         nu: inner products of codes of different samples.
         lam: above 0, fixes the scale of the factors.
-        n_neighbors: K of the graph. The rule puts the nearest three fifths of them into the graph and tests it on the
-            others.
+        n_neighbors: K of the graph. The rule leaves the farthest of them out, to test the graph on it.
         robust: residuals are weighed per "sample", per "feature", or not at all ("none": squared error).
         mode: "well_posed" or "released". "released" has no use for lam, robust, join, edge_weights, normalize_graph,
             delta, layer_weights, init and tol.
@@ -75,17 +74,18 @@ class Dn2MFGL:
         layer_weights: (l,) the weight of the structure terms on the codes of every layer, the last above 0; None:
             0, ..., 0, 1.
         init: "spectral" (low eigenvectors of the graph) or "pretrained" (the released pretraining).
-        max_iter: sweeps at most; None: 1000, and 100 in mode="released", which makes them all.
+        max_iter: sweeps at most; None: 10,000, and 100 in mode="released", which makes them all.
         tol: the fit ends when the objective falls by less than tol times itself over ten sweeps.
         n_init: seeds that are solved at once; the lowest objective is kept.
-        normalize: samples to unit length first.
+        normalize: samples to unit length first, and codes before they are clustered.
         random_state: seed.
         dtype: "float32" or "float64" to compute in; None: float64 for float64 data, else float32.
         verbose: a progress bar with the objective.
 
     Attributes:
-        components_: Q^T (r_l, m), rows of unit length (as they come in mode="released").
-        dictionaries_: H_1, ..., H_l. embedding_: codes (n, r_l). labels_, cluster_centers_: of k-means on them.
+        components_: Q^T (r_l, m), rows of unit length (as they come in mode="released"). All arrays are numpy.
+        dictionaries_: H_1, ..., H_l. embedding_: codes (n, r_l). labels_, cluster_centers_: of k-means on them
+            (at unit length if `normalize`), the best of ten starts.
         n_iter_: sweeps. loss_history_: objective at the start and after every tenth sweep. losses_: of every seed.
         boundedness_: "bounded", "undecided", "unbounded". certificate_: why (`Boundedness`).
         choice_: alpha, beta, nu and the graph that were used, and why (`Choice`). converged_, n_features_in_.
@@ -178,7 +178,8 @@ class Dn2MFGL:
             certificate = self._after(solution, certificate)
             self._publish(solution, choice, certificate, m)
         if self.n_clusters is not None:
-            found = scores.kmeans(self.embedding_, self.n_clusters, self.random_state)
+            codes = self._for_clusters(self.embedding_)
+            found = scores.kmeans(codes, self.n_clusters, self.random_state)
             self.labels_, self.cluster_centers_ = found.labels, found.centers
         elif hasattr(self, "labels_"):
             del self.labels_, self.cluster_centers_
@@ -221,9 +222,13 @@ class Dn2MFGL:
         """
         if self.n_clusters is None:
             raise ValueError("predict needs n_clusters, the number of clusters")
-        codes = self.transform(X)
+        codes = self._for_clusters(self.transform(X))
         squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
         return np.argmin(squares, axis=1)
+
+    def _for_clusters(self, codes: np.ndarray) -> np.ndarray:
+        """Codes at unit length, as the samples are, if `normalize`."""
+        return scores.directions(codes) if self.normalize else codes
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "components_"):
@@ -246,10 +251,11 @@ class Dn2MFGL:
         """The graph, the structure terms and a start for every seed; x (m, n)."""
         sizes, kept, given = sizes_of(self.layer_sizes), self.n_neighbors, (self.alpha, self.beta, self.nu)
         released = self.mode == "released"
+        default = 1.0 if released else 0.0
         ruled = not released and all(value is None for value in given)
         if ruled:
             kept = structure_rule.kept_neighbors(kept)
-        alpha, beta, nu = (float(released) if value is None else float(value) for value in given)
+        alpha, beta, nu = (default if value is None else float(value) for value in given)
         if released:
             choice = Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph")
         else:
@@ -319,7 +325,8 @@ class Dn2MFGL:
         for name in SAVED:
             if hasattr(self, name):
                 stored[name] = np.asarray(getattr(self, name))
-        serialization.write(path, type(self).__name__, self.get_params(), numbers, stored)
+        arguments = self.get_params() | {"layer_sizes": list(sizes_of(self.layer_sizes))}
+        serialization.write(path, type(self).__name__, arguments, numbers, stored)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:

@@ -13,8 +13,8 @@ from deepnmf_jax.decomposition.graphs import Graph, Neighbors
 from deepnmf_jax.decomposition.released import Factors
 from deepnmf_jax.decomposition.structure import Form, Strengths
 
-# Share of the neighbours that make the graph, the nearest ones; the others test it.
-KEPT = 0.6
+# Neighbours that are left out of the graph and test it, the farthest ones.
+LEFT_OUT = 1
 # Structure and lam terms over the data term, where the test is passed in full: as much of the one as of the other.
 BALANCE = 1.0
 # Passes of the rescaling from which the smallest penalty is read off.
@@ -44,14 +44,14 @@ def kept_neighbors(n_neighbors: int) -> int:
     """How many of the nearest neighbours make the graph.
 
     Raises:
-        ValueError: fewer than 2, of which none would be left for the test.
+        ValueError: too few for one to be left in the graph.
     """
-    if n_neighbors < 2:
+    if n_neighbors <= LEFT_OUT:
         raise ValueError(
-            f"n_neighbors = {n_neighbors} with alpha = beta = nu = None: the rule tests the graph on neighbours that "
-            "it leaves out; use at least 2, or give alpha"
+            f"n_neighbors = {n_neighbors} with alpha = beta = nu = None: the rule tests the graph on the farthest "
+            f"{LEFT_OUT}, which it leaves out; use at least {LEFT_OUT + 1}, or give alpha"
         )
-    return min(max(1, round(KEPT * n_neighbors)), n_neighbors - 1)
+    return n_neighbors - LEFT_OUT
 
 
 def trust(neighbors: Neighbors, kept: int, groups: np.ndarray) -> float:
