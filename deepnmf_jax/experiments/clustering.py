@@ -22,7 +22,7 @@ from deepnmf_jax.training.environment import git_commit
 
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
 GRAPH_NMF_ALPHA = 100.0
-PICTURED = "Dn2MFGL"
+PICTURED = "two-layer Dn2MFGL"
 # Methods that draw no random numbers: one factorization serves all seeds.
 FIXED = ("k-means", "start of Dn2MFGL", "one-layer Dn2MFGL")
 
@@ -75,7 +75,7 @@ METHODS: dict[str, Method] = {
     "released": deep(mode="released"),
     "released 100 0 0": deep(mode="released", alpha=100.0, beta=0.0, nu=0.0),
     "start of Dn2MFGL": deep(layers=1, max_iter=1),
-    "Dn2MFGL": deep(),
+    "two-layer Dn2MFGL": deep(max_iter=2000),
     "one-layer Dn2MFGL": deep(layers=1),
 }
 

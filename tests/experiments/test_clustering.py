@@ -26,13 +26,19 @@ def small(**changes: object) -> object:
 @pytest.mark.slow
 def test_main_runs_it_from_the_config(tmp_path: Path) -> None:
     config = "--config=configs/clustering/dn2mfgl.py"
-    command = [sys.executable, "main.py", config, "--config.num_samples=60", "--config.methods=k-means,Dn2MFGL"]
+    command = [
+        sys.executable,
+        "main.py",
+        config,
+        "--config.num_samples=60",
+        "--config.methods=k-means,two-layer Dn2MFGL",
+    ]
     small = [f"--config.{name}" for name in ("num_seeds=1", "num_kmeans=2", "max_iter=5", "hidden=12")]
     ended = subprocess.run([*command, *small, f"--workdir={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["config"]["num_samples"] == 60 and found["device"] and found["date"]
-    assert set(found["sets"]["digits"]["methods"]) == {"k-means", "Dn2MFGL"}
+    assert set(found["sets"]["digits"]["methods"]) == {"k-means", "two-layer Dn2MFGL"}
     assert {path.name for path in tmp_path.glob("*.png")} == {"digits_codes.png", "digits_parts.png"}
 
 
@@ -55,7 +61,7 @@ def test_run(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "out" / "results.json").read_text())
     assert stored["sets"]["blobs"]["methods"].keys() == clustering.METHODS.keys()
     assert results["sets"]["blobs"]["methods"]["k-means"]["acc_mean"] == 1
-    assert results["sets"]["blobs"]["methods"]["Dn2MFGL"]["acc_mean"] == 1
+    assert results["sets"]["blobs"]["methods"]["two-layer Dn2MFGL"]["acc_mean"] == 1
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
     assert len(lines) == 4 + len(clustering.METHODS) and "blobs" in lines[2]
     for name in ("codes", "parts"):
