@@ -35,8 +35,8 @@ RULE: dict[str, dict[str, Any]] = {
     "3 of 5 left out": {"LEFT_OUT": 3},
     "balance 0.125": {"BALANCE": 0.125},
     "balance 0.5": {"BALANCE": 0.5},
-    "balance 1": {"BALANCE": 1.0},
-    "balance 0.25 whatever the trust": {"balance_for": lambda trusted: 0.25},
+    "balance 2": {"BALANCE": 2.0},
+    "balance 1 whatever the trust": {"balance_for": lambda trusted: 1.0},
 }
 
 ABLATION: dict[str, dict[str, Any]] = {
