@@ -4,21 +4,23 @@ make table, or: python -m benchmarks.accuracy [--tables=fast,beyond] [--write_on
 
 Runs that have a record in docs/results/accuracy/ are done; others go on from their checkpoints in --workdir, in the
 order of ROWS. Each record, results.json and metrics.jsonl, is kept as soon as its run ends. A row without its runs
-says "not run".
+says "not run". For a GPU: --together trains the seeds of a row as one program, --workers so many rows side by side,
+--packs reads the data from the files of `make pack`, and further flags are those of main.py (docs/gpu.md).
 """
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import run_records
 from benchmarks.harness import ROOT, table
 from benchmarks.recipe import recipe
 from benchmarks.report import render
@@ -58,25 +60,37 @@ class Row(NamedTuple):
             f"--config.seed={seed}",
         ]
 
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return dict(self.settings).get("dataset", "cifar10")
+
     def results(self) -> list[dict[str, Any]]:
         """The records there are."""
         files = [self.folder(seed) / "results.json" for seed in self.seeds]
         return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
-def train(row: Row, seed: int, workdir: Path) -> None:
-    """One run, from its last checkpoint if it has one, and its record."""
-    workdir = workdir / f"{row.name}-seed{seed}"
-    command = [sys.executable, "main.py", *row.flags(seed), f"--workdir={workdir}"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    keep(workdir, row.folder(seed))
+def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
+    """One run, of several seeds at once if there are several, from its last checkpoint if it has one; its record.
 
-
-def keep(workdir: Path, folder: Path) -> None:
-    """Copies the record of a finished run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("metrics.jsonl", "results.json"):
-        shutil.copyfile(workdir / name, folder / name)
+    Raises:
+        subprocess.CalledProcessError: the run failed; with several workers its output is in a file beside its workdir.
+    """
+    workdir = options.workdir / f"{row.name}-seed{'-'.join(map(str, seeds))}"
+    command = [sys.executable, "main.py", *row.flags(seeds[0]), f"--workdir={workdir}", *options.flags]
+    if len(seeds) > 1:
+        command.append(f"--config.num_seeds={len(seeds)}")
+    if options.packs:
+        command.append(f"--config.dataset={options.packs / row.dataset}.pack")
+    if options.workers == 1:
+        subprocess.run(command, cwd=ROOT, check=True)
+    else:
+        workdir.parent.mkdir(parents=True, exist_ok=True)
+        with workdir.with_suffix(".log").open("a") as log:
+            subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
+    for seed, record in zip(seeds, run_records.read(workdir), strict=True):
+        record.write(row.folder(seed))
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -102,7 +116,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
                 _percent([r["validation_accuracy"] for r in results]),
                 ", ".join(str(r["seed"]) for r in results),
                 f"{results[0]['epochs']}",
-                f"{np.median([r['seconds'] for r in results]) / 60:.1f}",
+                f"{np.median([r['seconds'] / len(r.get('seeds_at_once', [0])) for r in results]) / 60:.1f}",
                 paper,
                 command,
             ]
@@ -115,10 +129,16 @@ def _conditions(rows: Sequence[Row]) -> str:
     results = [r for row in rows for r in row.results()]
     if not results:
         return ""
-    devices = sorted({f"{r['cpu_count']} cores, {r['device_backend']}" for r in results})
+    devices = sorted({_device(r) for r in results})
     dates = sorted({r["date"][:10] for r in results})
     versions = sorted({f"jax {r['versions']['jax']}" for r in results})
     return f"{'; '.join(devices)}; {', '.join(versions)}; {' to '.join(sorted({dates[0], dates[-1]}))}.\n\n"
+
+
+def _device(results: dict[str, Any]) -> str:
+    if results["device_backend"] == "gpu":
+        return results["device"] + (", the seeds at once" if "seeds_at_once" in results else "")
+    return f"{results['cpu_count']} cores, {results['device_backend']}"
 
 
 TRIALS = {f"trials_{group}": partial(recipe, group) for group in ("two_epochs", "one_epoch", "logits")}
@@ -163,20 +183,45 @@ def tables(rows: Sequence[Row]) -> dict[str, Callable[[], str]]:
     return {name: partial(accuracy_table, [r for r in rows if r.table == name]) for name in names}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Does the missing runs and writes the tables after each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Does the missing runs and writes the tables after each; returns the exit status, 1 if a run failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "accuracy")
     parser.add_argument("--tables", default=",".join(tables(ROWS)), help="which, separated by commas; default: all")
     parser.add_argument("--write_only", action="store_true", help="train nothing")
-    options = parser.parse_args(arguments)
-    for row in ROWS:
-        for seed in row.seeds:
-            wanted = row.table in options.tables.split(",") and not options.write_only
-            if wanted and not (row.folder(seed) / "results.json").exists():
-                train(row, seed, options.workdir)
+    parser.add_argument("--together", action="store_true", help="the missing seeds of a row as one program")
+    parser.add_argument("--workers", type=int, default=1, help="runs side by side")
+    parser.add_argument("--packs", type=Path, help="folder of cifar10.pack and fashion_mnist.pack")
+    options, options.flags = parser.parse_known_args(arguments)
+    runs = [] if options.write_only else missing(options.tables.split(","), options.together)
+    failed = False
+    with ThreadPoolExecutor(options.workers) as threads:
+        running = {threads.submit(train, row, seeds, options): row for row, seeds in runs}
+        for run in as_completed(running):
+            if error := run.exception():
+                failed = True
+                print(f"{running[run].name} failed: {error}", file=sys.stderr, flush=True)
+            else:
+                print(f"{running[run].name} is done", flush=True)
                 write_pages()
     write_pages()
+    return int(failed)
+
+
+def missing(names: Sequence[str], together: bool) -> list[tuple[Row, tuple[int, ...]]]:
+    """The runs of these tables that have no record: rows, and the seeds of each run."""
+    found: dict[str, tuple[Row, tuple[int, ...]]] = {}
+    for row in ROWS:
+        seeds = tuple(seed for seed in row.seeds if not (row.folder(seed) / "results.json").exists())
+        # Tables share rows: the one with more seeds stands for all.
+        if row.table in names and len(seeds) > len(found.get(row.name, (row, ()))[1]):
+            found[row.name] = (row, seeds)
+    return [
+        (row, run)
+        for row, seeds in found.values()
+        # One program trains consecutive seeds.
+        for run in ([seeds] if together and seeds[-1] - seeds[0] == len(seeds) - 1 else [(seed,) for seed in seeds])
+    ]
 
 
 def write_pages() -> None:
@@ -186,4 +231,4 @@ def write_pages() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

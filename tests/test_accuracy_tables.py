@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,16 @@ from ml_collections import ConfigDict
 from benchmarks import accuracy, publish
 from benchmarks.recipe import FILE, flat_settings
 from deepnmf_jax.models.pretrained import read_network
+from deepnmf_jax.training.evaluation import Evaluator
 from deepnmf_jax.training.records import flatten
 from deepnmf_jax.training.reports import evaluate
+from deepnmf_jax.training.setup import prepare
 from tests.programs import SETTINGS, Programs
 
+# Settings that change where a run reads and how its steps are put together, not what it learns.
+HARMLESS = {
+    "seed", "num_seeds", "data_dir", "dataset", "steps_per_call", "save_every_epochs", "model.implementation"
+}  # fmt: skip
 ROW = accuracy.Row("t", "CNMF+1x1", "fast/cnmf_1x1", (0, 1), (("model.gradient", "implicit"),), paper=83.7)
 
 
@@ -54,12 +61,62 @@ def test_only_missing_runs_of_the_tables_asked_for_are_trained(records, monkeypa
     trained = []
     monkeypatch.setattr(accuracy, "ROWS", (other, ROW))
     monkeypatch.setattr(accuracy, "PAGES", ())
-    monkeypatch.setattr(accuracy, "train", lambda row, seed, workdir: trained.append((row.config, seed, workdir)))
+    monkeypatch.setattr(accuracy, "train", lambda row, seeds, options: trained.append((row.config, seeds, options)))
     write_record(ROW, 0, 0.80)
-    accuracy.main([f"--workdir={tmp_path}", "--tables=t"])
-    assert trained == [("fast/cnmf_1x1", 1, tmp_path)]
+    assert accuracy.main([f"--workdir={tmp_path}", "--tables=t", "--config.steps_per_call=9"]) == 0
+    [(config, seeds, options)] = trained
+    assert (config, seeds) == ("fast/cnmf_1x1", (1,))
+    assert options.workdir == tmp_path and options.flags == ["--config.steps_per_call=9"]
     accuracy.main(["--write_only"])
     assert len(trained) == 1
+
+
+def test_a_failed_run_leaves_the_others_and_is_told(records, monkeypatch, capsys):
+    def train(row, seeds, options):
+        if row.config == "fast/cnn":
+            raise OSError("no room")
+        trained.append(row.config)
+
+    trained = []
+    monkeypatch.setattr(accuracy, "ROWS", (ROW._replace(config="fast/cnn"), ROW))
+    monkeypatch.setattr(accuracy, "PAGES", ())
+    monkeypatch.setattr(accuracy, "train", train)
+    assert accuracy.main(["--together", "--workers=2"]) == 1
+    assert trained == ["fast/cnmf_1x1"]
+    assert "no room" in capsys.readouterr().err
+
+
+def test_seeds_go_together_where_one_program_can_train_them(records, monkeypatch):
+    three = ROW._replace(seeds=(0, 1, 2))
+    monkeypatch.setattr(accuracy, "ROWS", (ROW, three))
+    assert accuracy.missing(["t"], True) == [(three, (0, 1, 2))]
+    assert accuracy.missing(["t"], False) == [(three, (0,)), (three, (1,)), (three, (2,))]
+    write_record(three, 1, 0.80)
+    assert accuracy.missing(["t"], True) == [(three, (0,)), (three, (2,))]
+
+
+def test_the_command_of_a_run(records, monkeypatch, tmp_path):
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        folder = Path(next(c for c in command if c.startswith("--workdir=")).partition("=")[2])
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps({"seed": [0, 1], "test_accuracy": [0.25, 0.75]}))
+        (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "loss": 2.0, "loss_by_seed": [1.0, 3.0]}) + "\n")
+
+    monkeypatch.setattr(accuracy.subprocess, "run", run)
+    monkeypatch.setattr(accuracy, "ROWS", (ROW,))
+    monkeypatch.setattr(accuracy, "PAGES", ())
+    arguments = [f"--workdir={tmp_path / 'runs'}", "--together", "--packs=/data", "--config.steps_per_call=9"]
+    assert accuracy.main(arguments) == 0
+    [command] = commands
+    for flag in ("seed=0", "num_seeds=2", "dataset=/data/cifar10.pack", "model.gradient=implicit", "steps_per_call=9"):
+        assert f"--config.{flag}" in command
+    for seed, (right, loss) in enumerate([(0.25, 1.0), (0.75, 3.0)]):
+        results = json.loads((ROW.folder(seed) / "results.json").read_text())
+        assert results == {"seed": seed, "seeds_at_once": [0, 1], "test_accuracy": right}
+        assert json.loads((ROW.folder(seed) / "metrics.jsonl").read_text()) == {"epoch": 1, "loss": loss}
 
 
 def test_every_row_names_a_config_and_settings_it_has():
@@ -78,7 +135,8 @@ def test_the_records_are_of_the_configs_they_stand_for():
         for results in row.results():
             then = flatten(results["config"])
             differing = {key for key in now.keys() & then.keys() if now[key] != then[key]}
-            assert differing <= {"seed", "data_dir", *(key for key, _ in row.settings)}, row.folder(results["seed"])
+            assert differing <= {*HARMLESS, *(key for key, _ in row.settings)}, row.folder(results["seed"])
+            assert Path(results["config"]["dataset"]).stem == row.dataset
             assert results["commit"] and not results["commit"].endswith("-dirty")
 
 
@@ -105,6 +163,25 @@ def test_a_published_network_is_the_run_s_best(programs: Programs, tmp_path):
     again = evaluate(ConfigDict(results["config"]), str(tmp_path / "run"))
     assert again["test_accuracy"] == results["test_accuracy"]
     assert np.isclose(found.model.width, SETTINGS["model.width"])
+
+
+@pytest.mark.slow
+def test_one_of_several_seeds_is_published(programs: Programs, tmp_path):
+    programs.run(f"--workdir={tmp_path / 'run'}", "--config.num_seeds=2", "--config.seed=3")
+    with pytest.raises(ValueError, match=r"the seeds 3, 4 at once; say which"):
+        publish.publish(tmp_path / "run", "net", "configs/x.py", tmp_path / "shelf")
+    with pytest.raises(ValueError, match=r"did not train the seed 5, but 3, 4"):
+        publish.publish(tmp_path / "run", "net", "configs/x.py", tmp_path / "shelf", seed=5)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    found = read_network(publish.publish(tmp_path / "run", "net", "configs/x.py", tmp_path / "shelf", seed=4))
+    assert found.results["test_loss"] == results["test_loss"][1] != results["test_loss"][0]
+    run = prepare(ConfigDict(results["config"] | {"num_seeds": 1, "seed": 4}))
+    evaluator = Evaluator(
+        run.model, crop=run.augmentation.crop, batch_size=50, mesh=run.mesh, statistics="running", seeds=1
+    )
+    images, labels = run.dataset.test_images, run.dataset.test_labels
+    again = evaluator(found.variables["params"], found.variables["batch_stats"], images, labels, np.arange(len(labels)))
+    np.testing.assert_allclose(again.loss, results["test_loss"][1], rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from typing import Any
 import jax
 
 _log = logging.getLogger(__name__)
+# Names the commit of a copy of the repository that came without git.
+COMMIT = "DEEPNMF_COMMIT"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -30,7 +32,7 @@ def environment() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "versions": versions,
-        "commit": git_commit(Path(__file__).parent),
+        "commit": git_commit(Path(__file__).parent) or os.environ.get(COMMIT),
         "device": devices[0].device_kind,
         "device_backend": devices[0].platform,
         "device_count": len(devices),

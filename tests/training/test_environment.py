@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import deepnmf_jax
+from deepnmf_jax.training import environment as training_environment
 from deepnmf_jax.training.environment import environment, git_commit, installed
 
 
@@ -37,6 +38,12 @@ class TestEnvironment:
         assert (facts["device"], facts["device_count"]) == (jax.devices()[0].device_kind, jax.device_count())
         assert facts["date"].endswith("+00:00")
         assert json.loads(json.dumps(facts)) == facts
+
+    def test_a_copy_without_git_is_told_its_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(training_environment, "git_commit", lambda folder: None)
+        assert environment()["commit"] is None
+        monkeypatch.setenv("DEEPNMF_COMMIT", "abc")
+        assert environment()["commit"] == "abc"
 
 
 class TestGitCommit:

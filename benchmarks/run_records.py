@@ -1,0 +1,46 @@
+"""The records of a finished run, one a seed, also where the run trained several seeds at once."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Of several seeds, and not of one of them.
+_JOINT = ("test_accuracy_mean", "test_accuracy_deviation")
+
+
+class Record(NamedTuple):
+    """results.json, and the lines of metrics.jsonl."""
+
+    results: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+    def write(self, folder: Path) -> None:
+        """Writes both files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps(self.results, indent=2, sort_keys=True) + "\n")
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.metrics))
+
+
+def read(workdir: Path) -> list[Record]:
+    """The records of a run's seeds, in the order of its program. FileNotFoundError: it has not finished."""
+    results = json.loads((workdir / "results.json").read_text())
+    metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    seeds = results["seed"]
+    if not isinstance(seeds, list):
+        return [Record(results, metrics)]
+    return [
+        Record({**_of_one(results, i), "seeds_at_once": seeds}, [_of_one(line, i) for line in metrics])
+        for i in range(len(seeds))
+    ]
+
+
+def _of_one(record: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """What a record of several seeds says of one of them, under the names of a record of one seed."""
+
+    def entry(value: Any) -> Any:
+        return value[index] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+    own = {name: entry(value) for name, value in record.items() if name not in _JOINT}
+    by_seed = {name.removesuffix("_by_seed"): own.pop(name) for name in record if name.endswith("_by_seed")}
+    return own | by_seed
