@@ -71,9 +71,8 @@ def train_one(options: argparse.Namespace, network: str) -> None:
     jax.config.update("jax_compilation_cache_dir", str(options.runs.absolute() / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     logging.info("devices: %s", ", ".join(f"{d} ({d.device_kind})" for d in jax.devices()))
-    from deepnmf_jax.training import devices, loop
+    from deepnmf_jax.training import loop
 
-    devices.keep_freed_memory()
     try:
         loop.train_and_evaluate(settings(options, network), folder_of(options, network))
     except loop.Interrupted as stop:

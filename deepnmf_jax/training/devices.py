@@ -58,12 +58,14 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
         num_processes: how many there are.
         process_id: which of them this is, from 0.
     """
-    keep_freed_memory()
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if coordinator:
         jax.distributed.initialize(coordinator, num_processes, process_id)
+    # On a GPU the steps allocate nothing on the host, and the threads of its compiler would share the one arena.
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     _log.info("devices: %s", ", ".join(map(str, jax.devices())))
 
 

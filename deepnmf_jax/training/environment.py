@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 _log = logging.getLogger(__name__)
-# Names the commit of a copy of the repository that came without git.
+# Names the commit of a copy of the repository whose git does not know it.
 COMMIT = "DEEPNMF_COMMIT"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -32,7 +32,7 @@ def environment() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "versions": versions,
-        "commit": git_commit(Path(__file__).parent) or os.environ.get(COMMIT),
+        "commit": os.environ.get(COMMIT) or git_commit(Path(__file__).parent),
         "device": devices[0].device_kind,
         "device_backend": devices[0].platform,
         "device_count": len(devices),

@@ -39,11 +39,11 @@ class TestEnvironment:
         assert facts["date"].endswith("+00:00")
         assert json.loads(json.dumps(facts)) == facts
 
-    def test_a_copy_without_git_is_told_its_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(training_environment, "git_commit", lambda folder: None)
-        assert environment()["commit"] is None
+    def test_a_copy_without_its_git_is_told_its_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPNMF_COMMIT", "abc")
         assert environment()["commit"] == "abc"
+        monkeypatch.delenv("DEEPNMF_COMMIT")
+        assert environment()["commit"] == git_commit(Path(training_environment.__file__).parent)
 
 
 class TestGitCommit:
