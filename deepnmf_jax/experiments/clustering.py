@@ -75,7 +75,7 @@ METHODS: dict[str, Method] = {
     "released": deep(mode="released"),
     "released 100 0 0": deep(mode="released", alpha=100.0, beta=0.0, nu=0.0),
     "start of Dn2MFGL": deep(layers=1, max_iter=1),
-    "two-layer Dn2MFGL": deep(max_iter=2000),
+    "two-layer Dn2MFGL": deep(),
     "one-layer Dn2MFGL": deep(layers=1),
 }
 
