@@ -167,7 +167,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_the_kernel_cannot_do_is_refused(case):
+def test_what_the_kernel_cannot_do_is_refused(monkeypatch, case):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")  # these tests run on machines with a GPU too
     x, w, settings, message = REFUSED[case]
     w = w.astype("float32") if case == "many units" else w
     with pytest.raises(ValueError, match=message):
@@ -188,12 +189,14 @@ def test_what_the_kernel_cannot_do_is_refused(case):
 def test_which_gpus_are_allowed(monkeypatch, version, capability, allowed):
     device = SimpleNamespace(client=SimpleNamespace(platform_version=version), compute_capability=capability)
     monkeypatch.setattr(jax, "devices", lambda: [device])
-    assert not has_cuda()  # the default backend is still the CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert not has_cuda()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert has_cuda() == allowed
 
 
-def test_layers_refuse_it_too():
+def test_layers_refuse_it_too(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     images = jnp.ones((1, 4, 4, 2), "float32")
     with pytest.raises(ValueError, match="'pallas' on 'cpu'"):
         NMFConv(3, (2, 2), implementation="pallas").init(jax.random.key(0), images)
