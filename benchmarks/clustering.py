@@ -33,9 +33,10 @@ RULE: dict[str, dict[str, Any]] = {
     "rule": {"BALANCE": structure_rule.BALANCE},
     "2 of 5 left out": {"LEFT_OUT": 2},
     "3 of 5 left out": {"LEFT_OUT": 3},
-    "balance 0.125": {"BALANCE": 0.125},
-    "balance 0.5": {"BALANCE": 0.5},
-    "balance 2": {"BALANCE": 2.0},
+    "balance t / 8": {"BALANCE": 0.125},
+    "balance t / 2": {"BALANCE": 0.5},
+    "balance 2 t": {"BALANCE": 2.0},
+    "balance t^2": {"balance_for": lambda trusted: trusted**2},
     "balance 1 whatever the trust": {"balance_for": lambda trusted: 1.0},
 }
 

@@ -71,8 +71,8 @@ def trust(neighbors: Neighbors, kept: int, groups: np.ndarray) -> float:
 
 
 def balance_for(trusted: float) -> float:
-    """Structure and lam terms over the data term at the start: `BALANCE` t^2, t once for either end of an edge."""
-    return BALANCE * trusted**2
+    """Structure and lam terms over the data term at the start: `BALANCE` times the trust."""
+    return BALANCE * trusted
 
 
 def choose(
