@@ -12,6 +12,9 @@ from tests.programs import Programs
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
+# Most of the time of the tests in these folders is compilation. What is compared with golden numbers, and fits
+# of many sweeps, are compiled as a user's programs are.
+QUICKLY_COMPILED = ("core", "layers", "models", "training", "data")
 GOLDEN = Path(os.environ.get("DEEPNMF_GOLDEN", Path(__file__).parent / "golden"))
 
 
@@ -23,6 +26,13 @@ def golden_files(pattern: str) -> list[Path]:
 def load_golden(path: Path) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation(request: pytest.FixtureRequest) -> None:
+    path = request.path.relative_to(Path(__file__).parent)
+    quickly = path.parts[0] in QUICKLY_COMPILED and not path.name.startswith("test_golden")
+    jax.config.update("jax_disable_most_optimizations", quickly)
 
 
 @pytest.fixture(scope="module")

@@ -115,17 +115,22 @@ class TestKilled:
         assert len(list((tmp_path / "pictures").glob("*.png"))) == 3
 
     def test_at_random_times(self, programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+        whole = programs.start(f"--workdir={tmp_path / 'whole'}")
+        whole.wait_for("devices:")
+        started = time.monotonic()
+        whole.end(0)
+        longest = time.monotonic() - started
         rng, killed = random.Random(2), 0
-        for longest in (3, 3, 1, 1):
-            program = programs.start(f"--workdir={tmp_path}")
-            program.wait_for("devices:" if longest == 3 else "epoch")
-            time.sleep(rng.uniform(0, longest))
+        for _ in range(4):
+            program = programs.start(f"--workdir={tmp_path / 'killed'}")
+            program.wait_for("devices:")
+            time.sleep(rng.uniform(0, longest / 2))
             program.send(SIGKILL)
             program.process.join()
             assert program.process.exitcode in (0, -SIGKILL)
             killed += program.process.exitcode != 0
         assert killed >= 2
-        finish(programs, tmp_path, uninterrupted)
+        finish(programs, tmp_path / "killed", uninterrupted)
 
 
 class TestInterrupted:

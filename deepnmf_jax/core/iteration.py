@@ -53,7 +53,8 @@ def iterate(x: Array, w: Array, settings: Settings) -> Array:
     """The code h of x after the iterations that the settings ask for. x (..., n), w (k, n), one dtype -> h (..., k)."""
 
     def run(x: Array) -> Array:
-        return solve(_problem(x, w, settings.products), settings)
+        h = solve(_problem(x.reshape(-1, x.shape[-1]), w, settings.products), settings)
+        return h.reshape(*x.shape[:-1], w.shape[0])
 
     # XLA's CPU backend runs independent loops side by side, and so one's products beside the other's divisions. The
     # first axis is left whole: a batch may be spread over devices.
