@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks import clustering, dn2mfgl
 from benchmarks.gpu_tables import committed
 from benchmarks.harness import RESULTS, ROOT, best, table
+from benchmarks.profile import summary as parts
 from benchmarks.roofline import counts, predictions
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -163,8 +164,13 @@ def factorization() -> str:
     return "\n\n".join(parts)
 
 
+def profile() -> str:
+    """Where the time of a training step goes."""
+    return _from("profile") + parts(_result("profile")["steps"])
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (step, rates, backward, memory, growth, acceleration, startup)
+    f.__name__: f for f in (step, profile, rates, backward, memory, growth, acceleration, startup)
 }
 
 

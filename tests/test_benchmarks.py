@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.compare import worse
 from benchmarks.growth import predict
+from benchmarks.profile import names_of, part_of, seconds_by_part
 from benchmarks.report import PAGES, render
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,8 +56,43 @@ def test_predicted_operations_are_those_of_the_papers_network():
     assert size == 4 * (576 * 107 + 64 * 864 + 1120 + 106)
 
 
+INFER = "block1/nmf/nmf.activity/nmf._infer/jit(infer_unchecked)"
+NAMES = {
+    f"jit(train_step)/jvp(Network)/{INFER}/while/body/closed_call/dot_general": "iterations: products",
+    f"jit(train_step)/jvp(Network)/{INFER}/while/body/closed_call/div": "iterations: the rest",
+    f"jit(train_step)/transpose(jvp(Network))/{INFER}/mul": "gradient of the inference",
+    "jit(train_step)/jvp(Network)/block1/nmf/nmf.activity/reduce_sum": "sum 1 of patches",
+    "jit(train_step)/transpose(jvp(Network))/block1/nmf/nmf.activity/...n,...n->.../dot_general": "sum 1 of patches",
+    "jit(train_step)/jvp(Network)/block1/nmf/concatenate": "patches",
+    "jit(train_step)/transpose(jvp(Network))/block2/nmf/pad": "patches",
+    "jit(train_step)/jvp(Network)/block1/mix/div": "1x1",
+    "jit(train_step)/jvp(Network)/block1/block1._normalize/bn_b/BatchNorm_0/sub": "batch norm",
+    "jit(train_step)/sqrt": "loss, Adam, others",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operations_belong_to_what_they_are_part_of(name):
+    assert part_of(name) == NAMES[name]
+
+
+def test_times_of_a_trace_are_summed_by_part():
+    program = """
+      %a.1 = f32[2]{0} add(%x, %y), metadata={op_name="jit(train_step)/jvp(Network)/block1/mix/div" id=3}
+      ROOT %b = f32[2]{0} dot(%x, %y), metadata={op_name="jit(train_step)/sqrt"}
+      %while.3 = f32[2]{0} while(%x), metadata={op_name="jit(train_step)/jvp(Network)/block1/mix/while"}
+    """
+    names = names_of(program)
+    assert set(names) == {"a.1", "b"}
+    events = [{"ph": "X", "name": name, "dur": 1000.0} for name in ("a.1", "a.1", "b", "while.3", "python")]
+    assert seconds_by_part({"traceEvents": [*events, {"ph": "M", "name": "b"}]}, names) == {
+        "1x1": 0.002,
+        "loss, Adam, others": 0.001,
+    }
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("question", ["layer", "startup"])
+@pytest.mark.parametrize("question", ["layer", "startup", "profile"])
 def test_a_benchmark_runs_and_keeps_its_samples(question, tmp_path):
     command = [sys.executable, "-m", f"benchmarks.{question}", "--quick", f"--out={tmp_path}"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
