@@ -37,7 +37,7 @@ PARTS = {
     "iterations: the rest": r"while/body",
     "gradient of the inference": r"transpose.*infer_unchecked",
     "inference outside the loop": r"infer_unchecked.*(dot_general|/div|concatenate)",
-    "sum 1 of patches": r"infer_unchecked|nmf\.activity|/conv/(div|reduce_sum|\.\.\.n,\.\.\.n->)",
+    "sum 1 of patches": r"infer_unchecked|nmf\.activity|/conv/(div|row_sums)",
     "patches": r"/(nmf|conv)/(slice|concatenate|max|pad|add_any|transpose|reshape|copy|jit|select)",
     "convolution": r"/conv/",
     "1x1": r"/mix/",

@@ -18,9 +18,7 @@ from deepnmf_jax.training.setup import prepare
 from tests.programs import SETTINGS, Programs
 
 # Settings that change where a run reads and how its steps are put together, not what it learns.
-HARMLESS = {
-    "seed", "num_seeds", "data_dir", "dataset", "steps_per_call", "save_every_epochs", "model.implementation"
-}  # fmt: skip
+HARMLESS = {"seed", "num_seeds", "data_dir", "dataset", "steps_per_call", "save_every_epochs"}
 ROW = accuracy.Row("t", "CNMF+1x1", "fast/cnmf_1x1", (0, 1), (("model.gradient", "implicit"),), paper=83.7)
 
 

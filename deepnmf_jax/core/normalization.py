@@ -23,8 +23,9 @@ def _divisible(total: Array) -> Array:
 
 def _summed(a: Array) -> Array:
     """Sums along the last axis, kept as an axis, of arrays of many rows."""
-    # As a product: XLA's CPU backend takes five times as long for a sum along an axis of some dozens.
-    return jnp.matmul(a, jnp.ones((a.shape[-1], 1), a.dtype), precision="highest")
+    # As a product: XLA's CPU backend is slow at sums of many short rows (docs/performance.md). Profiles show the name.
+    with jax.named_scope("row_sums"):
+        return jnp.matmul(a, jnp.ones((a.shape[-1], 1), a.dtype), precision="highest")
 
 
 def _accumulated(a: Array) -> Array:
@@ -43,8 +44,9 @@ def normalize_patches(p: Array) -> Array:
 def _normalize_fwd(p: Array) -> tuple[Array, tuple[Array, Array]]:
     wide = _accumulated(p)
     sums = _summed(wide)
-    x = (wide / _divisible(sums)).astype(p.dtype)
-    return x, (x, jnp.where(sums > 0, 1 / _divisible(sums), 0))
+    total = _divisible(sums)
+    x = (wide / total).astype(p.dtype)
+    return x, (x, jnp.where(sums > 0, 1 / total, 0))
 
 
 def _normalize_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
