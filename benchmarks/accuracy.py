@@ -4,18 +4,21 @@ make table, or: python -m benchmarks.accuracy [--tables=fast,beyond] [--write_on
 
 Runs that have a record in docs/results/accuracy/ are done; others go on from their checkpoints in --workdir, in the
 order of ROWS. Each record, results.json and metrics.jsonl, is kept as soon as its run ends. A row without its runs
-says "not run". For a GPU: --together trains the seeds of a row as one program, --workers so many rows side by side,
---packs reads the data from the files of `make pack`, and further flags are those of main.py (docs/gpu.md).
+says "not run". --workers trains so many rows side by side, on a CPU each on cores of its own. For a GPU: --together
+trains the seeds of a row as one program, --packs reads the data from the files of `make pack`, and further flags are
+those of main.py (docs/gpu.md).
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,8 +109,9 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         command = f"`python main.py {' '.join(row.flags(0)[:-1])} --workdir=runs/{row.name}`"
         paper = "" if row.paper is None else f"{row.paper:.1f}"
         if not results:
-            lines.append([row.label, "", "not run", "", "", "", "", paper, command])
+            lines.append([row.label, "", "not run", "", "", "", "", "", paper, command])
             continue
+        memory = [r["peak_memory"] for r in results if r.get("peak_memory")]
         lines.append(
             [
                 row.label,
@@ -117,11 +121,17 @@ def accuracy_table(rows: Sequence[Row]) -> str:
                 ", ".join(str(r["seed"]) for r in results),
                 f"{results[0]['epochs']}",
                 f"{np.median([r['seconds'] / len(r.get('seeds_at_once', [r['seed']])) for r in results]) / 60:.1f}",
+                f"{max(memory) / 1e9:.1f}" if memory else "",
                 paper,
                 command,
             ]
         )
-    head = ["network", "parameters", "test, %", "validation, %", "seeds", "epochs", "min a run", "paper, %", "command"]
+    head = ["network", "parameters", "test, %", "validation, %", "seeds", "epochs", "min a run", "memory, GB"]
+    head += ["paper, %", "command"]
+    column = head.index("memory, GB")
+    if not any(line[column] for line in lines):
+        for line in (head, *lines):
+            del line[column]
     return _conditions(rows) + table(lines, head)
 
 
@@ -138,7 +148,7 @@ def _conditions(rows: Sequence[Row]) -> str:
 def _device(results: dict[str, Any]) -> str:
     if results["device_backend"] == "gpu":
         return results["device"] + (", the seeds at once" if "seeds_at_once" in results else "")
-    return f"{results['cpu_count']} cores, {results['device_backend']}"
+    return f"{results['cpu_count']} core{'s' * (results['cpu_count'] > 1)}, {results['device_backend']}"
 
 
 TRIALS = {f"trials_{group}": partial(recipe, group) for group in ("two_epochs", "one_epoch", "logits")}
@@ -197,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, options.flags = parser.parse_known_args(arguments)
     runs = [] if options.write_only else missing(options.tables.split(","), options.together)
     failed = False
-    with ThreadPoolExecutor(options.workers) as threads:
+    with ThreadPoolExecutor(options.workers, initializer=_bind, initargs=(_shares(options.workers),)) as threads:
         running = {threads.submit(train, row, seeds, options): row for row, seeds in runs}
         for run in as_completed(running):
             if error := run.exception():
@@ -208,6 +218,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write_pages()
     write_pages()
     return int(failed)
+
+
+def _shares(workers: int) -> SimpleQueue[list[int]]:
+    """Cores for each worker; none where there are fewer cores than workers or processes cannot be bound to them."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares: SimpleQueue[list[int]] = SimpleQueue()
+    for worker in range(workers):
+        shares.put(cores[worker::workers])
+    return shares
+
+
+def _bind(shares: SimpleQueue[list[int]]) -> None:
+    """Binds the calling thread, and with it the runs that it starts: two programs with threads on all cores would
+    wait for one another."""
+    if share := shares.get():
+        os.sched_setaffinity(0, share)
 
 
 def missing(names: Sequence[str], together: bool) -> list[tuple[Row, tuple[int, ...]]]:

@@ -2,6 +2,10 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +32,7 @@ def write_record(row, seed, test_accuracy):
     results = {
         "test_accuracy": test_accuracy, "validation_accuracy": 0.7, "parameters": 1234, "seed": seed, "epochs": 5,
         "seconds": 600.0, "cpu_count": 2, "device_backend": "cpu", "date": "2026-01-01T00:00:00",
-        "versions": {"jax": "0.10.2"},
+        "versions": {"jax": "0.10.2"}, "peak_memory": 10 * 10**9 if seed else None,
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results))
 
@@ -47,10 +51,10 @@ def test_a_row_without_runs_says_so(records):
 
 def test_mean_and_deviation_are_those_of_the_records(records):
     write_record(ROW, 0, 0.80)
-    assert "| 80.00 | 70.00 | 0 |" in accuracy.accuracy_table([ROW])
+    assert "| 80.00 | 70.00 | 0 | 5 | 10.0 | 83.7 |" in accuracy.accuracy_table([ROW])
     write_record(ROW, 1, 0.82)
     table = accuracy.accuracy_table([ROW])
-    assert "| 1,234 | 81.00 ± 1.41 | 70.00 ± 0.00 | 0, 1 | 5 | 10.0 | 83.7 |" in table
+    assert "| 1,234 | 81.00 ± 1.41 | 70.00 ± 0.00 | 0, 1 | 5 | 10.0 | 10.0 | 83.7 |" in table
     assert table.startswith("2 cores, cpu; jax 0.10.2; 2026-01-01.")
 
 
@@ -82,6 +86,27 @@ def test_a_failed_run_leaves_the_others_and_is_told(records, monkeypatch, capsys
     assert accuracy.main(["--together", "--workers=2"]) == 1
     assert trained == ["fast/cnmf_1x1"]
     assert "no room" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
+def test_each_worker_trains_on_cores_of_its_own(records, monkeypatch):
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core")
+    used, both = [], threading.Barrier(2, timeout=60)
+
+    def train(row, seeds, options):
+        command = [sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]
+        used.append(set(json.loads(subprocess.run(command, capture_output=True, check=True).stdout)))
+        both.wait()
+
+    monkeypatch.setattr(accuracy, "ROWS", (ROW,))
+    monkeypatch.setattr(accuracy, "PAGES", ())
+    monkeypatch.setattr(accuracy, "train", train)
+    assert accuracy.main(["--workers=2"]) == 0
+    first, second = used
+    assert not first & second and first | second == cores
+    assert os.sched_getaffinity(0) == cores
 
 
 def test_seeds_go_together_where_one_program_can_train_them(records, monkeypatch):

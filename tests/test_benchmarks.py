@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import harness
 from benchmarks.compare import worse
 from benchmarks.growth import predict
 from benchmarks.profile import names_of, part_of, seconds_by_part
@@ -39,6 +40,29 @@ def test_the_port_reads_weights_in_its_own_order():
     ours = np.asarray(extract_patches(images, (3, 3))).reshape(2, 16, 27) @ rows.T
     patches = F.unfold(torch.tensor(images).permute(0, 3, 1, 2), 3).transpose(1, 2).numpy()
     np.testing.assert_allclose(patches @ to_torch_order(rows, 3).T, ours, rtol=1e-12)
+
+
+def test_turns_go_backwards_in_every_second_process(monkeypatch):
+    started, turns = [], []
+
+    class Worker:
+        def __init__(self, spec):
+            self.name, self.process = spec["name"], len(started) // 2
+            started.append(self.name)
+
+        def seconds(self):
+            turns.append(self.name)
+            return float(self.process)
+
+        def stop(self):
+            stopped.append(self.name)
+
+    stopped = []
+    monkeypatch.setattr(harness, "Worker", Worker)
+    found = harness.interleave({"a": {"name": "a"}, "b": {"name": "b"}}, rounds=2, processes=3)
+    assert found == {"a": [0, 0, 1, 1, 2, 2], "b": [0, 0, 1, 1, 2, 2]}
+    assert "".join(turns) == "abab" + "baba" + "abab"
+    assert started == stopped == ["a", "b"] * 3
 
 
 def test_comparison_names_what_got_worse_and_only_that():

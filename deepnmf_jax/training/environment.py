@@ -20,7 +20,8 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, commit, devices, machine; and the UTC date."""
+    """What a result depends on besides its config: versions, commit, devices, machine; its memory so far, bytes; and
+    the UTC date."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -38,9 +39,34 @@ def environment() -> dict[str, Any]:
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
+        "cpu_count": usable_cores(),
+        "peak_memory": peak_memory(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def usable_cores() -> int | None:
+    """The processor cores that this process may run on, which can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def peak_memory() -> int | None:
+    """The most memory held so far, bytes: the first accelerator's, or, without one, this process's.
+
+    None where the system does not tell (Windows, devices without statistics).
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("peak_bytes_in_use")
+    status = Path("/proc/self/status")
+    if status.exists():
+        # What getrusage says on Linux is at least what the parent held when it started this process.
+        return next((int(x.split()[1]) * 1024 for x in status.read_text().splitlines() if x.startswith("VmHWM")), None)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def git_commit(folder: Path) -> str | None:

@@ -39,6 +39,26 @@ class TestEnvironment:
         assert facts["date"].endswith("+00:00")
         assert json.loads(json.dumps(facts)) == facts
 
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
+    def test_cores_are_those_the_process_may_use(self) -> None:
+        before = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, {min(before)})
+            assert environment()["cpu_count"] == 1
+        finally:
+            os.sched_setaffinity(0, before)
+        assert environment()["cpu_count"] == len(before)
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="not every system tells")
+    def test_memory_is_the_most_that_was_held(self) -> None:
+        program = (
+            "import numpy as np; from deepnmf_jax.training.environment import environment as e\n"
+            "before = e()['peak_memory']; held = np.ones(2**28, np.uint8); del held; print(e()['peak_memory'] - before)"
+        )
+        env = os.environ | {"JAX_PLATFORMS": "cpu"}
+        found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
+        assert 2**27 < int(found.stdout) < 2**29
+
     def test_a_copy_without_its_git_is_told_its_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPNMF_COMMIT", "abc")
         assert environment()["commit"] == "abc"
