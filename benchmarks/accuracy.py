@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import run_records
+from benchmarks import jpeg_quality, run_records
 from benchmarks.harness import ROOT, table
 from benchmarks.recipe import recipe
 from benchmarks.report import render
@@ -48,7 +48,7 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """Of the row's folders: what distinguishes it."""
-        parts = [self.config.replace("/", "-"), *(f"{k.split('.')[-1]}-{v}" for k, v in self.settings)]
+        parts = [self.config.replace("/", "-"), *(f"{k.split('.')[-1]}-{_label(v)}" for k, v in self.settings)]
         return "-".join(parts)
 
     def folder(self, seed: int) -> Path:
@@ -65,13 +65,18 @@ class Row(NamedTuple):
 
     @property
     def dataset(self) -> str:
-        """The data set's name."""
-        return dict(self.settings).get("dataset", "cifar10")
+        """The data set's name, of a file that without its suffix."""
+        return _label(dict(self.settings).get("dataset", "cifar10"))
 
     def results(self) -> list[dict[str, Any]]:
         """The records there are."""
         files = [self.folder(seed) / "results.json" for seed in self.seeds]
         return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def _label(value: str) -> str:
+    """A setting's value, of a file the name."""
+    return Path(value).name.removesuffix(".npz")
 
 
 def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
@@ -186,6 +191,11 @@ ROWS = (
     *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
     *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),
     *(row._replace(table="long", settings=FIFTY) for row in FOUR[:2]),
+    Row("quality", "75 (the copy)", "fast/cnmf_1x1"),
+    *(
+        Row("quality", f"{quality}", "fast/cnmf_1x1", settings=(("dataset", str(jpeg_quality.path_of(quality))),))
+        for quality in jpeg_quality.QUALITIES
+    ),
 )
 
 

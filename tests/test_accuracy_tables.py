@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from benchmarks import accuracy, publish
+from benchmarks import accuracy, jpeg_quality, publish
 from benchmarks.recipe import FILE, flat_settings
 from deepnmf_jax.models.pretrained import read_network
 from deepnmf_jax.training.evaluation import Evaluator
@@ -140,6 +140,14 @@ def test_the_command_of_a_run(records, monkeypatch, tmp_path):
         results = json.loads((ROW.folder(seed) / "results.json").read_text())
         assert results == {"seed": seed, "seeds_at_once": [0, 1], "test_accuracy": right}
         assert json.loads((ROW.folder(seed) / "metrics.jsonl").read_text()) == {"epoch": 1, "loss": loss}
+
+
+def test_images_are_encoded_anew_at_a_quality():
+    rng = np.random.default_rng(0)
+    smooth = np.repeat(np.repeat(rng.integers(0, 256, (3, 4, 4, 3), np.uint8), 8, 1), 8, 2)
+    fine = np.abs(jpeg_quality.encoded(smooth, 90).astype(int) - smooth).mean()
+    coarse = np.abs(jpeg_quality.encoded(smooth, 10).astype(int) - smooth).mean()
+    assert 0 < fine < coarse < 64
 
 
 def test_every_row_names_a_config_and_settings_it_has():
