@@ -27,6 +27,7 @@ from benchmarks import jpeg_quality, run_records
 from benchmarks.harness import ROOT, table
 from benchmarks.recipe import recipe
 from benchmarks.report import render
+from deepnmf_jax.training.environment import COMMIT, git_commit
 
 RECORDS = ROOT / "docs" / "results" / "accuracy"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "recipe.md")
@@ -64,9 +65,19 @@ class Row(NamedTuple):
         ]
 
     @property
+    def command(self) -> str:
+        """What trains the row's first seed."""
+        return f"python main.py {' '.join(self.flags(self.seeds[0])[:-1])} --workdir=runs/{self.name}"
+
+    @property
     def dataset(self) -> str:
         """The data set's name, of a file that without its suffix."""
-        return _label(dict(self.settings).get("dataset", "cifar10"))
+        return _label(self.source)
+
+    @property
+    def source(self) -> str:
+        """The data set as main.py is told it."""
+        return dict(self.settings).get("dataset", "cifar10")
 
     def results(self) -> list[dict[str, Any]]:
         """The records there are."""
@@ -89,14 +100,15 @@ def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
     command = [sys.executable, "main.py", *row.flags(seeds[0]), f"--workdir={workdir}", *options.flags]
     if len(seeds) > 1:
         command.append(f"--config.num_seeds={len(seeds)}")
-    if options.packs:
+    jpeg_quality.provide(row.source)
+    if options.packs and not row.source.endswith(".npz"):
         command.append(f"--config.dataset={options.packs / row.dataset}.pack")
     if options.workers == 1:
-        subprocess.run(command, cwd=ROOT, check=True)
+        subprocess.run(command, cwd=ROOT, check=True, env=options.environment)
     else:
         workdir.parent.mkdir(parents=True, exist_ok=True)
         with workdir.with_suffix(".log").open("a") as log:
-            subprocess.run(command, cwd=ROOT, check=True, stdout=log, stderr=subprocess.STDOUT)
+            subprocess.run(command, cwd=ROOT, check=True, env=options.environment, stdout=log, stderr=subprocess.STDOUT)
     for seed, record in zip(seeds, run_records.read(workdir), strict=True):
         record.write(row.folder(seed))
 
@@ -111,7 +123,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         results = row.results()
-        command = f"`python main.py {' '.join(row.flags(0)[:-1])} --workdir=runs/{row.name}`"
+        command = f"`{row.command}`"
         paper = "" if row.paper is None else f"{row.paper:.1f}"
         if not results:
             lines.append([row.label, "", "not run", "", "", "", "", "", paper, command])
@@ -162,14 +174,23 @@ BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide")
 TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 TWENTY = (("num_epochs", "20"),)
+RATES = ("0.004", "0.01", "0.04")
 FIFTY = (("num_epochs", "50"),)
+
+
+def _rate(value: str) -> tuple[tuple[str, str], ...]:
+    return (("optimizer.learning_rate.nmf", value),)
+
+
 FOUR = (
     Row("fast", "CNMF+1x1", "fast/cnmf_1x1", paper=83.7),
     Row("fast", "CNN+1x1", "fast/cnn_1x1", paper=82.8),
     Row("fast", "CNMF", "fast/cnmf", paper=81.5),
     Row("fast", "CNN", "fast/cnn", paper=81.0),
 )
+# In the order in which they are trained.
 ROWS = (
+    *(row._replace(table="long", settings=FIFTY) for row in FOUR[:2]),
     *FOUR,
     Row("gradients", "approximate", "fast/cnmf_1x1"),
     Row("gradients", "unrolled", "fast/cnmf_1x1", settings=(("model.gradient", "unrolled"),)),
@@ -181,6 +202,11 @@ ROWS = (
     ),
     Row("gradients", "local, KL", "fast/cnmf", settings=(("model.local_learning", "kl"),), paper=32),
     *(
+        row._replace(table="rates", label=f"{row.label}, {rate}", settings=() if rate == RATES[-1] else _rate(rate))
+        for row in (FOUR[1], FOUR[3])
+        for rate in RATES
+    ),
+    *(
         row
         for name in BEYOND
         for row in (
@@ -190,10 +216,9 @@ ROWS = (
     ),
     *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
     *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),
-    *(row._replace(table="long", settings=FIFTY) for row in FOUR[:2]),
     Row("quality", "75 (the copy)", "fast/cnmf_1x1"),
     *(
-        Row("quality", f"{quality}", "fast/cnmf_1x1", settings=(("dataset", str(jpeg_quality.path_of(quality))),))
+        Row("quality", str(quality), "fast/cnmf_1x1", settings=(("dataset", str(jpeg_quality.path_of(quality))),))
         for quality in jpeg_quality.QUALITIES
     ),
 )
@@ -215,6 +240,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="runs side by side")
     parser.add_argument("--packs", type=Path, help="folder of cifar10.pack and fashion_mnist.pack")
     options, options.flags = parser.parse_known_args(arguments)
+    if others := [flag for flag in options.flags if not flag.startswith("--config.")]:
+        parser.error(f"unknown: {' '.join(others)}; beside the flags above, --config.NAME=VALUE goes to main.py")
+    if others := sorted(set(options.tables.split(",")) - tables(ROWS).keys()):
+        parser.error(f"there is no table {', '.join(others)}; there are {', '.join(tables(ROWS))}")
+    # Told to the runs, because the pages that are written after one would make the next a run of changed files.
+    options.environment = {COMMIT: git_commit(ROOT) or ""} | os.environ
     runs = [] if options.write_only else missing(options.tables.split(","), options.together)
     failed = False
     with ThreadPoolExecutor(options.workers, initializer=_bind, initargs=(_shares(options.workers),)) as threads:
@@ -235,7 +266,7 @@ def _shares(workers: int) -> SimpleQueue[list[int]]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     shares: SimpleQueue[list[int]] = SimpleQueue()
     for worker in range(workers):
-        shares.put(cores[worker::workers])
+        shares.put(cores[worker::workers] if workers <= len(cores) else [])
     return shares
 
 

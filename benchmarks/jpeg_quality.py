@@ -1,11 +1,10 @@
 """What does the JPEG copy of CIFAR-10 cost? Copies of it of lower quality, for the table of qualities.
 
-python -m benchmarks.jpeg_quality [--qualities 50 25 10] [--data_dir=...]
+python -m benchmarks.jpeg_quality [--data_dir=...]
 
 Writes runs/jpeg/cifar10-qQ.npz, training and test images encoded again as JPEG files of quality Q (4:2:0, as in the
-copy, whose quality is 75), and says how far their pixels are from the copy's. `make table ARGS=--tables=quality` trains
-on them. Images that are compressed twice lose at least what they lose at the lower quality, so that what follows from
-them is an upper bound of what that quality costs.
+copy, whose quality is 75), and says how far their pixels are from the copy's. `make table ARGS=--tables=quality` does
+so too and trains on them.
 """
 
 import argparse
@@ -39,22 +38,30 @@ def encoded(images: np.ndarray, quality: int) -> np.ndarray:
     return out
 
 
+def provide(source: str, data_dir: str | None = None) -> None:
+    """Writes the file if `source` is the path of one that is not there yet, and says how far it is from the copy."""
+    for quality in QUALITIES:
+        path = path_of(quality)
+        if source != str(path) or path.exists():
+            continue
+        dataset = load_dataset("cifar10", data_dir)
+        train, test = (encoded(images, quality) for images in (dataset.train_images, dataset.test_images))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {"x_train": train, "y_train": dataset.train_labels, "x_test": test, "y_test": dataset.test_labels}
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, **arrays)
+        temporary.replace(path)
+        distance = np.sqrt(np.mean((test.astype(np.float32) - dataset.test_images) ** 2))
+        print(f"{path}: {distance:.2f} grey levels from the copy (root mean square, test images)", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the files; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--qualities", type=int, nargs="+", default=QUALITIES)
     parser.add_argument("--data_dir", help="of the TFDS sets; default $TFDS_DATA_DIR or ~/tensorflow_datasets")
     options = parser.parse_args(arguments)
-    dataset = load_dataset("cifar10", options.data_dir)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for quality in options.qualities:
-        train, test = (encoded(images, quality) for images in (dataset.train_images, dataset.test_images))
-        np.savez(
-            path_of(quality),
-            x_train=train, y_train=dataset.train_labels, x_test=test, y_test=dataset.test_labels,
-        )  # fmt: skip
-        distance = np.sqrt(np.mean((test.astype(np.float32) - dataset.test_images) ** 2))
-        print(f"{path_of(quality)}: {distance:.2f} grey levels from the copy (root mean square, test images)")
+    for quality in QUALITIES:
+        provide(str(path_of(quality)), options.data_dir)
     return 0
 
 

@@ -16,10 +16,12 @@ class Record(NamedTuple):
     metrics: list[dict[str, Any]]
 
     def write(self, folder: Path) -> None:
-        """Writes both files."""
+        """Writes both files, results.json last and at once: where it is, the record is whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "results.json").write_text(json.dumps(self.results, indent=2, sort_keys=True) + "\n")
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.metrics))
+        temporary = folder / "results.json.tmp"
+        temporary.write_text(json.dumps(self.results, indent=2, sort_keys=True) + "\n")
+        temporary.replace(folder / "results.json")
 
 
 def read(workdir: Path) -> list[Record]:

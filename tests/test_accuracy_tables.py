@@ -73,6 +73,15 @@ def test_only_missing_runs_of_the_tables_asked_for_are_trained(records, monkeypa
     assert len(trained) == 1
 
 
+@pytest.mark.parametrize("mistake", ["--tables=t,v", "--worker_count=2", "--config=configs/cnn.py"])
+def test_mistakes_are_told_before_anything_is_trained(records, monkeypatch, capsys, mistake):
+    monkeypatch.setattr(accuracy, "ROWS", (ROW,))
+    monkeypatch.setattr(accuracy, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(SystemExit):
+        accuracy.main([mistake])
+    assert "there is no table v; there are t" in (message := capsys.readouterr().err) or "unknown: --" in message
+
+
 def test_a_failed_run_leaves_the_others_and_is_told(records, monkeypatch, capsys):
     def train(row, seeds, options):
         if row.config == "fast/cnn":
@@ -121,13 +130,17 @@ def test_seeds_go_together_where_one_program_can_train_them(records, monkeypatch
 def test_the_command_of_a_run(records, monkeypatch, tmp_path):
     commands = []
 
-    def run(command, **_):
+    def run(command, env=None, **_):
+        if command[0] == "git":
+            return subprocess.CompletedProcess(command, 0, stdout="" if "status" in command else "abc", stderr="")
         commands.append(command)
+        assert env["DEEPNMF_COMMIT"] == "abc"
         folder = Path(next(c for c in command if c.startswith("--workdir=")).partition("=")[2])
         folder.mkdir(parents=True)
         (folder / "results.json").write_text(json.dumps({"seed": [0, 1], "test_accuracy": [0.25, 0.75]}))
         (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "loss": 2.0, "loss_by_seed": [1.0, 3.0]}) + "\n")
 
+    monkeypatch.delenv("DEEPNMF_COMMIT", raising=False)
     monkeypatch.setattr(accuracy.subprocess, "run", run)
     monkeypatch.setattr(accuracy, "ROWS", (ROW,))
     monkeypatch.setattr(accuracy, "PAGES", ())
