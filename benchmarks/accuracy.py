@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks import jpeg_quality, run_records
 from benchmarks.harness import ROOT, table
-from benchmarks.recipe import recipe
 from benchmarks.report import render
+from benchmarks.trials import groups, trials
 from deepnmf_jax.training.environment import COMMIT, git_commit
 
 RECORDS = ROOT / "docs" / "results" / "accuracy"
@@ -168,12 +168,13 @@ def _device(results: dict[str, Any]) -> str:
     return f"{results['cpu_count']} core{'s' * (results['cpu_count'] > 1)}, {results['device_backend']}"
 
 
-TRIALS = {f"trials_{group}": partial(recipe, group) for group in ("two_epochs", "one_epoch", "logits")}
+TRIALS = {f"trials_{group}": partial(trials, group) for group in groups()}
 SEEDS = (0, 1, 2)
 BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide")
 TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 TWENTY = (("num_epochs", "20"),)
+POWER = (("model.acceleration", "power"), ("model.num_iters", "4"), ("model.exponent", "4.0"))
 RATES = ("0.004", "0.01", "0.04")
 FIFTY = (("num_epochs", "50"),)
 
@@ -201,6 +202,8 @@ ROWS = (
         settings=(("model.gradient", "implicit"), ("model.cg_steps", "2")),
     ),
     Row("gradients", "local, KL", "fast/cnmf", settings=(("model.local_learning", "kl"),), paper=32),
+    Row("iterations", "5 plain", "fast/cnmf_1x1"),
+    Row("iterations", "4 power, exponent 4", "fast/cnmf_1x1", settings=POWER),
     *(
         row._replace(table="rates", label=f"{row.label}, {rate}", settings=() if rate == RATES[-1] else _rate(rate))
         for row in (FOUR[1], FOUR[3])

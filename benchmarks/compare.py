@@ -17,12 +17,16 @@ SUITE = ("step", "port", "layer", "growth", "startup")
 NOISE = 0.15
 # Ratios of which less is better; of the others more is.
 LESS = ("ours / our CNN", "data and augmentation / ours", "second start", "memory,")
+# Ratios that tell of the port alone.
+OF_THE_PORT = ("port / port's CNN",)
 
 
 def worse(old: dict[str, float], new: dict[str, float], noise: float = NOISE) -> list[str]:
     """One line for each ratio of `old` that is worse in `new` by more than `noise` of its value, or is missing."""
     lines = []
     for name, before in old.items():
+        if any(part in name for part in OF_THE_PORT):
+            continue
         if name not in new:
             lines.append(f"{name}: {before:.2f} before, not measured now")
             continue

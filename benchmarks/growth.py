@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from benchmarks.harness import RESULTS, arguments, best, table, write
+from benchmarks.roofline import products_of_inference
 from benchmarks.workers import compile_train_step
 from deepnmf_jax.training.devices import keep_freed_memory
 
@@ -33,9 +34,9 @@ def predict(batch: int, side: int, model: dict[str, Any]) -> tuple[float, float]
         kernel = min(kernel or side, side)
         positions = (side - kernel + 1) ** 2 * batch
         n, k = kernel**2 * features[i], features[i + 1]
-        pair = 4 * positions * n * k / groups[i]
-        # Forward: num_iters pairs. Backward: R, v w and two products for the gradient of w.
-        operations += num_iters * pair + 2 * pair + 6 * positions * k * k
+        one = 2 * positions * n * k / groups[i]
+        # Backward: R, v w and two products for the gradient of w. The 1x1 convolution has three products in all.
+        operations += (products_of_inference(num_iters) + 4) * one + 6 * positions * k * k
         size += 4 * positions * (n + k)
         side = (side - kernel + 1) // (2 if i < 2 else 1)
     return operations, size

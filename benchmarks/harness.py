@@ -1,11 +1,15 @@
 """Timing of programs side by side, and the files that keep the samples."""
 
 import argparse
+import datetime
+import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,17 +28,21 @@ class Worker:
     """
 
     def __init__(self, spec: Mapping[str, Any], module: str = "benchmarks.workers", greeting: str = "ready"):
+        # A file, because a pipe that nobody reads blocks a process that says much.
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
             cwd=ROOT,
         )
         self.greeting = self._read()
         if not self.greeting.startswith(greeting):
-            raise RuntimeError(f"{spec} did not start: {self.greeting} {self.process.communicate()[1][-2000:]}")
+            self.stop()
+            self.errors.seek(0)
+            raise RuntimeError(f"{spec} did not start: {self.greeting} {self.errors.read()[-2000:]}")
 
     def seconds(self) -> float:
         """Runs the program once; its wall time."""
@@ -102,9 +110,11 @@ def machine() -> dict[str, Any]:
         cpu = names[0] if names else cpu
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "deepnmf_jax"], capture_output=True, text=True, cwd=ROOT
-    )
+        ["git", "status", "--porcelain", "--", "deepnmf_jax", "benchmarks/*.py"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
     return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "device": str(jax.devices()[0].device_kind),
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -112,6 +122,7 @@ def machine() -> dict[str, Any]:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         "numpy": np.__version__,
+        "torch": importlib.metadata.version("torch") if importlib.util.find_spec("torch") else None,
         "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
     }
 

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import arguments, best, table, write
+from benchmarks.roofline import products_of_inference
 from deepnmf_jax.core.inference import infer_unchecked
 from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.updates import em_step
+from deepnmf_jax.models import Network
 from deepnmf_jax.training.devices import keep_freed_memory
 
 # Positions, inputs and units of the first two blocks, for images of 28 x 28.
@@ -24,7 +26,7 @@ BLOCKS = {"block 1": (24, 75, 32), "block 2": (8, 800, 64)}
 SETTINGS = {
     "20 plain": Settings(),
     "20 plain, bfloat16": Settings(products="bfloat16"),
-    "4 power": Settings(num_iters=4, acceleration="power"),
+    "4 power": Settings(num_iters=4, acceleration="power", exponent=6.0),
     "6 adaptive": Settings(num_iters=6, acceleration="adaptive"),
 }
 
@@ -59,12 +61,12 @@ def rates(batch: int, rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
     for block in BLOCKS:
         x, w = problem(block, batch)
         h = jnp.ones((*x.shape[:-1], w.shape[0]), jnp.float32)
-        pair = 4 * x.size * w.shape[0]
+        one = 2 * x.size * w.shape[0]
         programs |= {f"{block}: h w": partial(matmul, h, w), f"{block}: f w^T": partial(matmul, x, w.T)}
-        flops |= {f"{block}: h w": pair // 2, f"{block}: f w^T": pair // 2}
+        flops |= {f"{block}: h w": one, f"{block}: f w^T": one}
         for name, settings in SETTINGS.items():
             programs[f"{block}: {name}"] = partial(infer_unchecked, x, w, settings)
-            flops[f"{block}: {name}"] = settings.num_iters * pair
+            flops[f"{block}: {name}"] = one * products_of_inference(settings.num_iters)
     samples = turns(programs, rounds)
     ceiling = flops["product 2048"] / best(samples["product 2048"])
     share = {name: flops[name] / best(s) / ceiling for name, s in samples.items()}
@@ -110,35 +112,43 @@ def backward(batch: int, iterations: tuple[int, ...], rounds: int) -> tuple[dict
 
 
 def memory(batch: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """Bytes kept between forward and backward, and the compiler's temporary bytes, beside the convolution's."""
+    """Bytes kept between forward and backward, and the compiler's temporary bytes, beside the convolution's: of
+    layers on the same patches, and of whole networks."""
 
     def convolution(x: jax.Array, w: jax.Array) -> jax.Array:
         return jnp.matmul(x, w.T)
 
-    ways = {
-        "convolution": convolution,
-        **{
-            name: partial(infer_unchecked, settings=Settings(gradient=name))
-            for name in ("approximate", "implicit", "unrolled")
-        },
+    gradients = ("approximate", "implicit", "unrolled")
+    layers = {"convolution": convolution} | {
+        name: partial(infer_unchecked, settings=Settings(gradient=name)) for name in gradients
     }
-    found: dict[str, Any] = {}
-    rows = []
-    for block in BLOCKS:
-        x, w = problem(block, batch)
-        for name, f in ways.items():
-            residuals = jax.tree.leaves(jax.eval_shape(lambda x, w, f=f: jax.vjp(f, x, w)[1], x, w))
-            kept = sum(r.size * r.dtype.itemsize for r in residuals)
-            both = jax.jit(lambda x, w, f=f: jax.grad(lambda x, w: (f(x, w) ** 2).sum(), (0, 1))(x, w))
-            temporary = both.lower(x, w).compile().memory_analysis().temp_size_in_bytes
-            found[f"{block}: {name}"] = {"kept": kept, "temporary": temporary}
-            cnn = found[f"{block}: convolution"]["kept"]
-            rows.append((block, name, f"{kept / 1e6:.1f}", f"{kept / cnn:.2f}", f"{temporary / 1e6:.1f}"))
-    print("\n" + table(rows, ("layer", "gradient", "kept, MB", "over the convolution's", "temporary, MB")))
+    programs: dict[str, tuple[Callable[..., Any], Any]] = {
+        f"{block}: {name}": (f, problem(block, batch)) for block in BLOCKS for name, f in layers.items()
+    }
+    images = jnp.ones((batch, 28, 28, 3))
+    networks = {"convolution": Network(layer="conv")} | {name: Network(gradient=name) for name in gradients}
+    for name, network in networks.items():
+        variables = jax.eval_shape(network.init, jax.random.key(0), images)
+
+        def forward(params: Any, network: Network = network, rest: Any = variables) -> jax.Array:
+            state = {"params": params, "batch_stats": jax.tree.map(lambda s: jnp.ones(s.shape), rest["batch_stats"])}
+            return network.apply(state, images, train=True, mutable=["batch_stats"])[0]
+
+        programs[f"network: {name}"] = (forward, (variables["params"],))
+    found, rows = {}, []
+    for name, (f, inputs) in programs.items():
+        residuals = jax.tree.leaves(jax.eval_shape(lambda *a, f=f: jax.vjp(f, *a)[1], *inputs))
+        kept = sum(r.size * r.dtype.itemsize for r in residuals)
+        gradient = jax.jit(jax.grad(lambda *a, f=f: (f(*a) ** 2).sum(), tuple(range(len(inputs)))))
+        temporary = gradient.lower(*inputs).compile().memory_analysis().temp_size_in_bytes
+        found[name] = {"kept": kept, "temporary": temporary}
+        cnn = found[f"{name.split(':')[0]}: convolution"]["kept"]
+        rows.append((name, f"{kept / 1e6:.1f}", f"{kept / cnn:.2f}", f"{temporary / 1e6:.1f}"))
+    print("\n" + table(rows, ("layer and gradient", "kept, MB", "over the convolution's", "temporary, MB")))
     ratio = {
         f"memory, {b}: approximate / convolution": found[f"{b}: approximate"]["kept"]
         / found[f"{b}: convolution"]["kept"]
-        for b in BLOCKS
+        for b in (*BLOCKS, "network")
     }
     return found, ratio
 

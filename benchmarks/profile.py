@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from benchmarks.harness import arguments, table, write
 from benchmarks.step import ACCELERATED
 from benchmarks.workers import compile_train_step
 from deepnmf_jax.training.devices import keep_freed_memory
 
-BATCH, TRACED = 50, 10
+BATCH, ROUNDS = 50, 15
 STEPS: dict[str, dict[str, Any]] = {
     "20 iterations": {},
     "4 power": ACCELERATED,
@@ -33,11 +34,11 @@ STEPS: dict[str, dict[str, Any]] = {
 }
 # The first pattern that an operation's name holds says what it is part of.
 PARTS = {
-    "iterations: products": r"while/body.*dot_general",
+    "iterations: products": r"while/body(?!.*row_sums).*dot_general",
     "iterations: the rest": r"while/body",
     "gradient of the inference": r"transpose.*infer_unchecked",
-    "inference outside the loop": r"infer_unchecked.*(dot_general|/div|concatenate)",
-    "sum 1 of patches": r"infer_unchecked|nmf\.activity|/conv/(div|row_sums)",
+    "inference outside the loop": r"infer_unchecked",
+    "sum 1 of patches": r"nmf\.activity|/conv/(div|row_sums)",
     "patches": r"/(nmf|conv)/(slice|concatenate|max|pad|add_any|transpose|reshape|copy|jit|select)",
     "convolution": r"/conv/",
     "1x1": r"/mix/",
@@ -46,6 +47,7 @@ PARTS = {
     "augmentation": r"vmap",
 }
 OTHERS = "loss, Adam, others"
+BACKWARD = "of it the backward"
 
 
 def part_of(name: str) -> str:
@@ -60,41 +62,66 @@ def names_of(program: str) -> dict[str, str]:
 
 
 def seconds_by_part(trace: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
-    """Seconds of a profiler's trace (Chrome's format) by part, the longest first."""
+    """Seconds of a profiler's trace (Chrome's format) by part, the longest first; BACKWARD is not a part, but what of
+    them is the backward's."""
     total: collections.Counter[str] = collections.Counter()
     for event in trace["traceEvents"]:
         if event.get("ph") == "X" and event["name"] in names:
-            total[part_of(names[event["name"]])] += event["dur"] / 1e6
+            name, seconds = names[event["name"]], event["dur"] / 1e6
+            total[part_of(name)] += seconds
+            if "transpose(" in name:
+                total[BACKWARD] += seconds
     return dict(total.most_common())
 
 
-def profile(batch: int, traced: int, **settings: Any) -> dict[str, Any]:
-    """Seconds of one step, and of its parts."""
-    step, (state, *data) = compile_train_step(batch, **settings)
-    for _ in range(3):
-        state = step(state, *data)
-    jax.block_until_ready(state)
-    walls = []
-    for _ in range(traced):
+class Step:
+    """A compiled step that is timed and traced."""
+
+    def __init__(self, batch: int, **settings: Any):
+        self.program, (self.state, *self.data) = compile_train_step(batch, **settings)
+        self.names = names_of(self.program.as_text())
+
+    def run(self) -> float:
+        """One step; its seconds."""
         started = time.perf_counter()
-        state = jax.block_until_ready(step(state, *data))
-        walls.append(time.perf_counter() - started)
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            for _ in range(traced):
-                state = jax.block_until_ready(step(state, *data))
-        (path,) = Path(folder).rglob("*.trace.json.gz")
-        trace = json.loads(gzip.decompress(path.read_bytes()))
-    parts = seconds_by_part(trace, names_of(step.as_text()))
-    return {"samples": walls, "parts": {part: seconds / traced for part, seconds in parts.items()}}
+        self.state = jax.block_until_ready(self.program(self.state, *self.data))
+        return time.perf_counter() - started
+
+    def trace(self) -> dict[str, float]:
+        """One step; seconds of its parts."""
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                self.run()
+            (path,) = Path(folder).rglob("*.trace.json.gz")
+            return seconds_by_part(json.loads(gzip.decompress(path.read_bytes())), self.names)
+
+
+def profile(steps: Mapping[str, Step], rounds: int) -> dict[str, Any]:
+    """Seconds of each step, and of its parts in each of as many others, in turns."""
+    found: dict[str, Any] = {name: {"samples": [], "parts": collections.defaultdict(list)} for name in steps}
+    for step in steps.values():
+        for _ in range(3):
+            step.run()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            found[name]["samples"].append(step.run())
+            for part, seconds in step.trace().items():
+                found[name]["parts"][part].append(seconds)
+    return found
+
+
+def medians(step: Mapping[str, Any]) -> dict[str, float]:
+    """Of the seconds of each part, and their sum."""
+    middle = {part: float(np.median(seconds)) for part, seconds in step["parts"].items()}
+    return middle | {"sum": sum(seconds for part, seconds in middle.items() if part != BACKWARD)}
 
 
 def summary(steps: Mapping[str, Any]) -> str:
-    """Milliseconds of each part, a column a step."""
-    parts = [*PARTS, OTHERS]
-    rows = [[part, *(f"{1e3 * step['parts'].get(part, 0):.1f}" for step in steps.values())] for part in parts]
-    rows.append(["sum", *(f"{1e3 * sum(step['parts'].values()):.1f}" for step in steps.values())])
-    rows.append(["step, least", *(f"{1e3 * min(step['samples']):.1f}" for step in steps.values())])
+    """Median milliseconds of each part, a column a step."""
+    columns = {name: medians(step) for name, step in steps.items()}
+    parts = [*PARTS, OTHERS, "sum", BACKWARD]
+    rows = [[part, *(f"{1e3 * column.get(part, 0):.1f}" for column in columns.values())] for part in parts]
+    rows.append(["the step itself", *(f"{1e3 * np.median(step['samples']):.1f}" for step in steps.values())])
     return table(rows, ["ms", *steps])
 
 
@@ -102,15 +129,14 @@ def main() -> None:
     """Measures, prints the table, writes profile.json."""
     args: argparse.Namespace = arguments(__doc__.splitlines()[0] if __doc__ else "")
     keep_freed_memory()
-    batch, traced = (2, 2) if args.quick else (BATCH, TRACED)
+    batch, rounds = (2, 2) if args.quick else (BATCH, ROUNDS)
     tiny: dict[str, Any] = {"width": 0.25, "side": 12} if args.quick else {}
-    steps = {name: profile(batch, traced, **settings, **tiny) for name, settings in STEPS.items()}
+    steps = profile({name: Step(batch, **settings, **tiny) for name, settings in STEPS.items()}, rounds)
     print(summary(steps))
-    ratios = {
-        f"{name}: sum / products of the iterations": sum(step["parts"].values()) / step["parts"]["iterations: products"]
-        for name, step in steps.items()
-        if "iterations: products" in step["parts"]
-    }
+    ratios = {}
+    for name, step in steps.items():
+        parts = medians(step)
+        ratios[f"{name}: backward / sum"] = parts[BACKWARD] / parts["sum"]
     write("profile", {"batch": batch, "steps": steps, "ratios": ratios}, args.out)
 
 

@@ -13,6 +13,11 @@ FLOAT = 4
 NUM_ITERS = 20
 
 
+def products_of_inference(num_iters: int) -> int:
+    """Two an iteration, but one in the first, from the uniform start."""
+    return 2 * num_iters - 1
+
+
 class Layer(NamedTuple):
     """An NMF layer on one image: `positions` rows of `n` inputs, `k` units."""
 
@@ -24,8 +29,8 @@ class Layer(NamedTuple):
     def operations(self, direction: str, num_iters: int = NUM_ITERS) -> int:
         """Floating-point operations of the products, an image."""
         product = 2 * self.positions * self.n * self.k
-        # From the uniform start the first iteration is one product. Backward: R, v w and two for the weights.
-        return product * ((2 * num_iters - 1) if direction == "forward" else 4)
+        # Backward: R, v w and two for the weights.
+        return product * (products_of_inference(num_iters) if direction == "forward" else 4)
 
     def unfused_bytes(self, direction: str, num_iters: int = NUM_ITERS) -> int:
         """Bytes between the device's memory and its processors if every operation is a kernel of its own, an image."""

@@ -4,7 +4,7 @@ Written from the paper's equations, features last inside the blocks. `load` copi
 tests/test_benchmarks.py and benchmarks/step.py can show that both compute the same loss and gradients.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,16 +92,23 @@ class Network(nn.Module):
     def load(self, params: Mapping[str, Any]) -> None:
         """Copies the parameters of `deepnmf_jax.models.Network`."""
         with torch.no_grad():
-            for i, block in enumerate(self.blocks):
-                ours = params[f"block{i + 1}"]
-                if block.layer == "nmf":
-                    raw = np.asarray(ours["nmf"]["u"])
-                else:
-                    raw = np.asarray(ours["conv"]["kernel"])[0].T
-                    block.bias.copy_(torch.tensor(np.asarray(ours["conv"]["bias"])))
-                block.weight.copy_(torch.tensor(to_torch_order(raw, block.kernel)))
-                block.mix.weight.copy_(torch.tensor(np.asarray(ours["mix"]["kernel"]).T))
-                block.mix.bias.copy_(torch.tensor(np.asarray(ours["mix"]["bias"])))
+            for parameter, ours in self.beside(params):
+                parameter.copy_(torch.tensor(ours))
+
+    def beside(self, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, np.ndarray]]:
+        """Every parameter, and what `tree` has for it in its order: parameters of `deepnmf_jax.models.Network`, or
+        their gradients."""
+        for i, block in enumerate(self.blocks):
+            ours = tree[f"block{i + 1}"]
+            raw = np.asarray(ours["nmf"]["u"]) if block.layer == "nmf" else np.asarray(ours["conv"]["kernel"])[0].T
+            yield block.weight, to_torch_order(raw, block.kernel)
+            if block.layer == "conv":
+                yield block.bias, np.asarray(ours["conv"]["bias"])
+            yield block.mix.weight, np.asarray(ours["mix"]["kernel"]).T.copy()
+            yield block.mix.bias, np.asarray(ours["mix"]["bias"])
+            for norm, name in zip(block.norms, ("bn_a", "bn_b"), strict=False):
+                yield norm.weight, np.asarray(ours[name]["scale"])
+                yield norm.bias, np.asarray(ours[name]["bias"])
 
 
 def to_torch_order(rows: np.ndarray, kernel: int) -> np.ndarray:

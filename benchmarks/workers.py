@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ def compile_train_step(
 ) -> tuple[Any, tuple[Any, ...]]:
     """The compiled step of main.py with the settings of configs/base.py, and its arguments.
 
-    With several steps a program, several seeds at once, and `options` of XLA's compiler, if given.
+    `steps` are those of one program, `seeds` those trained at once, `options` are of XLA's compiler.
     """
 
     from configs import base
@@ -163,15 +164,17 @@ def product(rows: int, inner: int, columns: int, dtype: str = "float32", repeat:
 
     rng = np.random.default_rng(0)
     a, b = (jnp.asarray(rng.random(s), dtype) for s in ((rows, inner), (inner, columns)))
+    multiply = partial(jnp.matmul, preferred_element_type=jnp.float32)
 
-    @jax.jit
-    def run(a: Any, b: Any) -> Any:
+    def several(a: Any, b: Any) -> Any:
         def body(_: Any, carry: Any) -> Any:
-            c = jnp.matmul(a, b + carry[0, 0].astype(b.dtype) * 0, preferred_element_type=jnp.float32)
+            # What follows from the product before keeps the compiler from doing them at once, or only one of them.
+            c = multiply(a, b + carry[0, 0].astype(b.dtype) * 0)
             return carry + c[:1, :1] * 1e-9
 
         return jax.lax.fori_loop(0, repeat, body, jnp.zeros((1, 1)))
 
+    run = jax.jit(multiply if repeat == 1 else several)
     return lambda: jax.block_until_ready(run(a, b))
 
 
@@ -182,7 +185,8 @@ def main() -> None:
     """Builds the program, says "ready", then answers each line with the seconds of one run."""
     spec = json.loads(sys.argv[1])
     keep_freed_memory()
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/deepnmf_jax"))
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/deepnmf_jax")
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     run = PROGRAMS[spec.pop("program")](**spec)
     for _ in range(3):

@@ -13,12 +13,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from benchmarks import accuracy, jpeg_quality, publish
-from benchmarks.recipe import FILE, flat_settings
+from benchmarks.trials import FILE, flat_settings
+from deepnmf_jax import load_pretrained, pretrained_names
+from deepnmf_jax.data.datasets import load_dataset
 from deepnmf_jax.models.pretrained import read_network
 from deepnmf_jax.training.evaluation import Evaluator
 from deepnmf_jax.training.records import flatten
 from deepnmf_jax.training.reports import evaluate
 from deepnmf_jax.training.setup import prepare
+from tests.data.test_datasets import real_data_dir
 from tests.programs import SETTINGS, Programs
 
 # Settings that change where a run reads and how its steps are put together, not what it learns.
@@ -226,6 +229,17 @@ def test_one_of_several_seeds_is_published(programs: Programs, tmp_path):
     images, labels = run.dataset.test_images, run.dataset.test_labels
     again = evaluator(found.variables["params"], found.variables["batch_stats"], images, labels, np.arange(len(labels)))
     np.testing.assert_allclose(again.loss, results["test_loss"][1], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", pretrained_names())
+def test_the_networks_of_the_package_have_the_accuracy_on_record(name):
+    results, data = load_pretrained(name).results, {"dataset": "cifar10", "data_dir": real_data_dir("cifar10")}
+    if load_dataset(*data.values()).fingerprint != results["dataset"]["fingerprint"]:
+        pytest.skip("another copy of CIFAR-10 than the JPEG copy that the networks were trained on")
+    found = evaluate(ConfigDict(results["config"] | data | {"num_seeds": 1}), f"pretrained:{name}")
+    # Five images, because processors round differently.
+    assert abs(found["test_accuracy"] - results["test_accuracy"]) <= 5e-4
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import accuracy
 from configs import base
 from deepnmf_jax.data.augmentation import Augmentation
 from deepnmf_jax.training.optimizers import create_optimizer
@@ -31,6 +32,15 @@ def test_config(name):
         assert parameters == promised
     Augmentation(**config.augmentation)
     create_optimizer(config.optimizer, 10)
+
+
+@pytest.mark.parametrize("layer", ["nmf", "conv"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("beyond/")])
+def test_the_networks_beyond_the_papers_are_no_larger(name, layer):
+    config = importlib.import_module(f"configs.{name.replace('/', '.')}").get_config()
+    config.model.layer = layer
+    assert int(describe(config).splitlines()[-1].split()[1].replace(",", "")) <= 170_000
+    assert name.removeprefix("beyond/") in accuracy.BEYOND
 
 
 def flat(config):

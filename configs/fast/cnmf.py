@@ -1,6 +1,6 @@
 """CNMF, 153,056 parameters, by the recipe for short budgets on CIFAR-10.
 
-Command: python main.py --config=configs/fast/cnmf.py --workdir=runs/fast_cnmf
+Command: python main.py --config=configs/fast/cnmf.py --workdir=runs/fast-cnmf
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from configs.fast import recipe
 
 
 def get_config() -> ConfigDict:
-    """The recipe, with other layers."""
+    """The recipe with the layers of this network."""
     config = recipe.get_config()
     config.model.layer = "nmf"
     config.model.mixing = False

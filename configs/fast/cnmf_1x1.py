@@ -1,6 +1,6 @@
 """CNMF+1x1, 167,886 parameters, by the recipe for short budgets on CIFAR-10.
 
-Command: python main.py --config=configs/fast/cnmf_1x1.py --workdir=runs/fast_cnmf_1x1
+Command: python main.py --config=configs/fast/cnmf_1x1.py --workdir=runs/fast-cnmf_1x1
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from configs.fast import recipe
 
 
 def get_config() -> ConfigDict:
-    """The recipe, with other layers."""
+    """The recipe with the layers of this network."""
     config = recipe.get_config()
     config.model.layer = "nmf"
     config.model.mixing = True

@@ -1,6 +1,6 @@
 """CNN, 153,258 parameters, by the recipe for short budgets on CIFAR-10.
 
-Command: python main.py --config=configs/fast/cnn.py --workdir=runs/fast_cnn
+Command: python main.py --config=configs/fast/cnn.py --workdir=runs/fast-cnn
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from configs.fast import recipe
 
 
 def get_config() -> ConfigDict:
-    """The recipe, with other layers."""
+    """The recipe with the layers of this network."""
     config = recipe.get_config()
     config.model.layer = "conv"
     config.model.mixing = False

@@ -1,6 +1,6 @@
 """CNN+1x1, 168,088 parameters, by the recipe for short budgets on CIFAR-10.
 
-Command: python main.py --config=configs/fast/cnn_1x1.py --workdir=runs/fast_cnn_1x1
+Command: python main.py --config=configs/fast/cnn_1x1.py --workdir=runs/fast-cnn_1x1
 """
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from configs.fast import recipe
 
 
 def get_config() -> ConfigDict:
-    """The recipe, with other layers."""
+    """The recipe with the layers of this network."""
     config = recipe.get_config()
     config.model.layer = "conv"
     config.model.mixing = True

@@ -137,7 +137,7 @@ def _guarded(p: Problem, settings: Settings) -> Array:
         e = s.h * s.q  # sums to the sum of x as it is
         c = _power_step(s.h, s.q, s.exponent, settings) if accelerated else em_update(s.h, s.q)
         q = p.factor(c)
-        # A plain step is not asked.
+        # A plain step is kept unasked, because it cannot raise the KL.
         kept = (s.exponent <= 1) | (jnp.sum(q * e, axis=-1, keepdims=True) <= total + slack)
         # How fast the KL falls along c - h, at h and at c.
         falls_at_h = jnp.sum(s.q * c, axis=-1, keepdims=True) - total
@@ -145,7 +145,7 @@ def _guarded(p: Problem, settings: Settings) -> Array:
         exponent = jnp.where(kept, _next_exponent(s.exponent, falls_at_h, falls_at_c, settings), 1)
         moves = kept & ~s.resting
         h, q = jnp.where(moves, c, s.h), jnp.where(moves, q, s.q)
-        # Of the point kept, which need not be the candidate.
+        # The row rests if the point that was kept is good enough; that need not be the candidate.
         return _State(s.pairs + 1, h, q, exponent, rests(q))
 
     def goes_on(s: _State) -> Array:

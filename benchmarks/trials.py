@@ -1,6 +1,6 @@
 """What the trials for the short recipe gave, on the validation images: collects finished runs into one file.
 
-python -m benchmarks.recipe --group="one epoch" runs/a runs/b ...
+python -m benchmarks.trials --group=one_epoch runs/a runs/b ...
 
 Each run is kept as the settings in which it differs from configs/base.py, so that
 `python main.py --config=configs/base.py --config.KEY=VALUE ...` repeats it. The test set is not looked at here.
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.harness import ROOT, table
 from deepnmf_jax.training.records import flatten
 
-FILE = ROOT / "docs" / "results" / "recipe.json"
+FILE = ROOT / "docs" / "results" / "trials.json"
 
 
 def flat_settings(config: Any) -> dict[str, Any]:
@@ -39,20 +39,27 @@ def trial(workdir: Path) -> dict[str, Any]:
     }
 
 
-def recipe(group: str) -> str:
+def groups() -> tuple[str, ...]:
+    """The names of what has been collected."""
+    return tuple(json.loads(FILE.read_text()))
+
+
+def trials(group: str) -> str:
     """The trials of a group, best first, each with the settings in which it differs from most of them."""
-    trials = json.loads(FILE.read_text())[group]
+    runs = json.loads(FILE.read_text())[group]
     usual = _base()
-    keys = sorted({key for t in trials for key in t["settings"]})
-    values = {key: [t["settings"].get(key, usual[key]) for t in trials] for key in keys}
+    keys = sorted({key for t in runs for key in t["settings"]})
+    values = {key: [t["settings"].get(key, usual[key]) for t in runs] for key in keys}
     common = {key: max(found, key=found.count) for key, found in values.items()}
     rows = []
-    for i, t in sorted(enumerate(trials), key=lambda pair: -pair[1]["validation_accuracy"][-1]):
+    for i, t in sorted(enumerate(runs), key=lambda pair: -pair[1]["validation_accuracy"][-1]):
         own = [f"{_short(key)} {values[key][i]}" for key in keys if values[key][i] != common[key]]
         shares = [f"{100 * t[name][-1]:.1f}" for name in ("train_accuracy", "validation_accuracy")]
-        rows.append([", ".join(own) or "as above", *shares, f"{t['seconds'] / 60:.1f}"])
+        rows.append([", ".join(own) or "the settings above", *shares, f"{t['seconds'] / 60:.1f}"])
     shown = ", ".join(f"{_short(key)} {value}" for key, value in common.items() if value != usual[key])
-    return f"{shown}; where a row says nothing else:\n\n" + table(rows, ["change", "train, %", "validation, %", "min"])
+    return f"All runs: {shown}, where a row says nothing else.\n\n" + table(
+        rows, ["change", "train, %", "validation, %", "min"]
+    )
 
 
 def _base() -> dict[str, Any]:
@@ -71,9 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--group", required=True)
     parser.add_argument("workdirs", type=Path, nargs="+")
     options = parser.parse_args(arguments)
-    groups = json.loads(FILE.read_text()) if FILE.exists() else {}
-    groups[options.group] = [trial(workdir) for workdir in options.workdirs]
-    FILE.write_text(json.dumps(groups, indent=1) + "\n")
+    collected = json.loads(FILE.read_text()) if FILE.exists() else {}
+    collected[options.group] = [trial(workdir) for workdir in options.workdirs]
+    FILE.write_text(json.dumps(collected, indent=1) + "\n")
 
 
 if __name__ == "__main__":
