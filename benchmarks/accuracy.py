@@ -174,9 +174,12 @@ BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide")
 TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 TWENTY = (("num_epochs", "20"),)
-POWER = (("model.acceleration", "power"), ("model.num_iters", "4"), ("model.exponent", "4.0"))
 RATES = ("0.004", "0.01", "0.04")
 FIFTY = (("num_epochs", "50"),)
+
+
+def _power(exponent: str) -> tuple[tuple[str, str], ...]:
+    return (("model.acceleration", "power"), ("model.num_iters", "4"), ("model.exponent", exponent))
 
 
 def _rate(value: str) -> tuple[tuple[str, str], ...]:
@@ -203,7 +206,10 @@ ROWS = (
     ),
     Row("gradients", "local, KL", "fast/cnmf", settings=(("model.local_learning", "kl"),), paper=32),
     Row("iterations", "5 plain", "fast/cnmf_1x1"),
-    Row("iterations", "4 power, exponent 4", "fast/cnmf_1x1", settings=POWER),
+    *(
+        Row("iterations", f"4 power, exponent {exponent}", "fast/cnmf_1x1", settings=_power(exponent))
+        for exponent in ("4.0", "6.0")
+    ),
     *(
         row._replace(table="rates", label=f"{row.label}, {rate}", settings=() if rate == RATES[-1] else _rate(rate))
         for row in (FOUR[1], FOUR[3])
