@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from benchmarks import accuracy, jpeg_quality, publish
+from benchmarks import accuracy, curves, jpeg_quality, publish
 from benchmarks.trials import FILE, flat_settings
 from deepnmf_jax import load_pretrained, pretrained_names
 from deepnmf_jax.data.datasets import load_dataset
@@ -156,6 +156,11 @@ def test_the_command_of_a_run(records, monkeypatch, tmp_path):
         results = json.loads((ROW.folder(seed) / "results.json").read_text())
         assert results == {"seed": seed, "seeds_at_once": [0, 1], "test_accuracy": right}
         assert json.loads((ROW.folder(seed) / "metrics.jsonl").read_text()) == {"epoch": 1, "loss": loss}
+
+
+def test_the_picture_of_the_long_runs_is_drawn(tmp_path):
+    curves.draw(tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_images_are_encoded_anew_at_a_quality():
