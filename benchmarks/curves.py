@@ -24,9 +24,8 @@ def draw(path: Path = PICTURE) -> None:
         lines = (row.folder(0) / "metrics.jsonl").read_text().splitlines()
         metrics = [json.loads(line) for line in lines]
         minutes = [m["seconds"] / 60 for m in metrics]
-        (line,) = axes.plot(
-            minutes, [100 * m["validation_accuracy"] for m in metrics], label=f"{row.label}, validation"
-        )
+        validation, train = ([100 * m[f"{part}_accuracy"] for m in metrics] for part in ("validation", "train"))
+        (line,) = axes.plot(minutes, validation, label=f"{row.label}, validation")
         axes.plot(minutes, train, "--", color=line.get_color(), lw=1, label=f"{row.label}, augmented training images")
     axes.axvline(BUDGET, color="grey", lw=0.8)
     axes.set(xlabel="minutes on two cores", ylabel="accuracy, %", xlim=(0, BUDGET + 2), ylim=(40, 90))
