@@ -67,7 +67,7 @@ def infer(
             float32. "tf32" is for the tensor cores of a GPU; a device without them, a CPU for one, rounds in the same
             way and gains nothing. The gradient's own products stay as they are.
         implementation: "xla"; or "pallas": the iterations as one GPU kernel that keeps h on the chip, the approximate
-            gradient as another, in float32 (`deepnmf_jax.core.kernels`, which says what is not known of its speed).
+            gradient as another, in float32 (`deepnmf_jax.core.kernels`; docs/gpu.md has its speed).
             It needs a CUDA GPU of compute capability 8.0 or more, float32 or bfloat16, at most 512 units, another
             gradient than "unrolled", and a program for one device (or `jax.shard_map` with check_vma=False). Its
             "tf32" leaves the rounding to the tensor cores, which may cut where "xla" rounds. "interpret": the same
