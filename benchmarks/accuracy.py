@@ -121,6 +121,7 @@ def _percent(values: Sequence[float]) -> str:
 def accuracy_table(rows: Sequence[Row]) -> str:
     """Mean and deviation over seeds of validation and test accuracy, with what each run cost."""
     lines = []
+    mixed = len({_device(r) for row in rows for r in row.results()}) > 1
     for row in rows:
         results = row.results()
         command = f"`{row.command}`"
@@ -137,7 +138,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
                 _percent([r["validation_accuracy"] for r in results]),
                 ", ".join(str(r["seed"]) for r in results),
                 f"{results[0]['epochs']}",
-                f"{np.median([r['seconds'] / len(r.get('seeds_at_once', [r['seed']])) for r in results]) / 60:.1f}",
+                _minutes(results) + (f" ({_device(results[0])})" if mixed else ""),
                 f"{max(memory) / 1e9:.1f}" if memory else "",
                 paper,
                 command,
@@ -150,6 +151,11 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         for line in (head, *lines):
             del line[column]
     return _conditions(rows) + table(lines, head)
+
+
+def _minutes(results: Sequence[dict[str, Any]]) -> str:
+    """Of a run; of several seeds at once, of their program over their number."""
+    return f"{np.median([r['seconds'] / len(r.get('seeds_at_once', [r['seed']])) for r in results]) / 60:.1f}"
 
 
 def _conditions(rows: Sequence[Row]) -> str:

@@ -29,12 +29,12 @@ HARMLESS = {"seed", "num_seeds", "data_dir", "dataset", "steps_per_call", "save_
 ROW = accuracy.Row("t", "CNMF+1x1", "fast/cnmf_1x1", (0, 1), (("model.gradient", "implicit"),), paper=83.7)
 
 
-def write_record(row, seed, test_accuracy):
+def write_record(row, seed, test_accuracy, cores=2):
     folder = row.folder(seed)
     folder.mkdir(parents=True)
     results = {
         "test_accuracy": test_accuracy, "validation_accuracy": 0.7, "parameters": 1234, "seed": seed, "epochs": 5,
-        "seconds": 600.0, "cpu_count": 2, "device_backend": "cpu", "date": "2026-01-01T00:00:00",
+        "seconds": 600.0, "cpu_count": cores, "device_backend": "cpu", "date": "2026-01-01T00:00:00",
         "versions": {"jax": "0.10.2"}, "peak_memory": 10 * 10**9 if seed else None,
     }  # fmt: skip
     (folder / "results.json").write_text(json.dumps(results))
@@ -59,6 +59,10 @@ def test_mean_and_deviation_are_those_of_the_records(records):
     table = accuracy.accuracy_table([ROW])
     assert "| 1,234 | 81.00 ± 1.41 | 70.00 ± 0.00 | 0, 1 | 5 | 10.0 | 10.0 | 83.7 |" in table
     assert table.startswith("2 cores, cpu; jax 0.10.2; 2026-01-01.")
+    other = ROW._replace(config="fast/cnn", seeds=(0,))
+    write_record(other, 0, 0.70, cores=1)
+    table = accuracy.accuracy_table([ROW, other])
+    assert "| 10.0 (2 cores, cpu) |" in table and "| 10.0 (1 core, cpu) |" in table
 
 
 def test_only_missing_runs_of_the_tables_asked_for_are_trained(records, monkeypatch, tmp_path):
