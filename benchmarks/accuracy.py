@@ -3,14 +3,13 @@
 make table, or: python -m benchmarks.accuracy [--tables=fast,beyond] [--write_only]
 
 Runs that have a record in docs/results/accuracy/ are done; others go on from their checkpoints in --workdir, in the
-order of ROWS. Each record, results.json and metrics.jsonl, is kept as soon as its run ends. A row without its runs
-says "not run". --workers trains so many rows side by side, on a CPU each on cores of its own. For a GPU: --together
-trains the seeds of a row as one program, --packs reads the data from the files of `make pack`, and further flags are
-those of main.py (docs/gpu.md).
+order of accuracy_rows.py. Each record, results.json and metrics.jsonl, is kept as soon as its run ends. A row without
+its runs says "not run". --workers trains so many rows side by side, on a CPU each on cores of its own. For a GPU:
+--together trains the seeds of a row as one program, --packs reads the data from the files of `make pack`, and further
+flags are those of main.py (docs/gpu.md).
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -19,75 +18,18 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from benchmarks import jpeg_quality, run_records
+from benchmarks.accuracy_rows import ROWS, Row
 from benchmarks.harness import ROOT, table
 from benchmarks.report import render
 from benchmarks.trials import groups, trials
 from deepnmf_jax.training.environment import COMMIT, git_commit
 
-RECORDS = ROOT / "docs" / "results" / "accuracy"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "recipe.md")
-
-
-class Row(NamedTuple):
-    """One line of a table: a config of configs/, changed by `settings`, trained once for each of `seeds`.
-
-    `paper` is the accuracy that the paper reports, in %, for the same network on the original images.
-    """
-
-    table: str
-    label: str
-    config: str
-    seeds: tuple[int, ...] = (0,)
-    settings: tuple[tuple[str, str], ...] = ()
-    paper: float | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the row's folders: what distinguishes it."""
-        parts = [self.config.replace("/", "-"), *(f"{k.split('.')[-1]}-{_label(v)}" for k, v in self.settings)]
-        return "-".join(parts)
-
-    def folder(self, seed: int) -> Path:
-        """Where the record of one run is kept."""
-        return RECORDS / f"{self.name}-seed{seed}"
-
-    def flags(self, seed: int) -> list[str]:
-        """The command line of one run, without its workdir."""
-        return [
-            f"--config=configs/{self.config}.py",
-            *(f"--config.{key}={value}" for key, value in self.settings),
-            f"--config.seed={seed}",
-        ]
-
-    @property
-    def command(self) -> str:
-        """What trains the row's first seed."""
-        return f"python main.py {' '.join(self.flags(self.seeds[0])[:-1])} --workdir=runs/{self.name}"
-
-    @property
-    def dataset(self) -> str:
-        """The data set's name, of a file that without its suffix."""
-        return _label(self.source)
-
-    @property
-    def source(self) -> str:
-        """The data set as main.py is told it."""
-        return dict(self.settings).get("dataset", "cifar10")
-
-    def results(self) -> list[dict[str, Any]]:
-        """The records there are."""
-        files = [self.folder(seed) / "results.json" for seed in self.seeds]
-        return [json.loads(file.read_text()) for file in files if file.exists()]
-
-
-def _label(value: str) -> str:
-    """A setting's value, of a file the name."""
-    return Path(value).name.removesuffix(".npz")
 
 
 def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
@@ -175,68 +117,6 @@ def _device(results: dict[str, Any]) -> str:
 
 
 TRIALS = {f"trials_{group}": partial(trials, group) for group in groups()}
-SEEDS = (0, 1, 2)
-BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide")
-TWIN = (("model.layer", "conv"),)
-FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
-TWENTY = (("num_epochs", "20"),)
-RATES = ("0.004", "0.01", "0.04")
-FIFTY = (("num_epochs", "50"),)
-
-
-def _power(exponent: str) -> tuple[tuple[str, str], ...]:
-    return (("model.acceleration", "power"), ("model.num_iters", "4"), ("model.exponent", exponent))
-
-
-def _rate(value: str) -> tuple[tuple[str, str], ...]:
-    return (("optimizer.learning_rate.nmf", value),)
-
-
-FOUR = (
-    Row("fast", "CNMF+1x1", "fast/cnmf_1x1", paper=83.7),
-    Row("fast", "CNN+1x1", "fast/cnn_1x1", paper=82.8),
-    Row("fast", "CNMF", "fast/cnmf", paper=81.5),
-    Row("fast", "CNN", "fast/cnn", paper=81.0),
-)
-# In the order in which they are trained.
-ROWS = (
-    *(row._replace(table="long", settings=FIFTY) for row in FOUR[:2]),
-    *FOUR,
-    Row("gradients", "approximate", "fast/cnmf_1x1"),
-    Row("gradients", "unrolled", "fast/cnmf_1x1", settings=(("model.gradient", "unrolled"),)),
-    Row(
-        "gradients",
-        "implicit, 2 steps",
-        "fast/cnmf_1x1",
-        settings=(("model.gradient", "implicit"), ("model.cg_steps", "2")),
-    ),
-    Row("gradients", "local, KL", "fast/cnmf", settings=(("model.local_learning", "kl"),), paper=32),
-    Row("iterations", "5 plain", "fast/cnmf_1x1"),
-    *(
-        Row("iterations", f"4 power, exponent {exponent}", "fast/cnmf_1x1", settings=_power(exponent))
-        for exponent in ("4.0", "6.0")
-    ),
-    *(
-        row._replace(table="rates", label=f"{row.label}, {rate}", settings=() if rate == RATES[-1] else _rate(rate))
-        for row in (FOUR[1], FOUR[3])
-        for rate in RATES
-    ),
-    *(
-        row
-        for name in BEYOND
-        for row in (
-            Row("beyond", f"{name}: CNMF+1x1", f"beyond/{name}"),
-            Row("beyond", f"{name}: CNN+1x1", f"beyond/{name}", settings=TWIN),
-        )
-    ),
-    *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
-    *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),
-    Row("quality", "75 (the copy)", "fast/cnmf_1x1"),
-    *(
-        Row("quality", str(quality), "fast/cnmf_1x1", settings=(("dataset", str(jpeg_quality.path_of(quality))),))
-        for quality in jpeg_quality.QUALITIES
-    ),
-)
 
 
 def tables(rows: Sequence[Row]) -> dict[str, Callable[[], str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.accuracy import ROWS
+from benchmarks.accuracy_rows import ROWS
 from benchmarks.harness import ROOT
 
 PICTURE = ROOT / "docs" / "pictures" / "fifty_epochs.png"

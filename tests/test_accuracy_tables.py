@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from benchmarks import accuracy, curves, jpeg_quality, publish
+from benchmarks import accuracy, accuracy_rows, curves, jpeg_quality, publish
 from benchmarks.trials import FILE, flat_settings
 from deepnmf_jax import load_pretrained, pretrained_names
 from deepnmf_jax.data.datasets import load_dataset
@@ -42,7 +42,7 @@ def write_record(row, seed, test_accuracy, cores=2):
 
 @pytest.fixture
 def records(tmp_path, monkeypatch):
-    monkeypatch.setattr(accuracy, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(accuracy_rows, "RECORDS", tmp_path / "records")
     return tmp_path / "records"
 
 
@@ -176,16 +176,16 @@ def test_images_are_encoded_anew_at_a_quality():
 
 
 def test_every_row_names_a_config_and_settings_it_has():
-    for row in accuracy.ROWS:
+    for row in accuracy_rows.ROWS:
         config = importlib.import_module(f"configs.{row.config.replace('/', '.')}").get_config()
         assert {key for key, _ in row.settings} <= flat_settings(config).keys()
-    distinct = {(row.config, row.settings) for row in accuracy.ROWS}
-    assert len({row.name for row in accuracy.ROWS}) == len(distinct)
+    distinct = {(row.config, row.settings) for row in accuracy_rows.ROWS}
+    assert len({row.name for row in accuracy_rows.ROWS}) == len(distinct)
 
 
 def test_the_records_are_of_the_configs_they_stand_for():
     """A recipe that changes after its runs makes its table untrue."""
-    for row in accuracy.ROWS:
+    for row in accuracy_rows.ROWS:
         config = importlib.import_module(f"configs.{row.config.replace('/', '.')}").get_config()
         now = flat_settings(config)
         for results in row.results():
@@ -199,7 +199,7 @@ def test_the_records_are_of_the_configs_they_stand_for():
 def test_the_pages_are_those_written_from_the_records():
     for page in accuracy.PAGES:
         text = page.read_text()
-        assert accuracy.render(text, accuracy.tables(accuracy.ROWS) | accuracy.TRIALS) == text
+        assert accuracy.render(text, accuracy.tables(accuracy_rows.ROWS) | accuracy.TRIALS) == text
 
 
 def test_trials_are_repeatable_from_their_settings():
