@@ -49,7 +49,7 @@ def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
         subprocess.run(command, cwd=ROOT, check=True, env=options.environment)
     else:
         workdir.parent.mkdir(parents=True, exist_ok=True)
-        with workdir.with_suffix(".log").open("a") as log:
+        with workdir.with_name(f"{workdir.name}.log").open("a") as log:
             subprocess.run(command, cwd=ROOT, check=True, env=options.environment, stdout=log, stderr=subprocess.STDOUT)
     for seed, record in zip(seeds, run_records.read(workdir), strict=True):
         record.write(row.folder(seed))
