@@ -71,6 +71,7 @@ SEEDS = (0, 1, 2)
 BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide")
 TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
+LOCAL = (("model.local_learning", "kl"),)
 TWENTY = (("num_epochs", "20"),)
 RATES = ("0.004", "0.01", "0.04")
 FIFTY = (("num_epochs", "50"),)
@@ -102,7 +103,8 @@ ROWS = (
         "fast/cnmf_1x1",
         settings=(("model.gradient", "implicit"), ("model.cg_steps", "2")),
     ),
-    Row("gradients", "local, KL", "fast/cnmf", settings=(("model.local_learning", "kl"),), paper=32),
+    Row("gradients", "local, KL", "fast/cnmf", settings=LOCAL, paper=32),
+    Row("gradients", "local, KL, with 1x1", "fast/cnmf_1x1", settings=LOCAL),
     Row("iterations", "5 plain", "fast/cnmf_1x1"),
     *(
         Row("iterations", f"4 power, exponent {exponent}", "fast/cnmf_1x1", settings=_power(exponent))
@@ -122,6 +124,7 @@ ROWS = (
         )
     ),
     *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
+    Row("fashion", "blocks: CNMF+1x1", "beyond/blocks", SEEDS, FASHION),
     *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),
     Row("quality", "75 (the copy)", "fast/cnmf_1x1"),
     *(
