@@ -123,6 +123,8 @@ ROWS = (
             Row("beyond", f"{name}: CNN+1x1", f"beyond/{name}", settings=TWIN),
         )
     ),
+    Row("best", "blocks: CNMF+1x1", "beyond/blocks", settings=TWENTY),
+    Row("best", "blocks: CNN+1x1", "beyond/blocks", settings=(*TWIN, *TWENTY)),
     *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
     Row("fashion", "blocks: CNMF+1x1", "beyond/blocks", SEEDS, FASHION),
     *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),
