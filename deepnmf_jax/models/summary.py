@@ -70,6 +70,15 @@ def layer_rows(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]
                 _operations(layer, kernel, output),
             )
         )
+    return _with_residuals(rows, variables["params"])
+
+
+def _with_residuals(rows: list[Row], params: Any) -> list[Row]:
+    """The rows, and behind the last row of each block that adds its input the numbers that it is multiplied by."""
+    for block, own in params.items():
+        if "skip" in own:
+            last = max(i for i, row in enumerate(rows) if row.path.startswith(f"{block}/"))
+            rows.insert(last + 1, Row(f"{block}/skip", "residual", rows[last].output, 1, _size(own["skip"]), 0))
     return rows
 
 

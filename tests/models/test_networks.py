@@ -55,6 +55,25 @@ def test_summary_names_each_layer_with_its_groups():
     assert "16" not in groups["block1/nmf"].split() and "16" not in groups["block4/nmf"].split()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mixing": False, "layer": "conv"},
+        {"pooling": "nmf"},
+        {"pooling": "conv", "layer": "conv"},
+        {"preprocessing": "whitening", "rectification": "on_off"},
+        {"features": (8, 8, 8), "kernels": (3, 3, 0, 1), "padding": "SAME", "residual": True},
+    ],
+    ids=str,
+)
+def test_summary_counts_every_parameter(settings):
+    model = models.Network(**settings)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 3)))["params"]
+    total = int(models.summarize(model, (28, 28, 3)).splitlines()[-1].split()[1].replace(",", ""))
+    assert total == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
 def test_groups():
     channels = [3, 32, 64, 96], [32, 64, 96, 10]
     assert block_groups(1, *channels) == (1, 1, 1, 1)
