@@ -34,7 +34,11 @@ PROCESSES = 3
 
 
 def agreement() -> dict[str, float]:
-    """Largest difference of loss and gradients between the port and ours, on the same weights; raises above TOLERANCE."""
+    """Largest difference of loss and gradients between the port and ours, on the same weights.
+
+    Raises:
+        AssertionError: it is above TOLERANCE.
+    """
     import jax
     import torch
 

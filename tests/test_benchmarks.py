@@ -24,7 +24,7 @@ def test_the_port_computes_our_loss_and_gradients():
     from benchmarks.step import TOLERANCE, agreement
 
     found = agreement()
-    assert found["nmf"] < 1e-4 and found["conv"] < TOLERANCE
+    assert max(found.values()) < TOLERANCE, found
 
 
 def test_the_port_reads_weights_in_its_own_order():
