@@ -27,8 +27,9 @@ OURS = {
     "ours, 1 iteration": {"num_iters": 1},
     "our CNN": {"layer": "conv"},
 }
-# Relative. Batch norm cancels most of the first convolution's gradient, so that its rounding in float32 is large.
-TOLERANCE = 1e-2
+# Relative, by layer. Batch norm cancels most of the first convolution's gradient, so that its rounding in float32 is
+# large: 3e-4 on two threads, 4e-3 on one.
+TOLERANCE = {"nmf": 1e-3, "conv": 1e-2}
 # Of each program and batch size.
 PROCESSES = 3
 
@@ -66,7 +67,7 @@ def agreement() -> dict[str, float]:
         for gradient, expected in [*(pair for pair in found if pair[0].ndim > 1), vectors]:
             differences.append(float((gradient - expected).norm() / expected.norm()))
         worst[layer] = max(differences)
-        if worst[layer] > TOLERANCE:
+        if worst[layer] > TOLERANCE[layer]:
             raise AssertionError(f"port and ours differ by {worst[layer]:.1e} ({layer}); no speed is comparable")
     return worst
 
