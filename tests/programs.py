@@ -48,7 +48,7 @@ SETTINGS = {
     "optimizer.plateau.threshold": 0.5,
 }
 # What the results of two otherwise equal runs may differ in.
-RESULT_CLOCKS = ("seconds", "images_per_second", "date", "commit")
+RESULT_CLOCKS = ("seconds", "images_per_second", "peak_memory", "date", "commit")
 LONGEST_RUN = 300.0
 
 # A server that has imported the package forks each program: it starts in no time, as a process of its own all the
