@@ -62,12 +62,14 @@ def get_config() -> ConfigDict:
             },
             "augmentation": {
                 "crop": 28,  # pixels, side of a random window (centred in evaluation); 0: whole images
+                "pad": 0,  # pixels of mirrored border that the random window may reach into; needs a crop
                 "flip": True,  # left to right, half of the images
                 "alternate": False,  # mirror each image in every second epoch, in place of a draw
                 "brightness": 0.5,  # factor drawn from 1 +- this
                 "contrast": 0.1,  # factor drawn from 1 +- this
                 "saturation": 0.1,  # factor drawn from 1 +- this
                 "hue": 0.15,  # turns of the colour circle, drawn from +- this
+                "cutout": 0,  # pixels, side of a square at a random place set to the mean colour; 0: none
                 "per": "image",  # one draw an "image", or a "batch" as in the authors' code
             },
             "loss": {

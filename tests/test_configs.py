@@ -62,7 +62,7 @@ def test_the_papers_recipe():
     assert (config.model.batch_statistics, config.model.gradient) == ("running", "approximate")
     assert dict(config.augmentation) == {
         "crop": 28, "flip": True, "alternate": False, "brightness": 0.5, "contrast": 0.1, "saturation": 0.1,
-        "hue": 0.15, "per": "image",
+        "hue": 0.15, "per": "image", "pad": 0, "cutout": 0,
     }  # fmt: skip
 
 

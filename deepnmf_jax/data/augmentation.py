@@ -1,4 +1,4 @@
-"""Crop, flip and colour jitter of a batch of images, as pure functions that run inside the jitted step.
+"""Crop, flip, colour jitter and cutout of a batch of images, as pure functions that run inside the jitted step.
 
 Keys come first. Images are NHWC: uint8 in, float32 in [0, 1] out. `colors` has the arithmetic of contrast, saturation
 and hue; brightness multiplies, as torchvision's (and so the paper's) does.
@@ -15,7 +15,9 @@ import numpy as np
 from deepnmf_jax.data.colors import adjust_contrast, adjust_saturation_and_hue
 
 # Each image draws all of these, used or not, so that switching one setting off leaves the other draws alone.
-_DRAWS = ("top", "left", "flip", "brightness", "contrast", "saturation", "hue")
+# A name added at the end leaves the draws of the others alone, too.
+_CUTOUT = ("cutout_row", "cutout_column")
+_DRAWS = ("top", "left", "flip", "brightness", "contrast", "saturation", "hue", *_CUTOUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Augmentation:
         code does (MATH 6: crop 28, flip, 0.5, 0.1, 0.1, 0.15).
       alternate: in place of drawing the flip, mirror each image in every second epoch, half of them in the first
         (`alternating_flips`): after two epochs every image has been seen once in each direction.
+      pad: width of a border that mirrors the image's edge, in pixels, from which the window may be cut too; training
+        only, so that the windows keep the size of the centre crop of evaluation.
+      cutout: side of a square, in pixels, that is set to the mean colour of its window; its centre is drawn anywhere in
+        the window, so that some of the square may lie outside (DeVries and Taylor 2017, arXiv:1708.04552); 0: none.
 
     Raises:
       ValueError: a setting is outside its range.
@@ -46,9 +52,14 @@ class Augmentation:
     hue: float = 0.0
     per: Literal["image", "batch"] = "image"
     alternate: bool = False
+    pad: int = 0
+    cutout: int = 0
 
     def __post_init__(self) -> None:
-        _check_crop(self.crop)
+        for name in ("crop", "pad", "cutout"):
+            _check_pixels(name, getattr(self, name))
+        if self.pad and not self.crop:
+            raise ValueError(f"augmentation pad = {self.pad} needs a crop: set crop to the side of the window")
         for name in ("brightness", "contrast", "saturation", "hue"):
             strength = getattr(self, name)
             most = 0.5 if name == "hue" else math.inf
@@ -75,7 +86,7 @@ def augment(
 ) -> jax.Array:
     """Augments a batch of training images.
 
-    The order is crop, flip, brightness, contrast, saturation, hue, with a clip to [0, 1] after each colour
+    The order is pad, crop, flip, brightness, contrast, saturation, hue, cutout, with a clip to [0, 1] after each colour
     step that can leave it. torchvision's ColorJitter draws the order of the four colour steps at random,
     takes contrast about the mean grey level of the image, and blends with grey for saturation; here contrast
     is about each channel's mean and saturation is that of HSV, as in TensorFlow. Saturation and hue are
@@ -94,11 +105,14 @@ def augment(
       float32 (batch, crop, crop, channels) in [0, 1]; height and width are kept when crop is 0.
 
     Raises:
-      ValueError: `images` is not a uint8 batch, or smaller than the crop.
+      ValueError: `images` is not a uint8 batch, smaller than the crop, or no larger than the border.
     """
     _check_images(images, augmentation.crop)
-    size = augmentation.crop
-    height, width, channels = images.shape[1:]
+    size, pad = augmentation.crop, augmentation.pad
+    if pad >= min(images.shape[1:3]):
+        raise ValueError(f"augmentation pad = {pad} must be less than the side of the images, {min(images.shape[1:3])}")
+    x = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect") if pad else images
+    height, width, channels = x.shape[1:]
     positions = jnp.arange(images.shape[0], dtype=jnp.uint32)
     if augmentation.per == "batch":
         positions = jnp.zeros_like(positions)
@@ -106,14 +120,14 @@ def augment(
     drawn = jax.vmap(lambda k: jax.random.uniform(k, (len(_DRAWS),), jnp.float32))(keys)
     draws = dict(zip(_DRAWS, drawn.T, strict=True))  # each (batch,)
 
-    x = images
     if size:
         top = _integers(draws["top"], height - size + 1)
         left = _integers(draws["left"], width - size + 1)
         x = _crop(x, top, left, size)
     if augmentation.flip:
         x = jnp.where(_per_image(draws["flip"] < 0.5 if mirrored is None else mirrored), x[:, :, ::-1], x)
-    return _jitter(_to_float(x), draws, augmentation, coloured=channels == 3)
+    x = _jitter(_to_float(x), draws, augmentation, coloured=channels == 3)
+    return _cut_out(x, draws, augmentation.cutout) if augmentation.cutout else x
 
 
 def center_crop(images: jax.Array, crop: int) -> jax.Array:
@@ -129,7 +143,7 @@ def center_crop(images: jax.Array, crop: int) -> jax.Array:
     Raises:
       ValueError: as for `augment`.
     """
-    _check_crop(crop)
+    _check_pixels("crop", crop)
     _check_images(images, crop)
     if not crop:
         return _to_float(images)
@@ -152,6 +166,18 @@ def _jitter(x: jax.Array, draws: dict[str, jax.Array], augmentation: Augmentatio
     x = adjust_saturation_and_hue(x, factor("saturation")[:, None, None], turns[:, None, None])
     # Rounding in the way to HSV and back can leave [0, 1] by the last bit.
     return jnp.clip(x, 0.0, 1.0)
+
+
+def _cut_out(images: jax.Array, draws: dict[str, jax.Array], side: int) -> jax.Array:
+    def inside(name: str, length: int) -> jax.Array:
+        centre = _integers(draws[name], length)[:, None]
+        first = centre - side // 2
+        places = jnp.arange(length, dtype=first.dtype)
+        return (places >= first) & (places < first + side)  # (batch, length)
+
+    rows, columns = (inside(name, n) for name, n in zip(_CUTOUT, images.shape[1:3], strict=True))
+    square = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(square, images.mean(axis=(1, 2), keepdims=True), images)
 
 
 def _crop(images: jax.Array, top: jax.Array, left: jax.Array, size: int) -> jax.Array:
@@ -180,9 +206,9 @@ def _per_image(values: jax.Array) -> jax.Array:
     return values[:, None, None, None]
 
 
-def _check_crop(crop: int) -> None:
-    if isinstance(crop, bool) or not isinstance(crop, int) or crop < 0:
-        raise ValueError(f"crop must be a whole number of pixels, 0 (none) or more; got {crop!r}")
+def _check_pixels(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a whole number of pixels, 0 (none) or more; got {value!r}")
 
 
 def _check_images(images: jax.Array, crop: int) -> None:

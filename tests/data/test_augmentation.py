@@ -71,6 +71,37 @@ def test_a_crop_is_a_window_of_its_image_and_all_windows_occur(channels):
     assert found == {(row, column) for row in range(4) for column in range(3)}
 
 
+def test_windows_reach_into_a_mirrored_border():
+    images = make_images(200, 6, 6, 2)
+    bordered = np.pad(as_float(images), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    cropped = np.asarray(compiled(KEY, jnp.asarray(images), Augmentation(crop=6, pad=2)))
+    found = {offsets(image, window) for image, window in zip(bordered, cropped, strict=True)}
+    # 5 x 5 places; 200 draws miss a given one with probability 0.0003.
+    assert found == {(row, column) for row in range(5) for column in range(5)}
+
+
+def test_cutout_sets_a_square_to_the_mean_colour_and_leaves_the_rest():
+    images = make_images(300, 9, 7)
+    cut = np.asarray(compiled(KEY, jnp.asarray(images), Augmentation(cutout=4)))
+    plain = as_float(images)
+    changed = (cut != plain).any(axis=3)
+    np.testing.assert_allclose(
+        cut[changed], np.broadcast_to(plain.mean((1, 2))[:, None, None], plain.shape)[changed], rtol=1e-5
+    )
+    rows, columns = changed.any(axis=2), changed.any(axis=1)
+    assert (changed == rows[:, :, None] & columns[:, None, :]).all()
+    # The centre is anywhere in the window: whole squares, and what the edges leave of them.
+    assert set(rows.sum(1)) == set(columns.sum(1)) == {2, 3, 4}
+    assert len({tuple(row) for row in rows}) == 9 and len({tuple(column) for column in columns}) == 7
+
+
+def test_a_border_and_cutout_leave_the_other_draws_alone():
+    images = jnp.asarray(make_images(20))
+    before = compiled(KEY, images, AUTHORS)
+    cut = compiled(KEY, images, dataclasses.replace(AUTHORS, cutout=8))
+    assert 0.9 < np.isclose(cut, before, atol=1e-6).all(axis=3).mean() < 0.97
+
+
 def test_flips_mirror_left_and_right_half_of_the_time():
     images = make_images(400, 3, 4)
     flipped = np.asarray(compiled(KEY, jnp.asarray(images), Augmentation(flip=True)))
@@ -282,6 +313,9 @@ def test_the_centre_crop_is_the_middle_window():
     [
         ({"crop": -1}, "crop must be .* got -1"),
         ({"crop": 2.5}, "crop must be .* got 2.5"),
+        ({"pad": -1, "crop": 2}, "pad must be .* got -1"),
+        ({"pad": 2}, "pad = 2 needs a crop"),
+        ({"cutout": True}, "cutout must be .* got True"),
         ({"brightness": -0.1}, "brightness must be 0 or more, got -0.1"),
         ({"contrast": float("nan")}, "contrast must be 0 or more, got nan"),
         ({"saturation": float("inf")}, "saturation must be 0 or more, got inf"),
@@ -297,6 +331,8 @@ def test_settings_outside_their_range_are_refused(given_, message):
 def test_images_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="crop 33 is larger than the images of 40x32 pixels"):
         augment(KEY, jnp.zeros((1, 40, 32, 3), jnp.uint8), Augmentation(crop=33))
+    with pytest.raises(ValueError, match="pad = 7 must be less than the side of the images, 7"):
+        augment(KEY, jnp.zeros((1, 9, 7, 3), jnp.uint8), Augmentation(crop=5, pad=7))
     with pytest.raises(ValueError, match="crop 33"):
         center_crop(jnp.zeros((1, 32, 40, 3), jnp.uint8), 33)
     with pytest.raises(ValueError, match=r"shape \(batch, height, width, channels\), got \(32, 32, 3\)"):
