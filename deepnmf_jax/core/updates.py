@@ -31,6 +31,15 @@ def product(a: Array, b: Array, products: str = "full") -> Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
+def right_operand(b: Array, products: str = "full") -> Array:
+    """b (m, l) as the second operand of the products of a loop: in bfloat16, rounded and laid out once, before it.
+
+    XLA's CPU backend multiplies bfloat16 numbers only if the second operand is stored by rows. Without the barrier it
+    takes a transposition into the loop, folds it into the product, and multiplies float32 numbers.
+    """
+    return jax.lax.optimization_barrier(b.astype(jnp.bfloat16)) if products == "bfloat16" else b
+
+
 def round_to_tf32(a: Array) -> Array:
     """The nearest TF32 numbers (8 bits of exponent, 10 of mantissa), in the dtype of a."""
     return jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=10)

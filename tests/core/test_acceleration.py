@@ -1,5 +1,6 @@
 """Accelerated iterations, the stopping rule and bfloat16 products, held against plain EM steps."""
 
+import re
 from functools import partial
 
 import hypothesis.extra.numpy as hnp
@@ -185,6 +186,35 @@ def test_the_split_into_two_loops_changes_nothing(monkeypatch):
         assert loops.count(" while[") + loops.count(" scan[") == 2
         np.testing.assert_allclose(iterate(x, w, Settings(**how)), whole, rtol=1e-8, atol=1e-14)
         monkeypatch.undo()
+
+
+def operands(compiled, where=""):
+    """The dtypes that the products of a compiled program read, of those whose line names `where`."""
+    dtypes = dict(re.findall(r"%([\w.-]+) = (\w+)\[", compiled))
+    names = re.findall(r" dot\(%([\w.-]+), %([\w.-]+)\).*" + where, compiled)
+    return {dtypes[name] for pair in names for name in pair}
+
+
+@pytest.fixture
+def optimized():
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def test_bfloat16_products_read_bfloat16(optimized):
+    """A transposition that XLA folds into a product makes it one of float32 on a CPU, three times slower."""
+    x, w = problem(rows=64, n=300, k=16, dtype="float32")
+
+    def rounded(h, w):
+        return jnp.matmul(h.astype(jnp.bfloat16), w.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+
+    h = infer(x, w)
+    if operands(jax.jit(rounded).lower(h, w).compile().as_text()) != {"bf16"}:
+        pytest.skip("this processor, or this version of XLA, multiplies bfloat16 numbers as float32")
+    program = jax.jit(partial(infer, products="bfloat16")).lower(x, w).compile()
+    assert operands(program.as_text(), where="while/body") == {"bf16"}
 
 
 @pytest.mark.parametrize("method", ["none", *METHODS])
