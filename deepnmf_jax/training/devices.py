@@ -1,6 +1,8 @@
 """One mesh axis over the devices of all processes: batches are split along it, everything else is on each device."""
 
 import ctypes
+import importlib.metadata
+import importlib.util
 import logging
 import platform
 from typing import Any
@@ -34,7 +36,9 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Makes this process keep the memory that a step frees, for the next step. Call it before the first computation.
+    """Makes this process keep the memory that a step frees, for the next step. Call it before JAX starts its threads,
+    that is before the first array: a thread that has allocated has an arena of its own for good, and the blocks of
+    a step are too large for any but the first arena.
 
     XLA allocates the temporary arrays of a program anew at each call, on the CPU from the C library; glibc gives
     blocks of that size back to the system, which then hands out zeroed pages one fault at a time: a third of the
@@ -58,15 +62,23 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
         num_processes: how many there are.
         process_id: which of them this is, from 0.
     """
+    # On a GPU the steps allocate nothing on the host, and the threads of its compiler would share the one arena.
+    if not _accelerator_expected():
+        keep_freed_memory()
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if coordinator:
         jax.distributed.initialize(coordinator, num_processes, process_id)
-    # On a GPU the steps allocate nothing on the host, and the threads of its compiler would share the one arena.
-    if jax.default_backend() == "cpu":
-        keep_freed_memory()
     _log.info("devices: %s", ", ".join(map(str, jax.devices())))
+
+
+def _accelerator_expected() -> bool:
+    """Whether JAX may find a device that is no CPU, told without starting JAX (and so its threads)."""
+    if platforms := jax.config.jax_platforms:
+        return platforms != "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return bool(plugins) or any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
 
 
 def data_mesh(batch_size: int) -> Mesh:
