@@ -73,6 +73,7 @@ TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 LOCAL = (("model.local_learning", "kl"),)
 TWENTY = (("num_epochs", "20"),)
+REGULARIZED = (("num_epochs", "40"), ("augmentation.pad", "2"), ("augmentation.cutout", "8"))
 RATES = ("0.004", "0.01", "0.04")
 FIFTY = (("num_epochs", "50"),)
 
@@ -125,6 +126,8 @@ ROWS = (
     ),
     Row("best", "blocks: CNMF+1x1", "beyond/blocks", settings=TWENTY),
     Row("best", "blocks: CNN+1x1", "beyond/blocks", settings=(*TWIN, *TWENTY)),
+    Row("best", "blocks: CNMF+1x1, border and cutout", "beyond/blocks", settings=REGULARIZED),
+    Row("best", "blocks: CNN+1x1, border and cutout", "beyond/blocks", settings=(*TWIN, *REGULARIZED)),
     *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
     Row("fashion", "blocks: CNMF+1x1", "beyond/blocks", SEEDS, FASHION),
     *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),
