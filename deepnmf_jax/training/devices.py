@@ -75,7 +75,7 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
 
 def _accelerator_expected() -> bool:
     """Whether JAX may find a device that is no CPU, told without starting JAX (and so its threads)."""
-    if platforms := jax.config.jax_platforms:
+    if platforms := jax.config.jax_platforms:  # type: ignore[attr-defined]
         return platforms != "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return bool(plugins) or any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
