@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core.normalization import row_sums
-from deepnmf_jax.core.updates import em_update, product, ratio, right_operand
+from deepnmf_jax.core.updates import em_factor, em_update, product, ratio, right_operand
 
 ACCELERATIONS = ("none", "power", "adaptive")
 PRODUCTS = ("full", "tf32", "bfloat16")
@@ -72,13 +72,13 @@ def solve(problem: Problem, settings: Settings) -> Array:
 
 
 def _problem(x: Array, w: Array, products: str) -> Problem:
-    forth, back, first = (right_operand(b, products) for b in (w, w.T, first_weights(w).T))
+    forth, back = right_operand(w, products), right_operand(w.T, products)
     return Problem(
         w.shape[0],
         uniform_start(x, w.shape[0]),
         jnp.sum(x, axis=-1, keepdims=True),
-        lambda: product(x, first, products),
-        lambda h: product(ratio(x, product(h, forth, products)), back, products),
+        lambda: product(x, first_weights(w).T, products),
+        lambda h: em_factor(x, forth, h, products, transposed=back),
     )
 
 

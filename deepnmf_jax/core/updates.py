@@ -70,12 +70,13 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
     return ratio(x, r), (dx - x / safe * dr) / safe
 
 
-def em_factor(x: Array, w: Array, h: Array, products: str = "full") -> Array:
+def em_factor(x: Array, w: Array, h: Array, products: str = "full", transposed: Array | None = None) -> Array:
     """Multiplicative factor q_i = sum_s w_is x_s / R_s of Lee and Seung's rule for the KL divergence (paper, eq. 3).
 
     x (..., n), w (k, n), h (..., k) -> q (..., k). At the optimum q_i = 1 where h_i > 0 and q_i <= 1 elsewhere.
+    `transposed` is w^T (n, k) where a loop keeps it laid out (`right_operand`).
     """
-    return product(ratio(x, product(h, w, products)), w.T, products)
+    return product(ratio(x, product(h, w, products)), w.T if transposed is None else transposed, products)
 
 
 def em_step(x: Array, w: Array, h: Array, epsilon: float = 1.0, products: str = "full") -> Array:

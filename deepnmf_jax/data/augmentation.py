@@ -14,9 +14,9 @@ import numpy as np
 
 from deepnmf_jax.data.colors import adjust_contrast, adjust_saturation_and_hue
 
-# Each image draws all of these, used or not, so that switching one setting off leaves the other draws alone.
-# A name added at the end leaves the draws of the others alone, too.
 _CUTOUT = ("cutout_row", "cutout_column")
+# Each image draws all of these, used or not, so that switching one setting off leaves the other draws alone, as does a
+# name that is added at the end.
 _DRAWS = ("top", "left", "flip", "brightness", "contrast", "saturation", "hue", *_CUTOUT)
 
 

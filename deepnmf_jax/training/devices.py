@@ -36,9 +36,10 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Makes this process keep the memory that a step frees, for the next step. Call it before JAX starts its threads,
-    that is before the first array: a thread that has allocated has an arena of its own for good, and the blocks of
-    a step are too large for any but the first arena.
+    """Makes this process keep the memory that a step frees, for the next step.
+
+    Call it before JAX starts its threads, that is before the first array: a thread that has allocated has an arena of
+    its own for good, and only the first arena keeps blocks above 64 MB.
 
     XLA allocates the temporary arrays of a program anew at each call, on the CPU from the C library; glibc gives
     blocks of that size back to the system, which then hands out zeroed pages one fault at a time: a third of the
@@ -70,6 +71,9 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if coordinator:
         jax.distributed.initialize(coordinator, num_processes, process_id)
+    # Where an accelerator's plugin is installed and the accelerator is not there: late, which helps smaller blocks.
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     _log.info("devices: %s", ", ".join(map(str, jax.devices())))
 
 
