@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
                 "use_bias": True,  # of convolutions in place of NMF
                 "num_iters": 20,  # iterations of the inference
                 "epsilon": 1.0,  # step size of the inference, in (0, 1], in the paper's convention
-                "gradient": "approximate",  # "approximate", "unrolled", "implicit"
+                "gradient": "approximate",  # "approximate", "scaled", "unrolled", "implicit"
                 "cg_steps": 4,  # of the implicit gradient
                 "acceleration": "none",  # "none", "power", "adaptive"
                 "exponent": 8.0,  # of "power", the largest of "adaptive"; at least 1

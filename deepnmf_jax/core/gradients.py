@@ -1,11 +1,13 @@
 """How the result of the fixed-point iteration is differentiated.
 
-One forward, three gradients: "approximate" (the paper's), "unrolled" (autodiff) and "implicit" (adjoint of the fixed
-point). The approximate and the implicit one share a form: with an adjoint activity v,
+One forward, four gradients: "approximate" (the paper's), "scaled" (the same, as many times as there are steps),
+"unrolled" (autodiff) and "implicit" (adjoint of the fixed point). All but the unrolled one share a form: with an
+adjoint activity v,
 
     grad_x = (v w) / R,      grad_w = v^T (x / R) - h^T (x / R * grad_x),      R = h w,
 
-with v = h * g for the approximate gradient of a cotangent g, and v from a linear system for the implicit one.
+with v = h * g for the approximate gradient of a cotangent g, a multiple of it for the scaled one, and v from a linear
+system for the implicit one.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from jax import Array
 
 from deepnmf_jax.core.updates import denominator, em_factor, reconstruct
 
-GRADIENTS = ("approximate", "unrolled", "implicit")
+GRADIENTS = ("approximate", "scaled", "unrolled", "implicit")
 LOCAL_RULES = ("kl", "mse")
 
 Forward = Callable[[Array, Array], Array]  # x, w -> h
@@ -25,17 +27,27 @@ Adjoint = Callable[[Array, Array, Array, Array], tuple[Array, Array]]  # x, w, h
 
 
 def differentiable(
-    forward: Forward, x: Array, w: Array, *, gradient: str, cg_steps: int, approximate: Adjoint | None = None
+    forward: Forward,
+    x: Array,
+    w: Array,
+    *,
+    gradient: str,
+    cg_steps: int,
+    steps: float,
+    approximate: Adjoint | None = None,
 ) -> Array:
     """h = forward(x, w) with the gradient asked for. Computed in float32 at least, returned in the dtype of x.
 
-    `approximate` computes what `approximate_adjoint` (the default) does.
+    `steps` is the factor of the scaled gradient; `approximate` computes what `approximate_adjoint` (the default) does.
     """
     if gradient == "unrolled":
         return forward(*_accumulate(x, w)).astype(x.dtype)
     if gradient == "implicit" and cg_steps:
         return _with_adjoint(x, w, forward, partial(implicit_adjoint, cg_steps=cg_steps))
-    return _with_adjoint(x, w, forward, approximate or approximate_adjoint)
+    approximate = approximate or approximate_adjoint
+    if gradient == "scaled":
+        return _with_adjoint(x, w, forward, partial(_scaled_adjoint, approximate=approximate, steps=steps))
+    return _with_adjoint(x, w, forward, approximate)
 
 
 def _accumulate(*arrays: Array) -> list[Array]:
@@ -73,6 +85,13 @@ def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, 
     x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes.
     """
     return _pull_back(x, w, h, h * g)
+
+
+def _scaled_adjoint(
+    x: Array, w: Array, h: Array, g: Array, *, approximate: Adjoint, steps: float
+) -> tuple[Array, Array]:
+    # The adjoints are linear in g.
+    return approximate(x, w, h, steps * g)
 
 
 def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -> tuple[Array, Array]:

@@ -8,13 +8,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core import checks, gradients
-from deepnmf_jax.core.iteration import Settings, iterate
+from deepnmf_jax.core.iteration import Settings, iterate, plain_steps
 
 
 @partial(jax.jit, static_argnames="settings")
 def infer_unchecked(x: Array, w: Array, settings: Settings) -> Array:
     """`infer` for arguments known to be right, as the layers' are by construction."""
-    run = partial(gradients.differentiable, x=x, w=w, gradient=settings.gradient, cg_steps=settings.cg_steps)
+    run = partial(
+        gradients.differentiable,
+        x=x,
+        w=w,
+        gradient=settings.gradient,
+        cg_steps=settings.cg_steps,
+        steps=plain_steps(settings),
+    )
     if settings.implementation == "xla":
         return run(partial(iterate, settings=settings))
     from deepnmf_jax.core.kernels import backward, forward  # Pallas is slow to import
@@ -49,9 +56,12 @@ def infer(
         num_iters: number of iterations, at least 1. It is part of the model: 20 need not be close to convergence.
         epsilon: step size in the paper's convention, in (0, 1]. The authors' code calls e / (1 - e) by that name.
         gradient: how the result is differentiated. "approximate": one step (paper, eq. 13, 17 to 19), which keeps
-            only x, w and h; "unrolled": autodiff through all iterations; "implicit": adjoint of the fixed point by
-            conjugate gradients, which starts from the approximate one. Far from convergence, or where an input cannot
-            tell the active units apart, the last can be many times longer than the unrolled one; more steps make it so.
+            only x, w and h; "scaled": the same times the number of plain steps that the iterations amount to, which
+            makes it about as long as the unrolled one far from convergence (for networks with residual paths, whose
+            layers it would otherwise hardly reach); "unrolled": autodiff through all iterations; "implicit": adjoint of
+            the fixed point by conjugate gradients, which starts from the approximate one. Far from convergence, or
+            where an input cannot tell the active units apart, the last can be many times longer than the unrolled one;
+            more steps make it so.
         cg_steps: conjugate-gradient steps of "implicit", at least 0 (0 is the approximate gradient).
         acceleration: "none"; "power", over-relaxed steps h * q^exponent; or "adaptive", an exponent an input, a power
             of two from 1 up to `exponent`, as the slopes of the divergence before and after each step allow. Both keep

@@ -39,6 +39,14 @@ class Settings(NamedTuple):
     implementation: str = "xla"
 
 
+def plain_steps(settings: Settings) -> float:
+    """How many plain steps of size 1 the iterations go about as far as; of "adaptive" and of a tolerance, which the
+    inputs decide on, the number of iterations."""
+    if settings.acceleration == "power":
+        return 1 + settings.exponent * (settings.num_iters - 1)
+    return settings.epsilon * settings.num_iters
+
+
 class Problem(NamedTuple):
     """What the iterations see of x (..., n) and w (k, n)."""
 

@@ -22,7 +22,7 @@ class NMFLayer(nn.Module, kw_only=True):
     Attributes:
         num_iters: iterations of the inference, at least 1.
         epsilon: step size in the paper's convention, in (0, 1].
-        gradient: "approximate" (the paper's), "unrolled" or "implicit"; see `deepnmf_jax.infer`.
+        gradient: "approximate" (the paper's), "scaled", "unrolled" or "implicit"; see `deepnmf_jax.infer`.
         cg_steps: conjugate-gradient steps of the implicit gradient.
         acceleration: "none", "power" or "adaptive"; see `deepnmf_jax.infer`.
         exponent: of "power", the largest of "adaptive".
