@@ -73,7 +73,15 @@ TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 LOCAL = (("model.local_learning", "kl"),)
 TWENTY = (("num_epochs", "20"),)
-REGULARIZED = (("num_epochs", "40"), ("augmentation.pad", "2"), ("augmentation.cutout", "8"))
+BORDER = (("augmentation.pad", "2"), ("augmentation.cutout", "8"))
+REGULARIZED = (("num_epochs", "40"), *BORDER)
+LARGE = (
+    ("batch_size", "128"),
+    ("optimizer.learning_rate.nmf", "0.06"),
+    ("optimizer.learning_rate.mixing", "0.012"),
+    ("optimizer.learning_rate.batch_norm", "0.012"),
+)
+SCALED = (("model.gradient", "scaled"),)
 RATES = ("0.004", "0.01", "0.04")
 FIFTY = (("num_epochs", "50"),)
 
@@ -128,6 +136,12 @@ ROWS = (
     Row("best", "blocks: CNN+1x1", "beyond/blocks", settings=(*TWIN, *TWENTY)),
     Row("best", "blocks: CNMF+1x1, border and cutout", "beyond/blocks", settings=REGULARIZED),
     Row("best", "blocks: CNN+1x1, border and cutout", "beyond/blocks", settings=(*TWIN, *REGULARIZED)),
+    Row("best", "fine: CNMF+1x1, border and cutout", "beyond/fine", settings=(*TWENTY, *BORDER, *LARGE)),
+    Row("best", "fine: CNN+1x1, border and cutout", "beyond/fine", settings=(*TWIN, *TWENTY, *BORDER, *LARGE)),
+    *(
+        row._replace(table="best", label=f"{row.label}, border and cutout", settings=(*TWENTY, *BORDER))
+        for row in FOUR[:2]
+    ),
     *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
     Row("fashion", "blocks: CNMF+1x1", "beyond/blocks", SEEDS, FASHION),
     *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),

@@ -1,4 +1,4 @@
-"""The three gradients against their definitions, each other, and finite differences; and what they keep in memory."""
+"""The four gradients against their definitions, each other, and finite differences; and what they keep in memory."""
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,40 @@ def test_direction_of_the_approximate_gradient():
         cosine = jnp.sum(a * b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
         assert cosine > 0.97
         assert 1 / 40 < jnp.linalg.norm(a) / jnp.linalg.norm(b) < 1 / 10
+
+
+STEPS = {
+    "plain": ({"num_iters": 5}, 5),
+    "short steps": ({"num_iters": 6, "epsilon": 0.5}, 3),
+    "power": ({"num_iters": 4, "acceleration": "power", "exponent": 6.0}, 19),
+    "adaptive": ({"num_iters": 6, "acceleration": "adaptive"}, 6),
+    "the kernel": ({"num_iters": 5, "implementation": "interpret"}, 5),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_the_scaled_gradient_is_the_approximate_one_times_the_plain_steps(case, cotangent):
+    settings, steps = STEPS[case]
+    kernel = "implementation" in settings
+    x, w = problem(dtype="float32") if kernel else problem()
+    g = cotangent.astype(x.dtype)
+    h, scaled = jax.vjp(lambda x, w: infer(x, w, gradient="scaled", **settings), x, w)
+    same, approximate = jax.vjp(lambda x, w: infer(x, w, **settings), x, w)
+    np.testing.assert_array_equal(h, same)
+    for ours, one in zip(scaled(g), approximate(g), strict=True):
+        assert relative_error(ours, steps * one) < (1e-6 if kernel else 1e-14)
+
+
+def test_the_scaled_gradient_is_about_the_unrolled_one_after_few_iterations():
+    """Which the approximate one is not: it is a fifth as long."""
+    rng = np.random.default_rng(0)
+    p, u, g = rng.random((40, 75)), rng.random((32, 75)), rng.normal(size=(40, 32))
+    ours, full = (
+        jax.vjp(lambda p, u, way=way: layer(p, u, num_iters=5, gradient=way), p, u)[1](g)
+        for way in ("scaled", "unrolled")
+    )
+    for a, b in zip(ours, full, strict=True):
+        assert relative_error(a, b) < 0.2
 
 
 @pytest.mark.slow
