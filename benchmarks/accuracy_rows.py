@@ -68,7 +68,7 @@ def _label(value: str) -> str:
 
 
 SEEDS = (0, 1, 2)
-BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide", "fine")
+BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide", "fine", "deep")
 TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 LOCAL = (("model.local_learning", "kl"),)
