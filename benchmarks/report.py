@@ -27,21 +27,21 @@ def _result(question: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{question}.json").read_text())
 
 
-def _from(question: str) -> str:
+def _from(question: str, command: str | None = None) -> str:
     m = _result(question)["machine"]
     return (
-        f"`python -m benchmarks.{question}`; {m['cpu']}, {m['cores']} cores, Python {m['python']}, jax {m['jax']}; "
+        f"`python -m benchmarks.{command or question}`; {m['cpu']}, {m['cores']} cores, Python {m['python']}, jax {m['jax']}; "
         f"commit {m['commit'].removesuffix('+changes')}; every sample in benchmarks/results/{question}.json.\n\n"
     )
 
 
-def step() -> str:
-    """Training step and inference at both batch sizes: least and median time, and the port's over it."""
-    samples = _result("step")["samples"]
+def step(question: str = "step", command: str | None = None) -> str:
+    """Training step and inference at each batch size: least and median time, and the port's over it."""
+    samples = _result(question)["samples"]
     rows = []
-    for name in samples["128"] | samples["50"]:
+    for name in {name: None for batch in reversed(samples) for name in samples[batch]}:
         row: list[str] = [name]
-        for batch in ("50", "128"):
+        for batch in samples:
             if name not in samples[batch]:
                 row += ["", "", ""]
                 continue
@@ -52,9 +52,9 @@ def step() -> str:
             row += [f"{1e3 * best(s):.0f}", f"{1e3 * np.median(s):.0f}", ratio]
         rows.append(row)
     head = ["program"]
-    for batch in ("50", "128"):
+    for batch in samples:
         head += [f"{batch}: least, ms", "median, ms", "port / this: least / median"]
-    return _from("step") + table(rows, head)
+    return _from(question, command) + table(rows, head)
 
 
 def rates() -> str:

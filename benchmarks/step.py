@@ -1,6 +1,6 @@
 """How long does a training step take, and an inference, beside PyTorch, the CNN and the machine's own limit?
 
-python -m benchmarks.step
+python -m benchmarks.step [--batches 50 128]
 """
 
 import os
@@ -106,7 +106,7 @@ def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
 
 def main() -> None:
     """Measures, prints the table, writes step.json."""
-    args = arguments(main.__doc__ or "")
+    args = arguments(main.__doc__ or "", batches=(50, 128))
     cache = tempfile.TemporaryDirectory()
     # The second and third process of a program start without compiling.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
@@ -114,8 +114,8 @@ def main() -> None:
     print("largest relative difference between port and ours:", differences)
     processes = 1 if args.quick else PROCESSES
     result: dict = {"differences": differences, "processes": processes, "samples": {}, "ratios": {}}
-    for batch in (4,) if args.quick else (50, 128):
-        rounds = 2 if args.quick else (8 if batch == 50 else 4)
+    for batch in (4,) if args.quick else args.batches:
+        rounds = 2 if args.quick else (8 if batch <= 50 else 4)
         samples = measure(batch, rounds, processes, compiled=not args.quick)
         result["samples"][str(batch)] = samples
         result["ratios"] |= {f"batch {batch}: {k}": v for k, v in ratios(samples).items()}
