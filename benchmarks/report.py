@@ -30,8 +30,9 @@ def _result(question: str) -> dict[str, Any]:
 def _from(question: str, command: str | None = None) -> str:
     m = _result(question)["machine"]
     return (
-        f"`python -m benchmarks.{command or question}`; {m['cpu']}, {m['cores']} cores, Python {m['python']}, jax {m['jax']}; "
-        f"commit {m['commit'].removesuffix('+changes')}; every sample in benchmarks/results/{question}.json.\n\n"
+        f"`python -m benchmarks.{command or question}`; {m['cpu']}, {m['cores']} cores, Python {m['python']}, "
+        f"jax {m['jax']}; commit {m['commit'].removesuffix('+changes')}; every sample in "
+        f"benchmarks/results/{question}.json.\n\n"
     )
 
 
