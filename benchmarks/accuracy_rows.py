@@ -112,6 +112,8 @@ ROWS = (
         "fast/cnmf_1x1",
         settings=(("model.gradient", "implicit"), ("model.cg_steps", "2")),
     ),
+    Row("gradients", "blocks, approximate", "beyond/blocks"),
+    Row("gradients", "blocks, scaled", "beyond/blocks", settings=SCALED),
     Row("gradients", "local, KL", "fast/cnmf", settings=LOCAL, paper=32),
     Row("gradients", "local, KL, with 1x1", "fast/cnmf_1x1", settings=LOCAL),
     Row("iterations", "5 plain", "fast/cnmf_1x1"),
