@@ -136,11 +136,14 @@ def write(question: str, result: Mapping[str, Any], out: Path = RESULTS) -> None
     print(f"\nwritten: {path}\n")
 
 
-def arguments(description: str, batches: Sequence[int] = ()) -> argparse.Namespace:
-    """The flags that all benchmarks share, and --batches for those that have several."""
+def argument_parser(description: str) -> argparse.ArgumentParser:
+    """The flags that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON files")
     parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs, not to measure")
-    if batches:
-        parser.add_argument("--batches", type=int, nargs="+", default=batches, help="images in a batch")
-    return parser.parse_args()
+    return parser
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The values of these flags, for a benchmark that has no others."""
+    return argument_parser(description).parse_args()

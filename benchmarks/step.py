@@ -1,14 +1,15 @@
 """How long does a training step take, and an inference, beside PyTorch, the CNN and the machine's own limit?
 
-python -m benchmarks.step [--batches 50 128]
+python -m benchmarks.step [--batches 50 128] [--programs ours port ...]
 """
 
 import os
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.harness import arguments, best, interleave, table, write
+from benchmarks.harness import argument_parser, best, interleave, table, write
 from benchmarks.workers import batch_of
 
 # About as far as 20 plain iterations, which is what a network trained on them needs.
@@ -72,8 +73,10 @@ def agreement() -> dict[str, float]:
     return worst
 
 
-def measure(batch: int, rounds: int, processes: int, compiled: bool) -> dict[str, list[float]]:
-    """Seconds of all programs at one batch size, each in several processes."""
+def measure(
+    batch: int, rounds: int, processes: int, compiled: bool, names: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """Seconds of all programs, or of those named, at one batch size, each in several processes."""
     specs: dict[str, dict] = {}
     for name, model in OURS.items():
         if name != "ours, unrolled" or batch <= 50:
@@ -87,12 +90,14 @@ def measure(batch: int, rounds: int, processes: int, compiled: bool) -> dict[str
     specs["inference: port"] = {"program": "port_inference", "batch": batch, "layer": "nmf", "compiled": False}
     specs["data and augmentation"] = {"program": "data_alone", "batch": batch}
     specs["product 2048"] = {"program": "product", "rows": 2048, "inner": 2048, "columns": 2048}
-    return interleave(specs, rounds, processes)
+    return interleave({name: specs[name] for name in names} if names else specs, rounds, processes)
 
 
 def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
     """How many times faster than the port each of ours is, and what the port costs beside its CNN."""
     time = {name: best(s) for name, s in samples.items()}
+    if "port's CNN" not in time:
+        return {f"port / {name}": time["port"] / v for name, v in time.items() if name in OURS}
     port = min(v for k, v in time.items() if k in ("port", "port, compiled"))
     port_cnn = min(v for k, v in time.items() if k.startswith("port's CNN"))
     found = {f"port / {name}": port / time[name] for name in OURS if name in time and name != "our CNN"}
@@ -106,7 +111,10 @@ def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
 
 def main() -> None:
     """Measures, prints the table, writes step.json."""
-    args = arguments(main.__doc__ or "", batches=(50, 128))
+    parser = argument_parser(main.__doc__ or "")
+    parser.add_argument("--batches", type=int, nargs="+", default=(50, 128), help="images in a batch")
+    parser.add_argument("--programs", nargs="+", default=(), help="of the table, the port among them; all if not given")
+    args = parser.parse_args()
     cache = tempfile.TemporaryDirectory()
     # The second and third process of a program start without compiling.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
@@ -116,7 +124,7 @@ def main() -> None:
     result: dict = {"differences": differences, "processes": processes, "samples": {}, "ratios": {}}
     for batch in (4,) if args.quick else args.batches:
         rounds = 2 if args.quick else (8 if batch <= 50 else 4)
-        samples = measure(batch, rounds, processes, compiled=not args.quick)
+        samples = measure(batch, rounds, processes, compiled=not args.quick, names=args.programs)
         result["samples"][str(batch)] = samples
         result["ratios"] |= {f"batch {batch}: {k}": v for k, v in ratios(samples).items()}
         port = min(best(samples[k]) for k in ("port", "port, compiled") if k in samples)
