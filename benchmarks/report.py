@@ -58,6 +58,12 @@ def step(question: str = "step", command: str | None = None) -> str:
     return _from(question, command) + table(rows, head)
 
 
+def step_amx() -> str:
+    """The same on a processor that multiplies bfloat16 numbers itself, some programs at batch 50."""
+    programs = " ".join(f"'{name}'" for name in _result("step-amx")["samples"]["50"])
+    return step("step-amx", f"step --batches 50 --programs {programs}")
+
+
 def rates() -> str:
     """Inference of the first two blocks against a large product."""
     result = _result("layer")
@@ -171,7 +177,7 @@ def profile() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (step, profile, rates, backward, memory, growth, acceleration, startup)
+    f.__name__: f for f in (step, step_amx, profile, rates, backward, memory, growth, acceleration, startup)
 }
 
 
