@@ -76,7 +76,11 @@ def agreement() -> dict[str, float]:
 def measure(
     batch: int, rounds: int, processes: int, compiled: bool, names: Sequence[str] = ()
 ) -> dict[str, list[float]]:
-    """Seconds of all programs, or of those named, at one batch size, each in several processes."""
+    """Seconds of all programs, or of those named, at one batch size, each in several processes.
+
+    Raises:
+        ValueError: a name that is no program's, or names without the port, which all are compared with.
+    """
     specs: dict[str, dict] = {}
     for name, model in OURS.items():
         if name != "ours, unrolled" or batch <= 50:
@@ -90,7 +94,9 @@ def measure(
     specs["inference: port"] = {"program": "port_inference", "batch": batch, "layer": "nmf", "compiled": False}
     specs["data and augmentation"] = {"program": "data_alone", "batch": batch}
     specs["product 2048"] = {"program": "product", "rows": 2048, "inner": 2048, "columns": 2048}
-    return interleave({name: specs[name] for name in names} if names else specs, rounds, processes)
+    if names and ("port" not in names or set(names) - specs.keys()):
+        raise ValueError(f"--programs {' '.join(names)}: give 'port' and others of {', '.join(specs)}")
+    return interleave({name: specs[name] for name in names or specs}, rounds, processes)
 
 
 def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
