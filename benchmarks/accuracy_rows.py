@@ -84,6 +84,7 @@ LARGE = (
 SCALED = (("model.gradient", "scaled"),)
 RATES = ("0.004", "0.01", "0.04")
 FIFTY = (("num_epochs", "50"),)
+SIXTY = (("num_epochs", "60"),)
 
 
 def _power(exponent: str) -> tuple[tuple[str, str], ...]:
@@ -103,6 +104,7 @@ FOUR = (
 # In the order in which they are trained.
 ROWS = (
     *(row._replace(table="long", settings=FIFTY) for row in FOUR[:2]),
+    FOUR[0]._replace(table="long", label="CNMF+1x1, border and cutout", settings=(*SIXTY, *BORDER, *LARGE)),
     *FOUR,
     Row("gradients", "approximate", "fast/cnmf_1x1"),
     Row("gradients", "unrolled", "fast/cnmf_1x1", settings=(("model.gradient", "unrolled"),)),
@@ -134,6 +136,8 @@ ROWS = (
             Row("beyond", f"{name}: CNN+1x1", f"beyond/{name}", settings=TWIN),
         )
     ),
+    Row("best", "residual: CNMF+1x1", "beyond/residual", seeds=(0, 1)),
+    Row("best", "residual: CNN+1x1", "beyond/residual", settings=TWIN),
     Row("best", "blocks: CNMF+1x1", "beyond/blocks", settings=TWENTY),
     Row("best", "blocks: CNN+1x1", "beyond/blocks", settings=(*TWIN, *TWENTY)),
     Row("best", "blocks: CNMF+1x1, border and cutout", "beyond/blocks", settings=REGULARIZED),

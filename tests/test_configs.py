@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accuracy_rows import BEYOND
+from benchmarks.accuracy_rows import ROWS
 from configs import base
 from deepnmf_jax.data.augmentation import Augmentation
 from deepnmf_jax.training.optimizers import create_optimizer
@@ -40,7 +40,7 @@ def test_the_networks_beyond_the_papers_are_no_larger(name, layer):
     config = importlib.import_module(f"configs.{name.replace('/', '.')}").get_config()
     config.model.layer = layer
     assert int(describe(config).splitlines()[-1].split()[1].replace(",", "")) <= 170_000
-    assert name.removeprefix("beyond/") in BEYOND
+    assert (name, layer) in {(row.config, dict(row.settings).get("model.layer", "nmf")) for row in ROWS}
 
 
 def flat(config):
