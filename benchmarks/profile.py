@@ -25,7 +25,7 @@ from benchmarks.step import ACCELERATED
 from benchmarks.workers import compile_train_step
 from deepnmf_jax.training.devices import keep_freed_memory
 
-BATCH, ROUNDS = 50, 15
+BATCHES, ROUNDS = (50, 128), 15
 STEPS: dict[str, dict[str, Any]] = {
     "20 iterations": {},
     "4 power": ACCELERATED,
@@ -129,15 +129,17 @@ def main() -> None:
     """Measures, prints the table, writes profile.json."""
     args: argparse.Namespace = arguments(__doc__.splitlines()[0] if __doc__ else "")
     keep_freed_memory()
-    batch, rounds = (2, 2) if args.quick else (BATCH, ROUNDS)
+    batches, rounds = ((2,), 2) if args.quick else (BATCHES, ROUNDS)
     tiny: dict[str, Any] = {"width": 0.25, "side": 12} if args.quick else {}
-    steps = profile({name: Step(batch, **settings, **tiny) for name, settings in STEPS.items()}, rounds)
-    print(summary(steps))
-    ratios = {}
-    for name, step in steps.items():
-        parts = medians(step)
-        ratios[f"{name}: backward / sum"] = parts[BACKWARD] / parts["sum"]
-    write("profile", {"batch": batch, "steps": steps, "ratios": ratios}, args.out)
+    result: dict[str, Any] = {"batches": {}, "ratios": {}}
+    for batch in batches:
+        steps = profile({name: Step(batch, **settings, **tiny) for name, settings in STEPS.items()}, rounds)
+        print(f"\nbatch {batch}\n{summary(steps)}")
+        result["batches"][str(batch)] = steps
+        for name, step in steps.items():
+            parts = medians(step)
+            result["ratios"][f"batch {batch}: {name}: backward / sum"] = parts[BACKWARD] / parts["sum"]
+    write("profile", result, args.out)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,11 @@ def step_amx() -> str:
     return step("step-amx", f"step --batches 50 --programs {programs}")
 
 
+def step_avx2() -> str:
+    """The same on a processor whose float32 products are slow, at batch 128."""
+    return step("step-avx2", "step --batches 128")
+
+
 def rates() -> str:
     """Inference of the first two blocks against a large product."""
     result = _result("layer")
@@ -173,11 +178,13 @@ def factorization() -> str:
 
 def profile() -> str:
     """Where the time of a training step goes."""
-    return _from("profile") + parts(_result("profile")["steps"])
+    batches = _result("profile")["batches"].items()
+    columns = {f"{name}, {batch}": step for batch, steps in batches for name, step in steps.items()}
+    return _from("profile") + parts(columns)
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (step, step_amx, profile, rates, backward, memory, growth, acceleration, startup)
+    f.__name__: f for f in (step, step_amx, step_avx2, profile, rates, backward, memory, growth, acceleration, startup)
 }
 
 
