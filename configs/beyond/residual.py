@@ -1,4 +1,4 @@
-"""CNMF+1x1, 152,750 parameters: five blocks of 64 units, residual paths around all but the first and the last.
+"""CNMF+1x1, 152,750 parameters: four blocks of 64 units, three with residual paths, and one over the whole map.
 
 Whitened 3x3 patches at every pixel, scaled gradients; seventy epochs with a mirrored border, cutout and batches of 128.
 Everything else as in configs/fast/cnmf_1x1.py. --config.model.layer=conv trains its CNN twin.
