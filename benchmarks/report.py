@@ -31,7 +31,7 @@ def _from(question: str, command: str | None = None) -> str:
     m = _result(question)["machine"]
     return (
         f"`python -m benchmarks.{command or question}`; {m['cpu']}, {m['cores']} cores, Python {m['python']}, "
-        f"jax {m['jax']}; commit {m['commit'].removesuffix('+changes')}; every sample in "
+        f"jax {m['jax']}; commit {m['commit'].replace('+', ' with ')}; every sample in "
         f"benchmarks/results/{question}.json.\n\n"
     )
 

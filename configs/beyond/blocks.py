@@ -1,4 +1,4 @@
-"""CNMF+1x1, 155,454 parameters, with four blocks of 3x3 kernels, residual paths and whitened 4x4 patches, stride 2.
+"""CNMF+1x1, 155,454 parameters, with three blocks of 3x3 kernels, one residual path, whitened 4x4 patches, stride 2.
 
 Everything else, and the training, as in configs/fast/cnmf_1x1.py. --config.model.layer=conv trains its CNN twin.
 Test accuracy on the JPEG copy of CIFAR-10 (seed 0): 78.3 %, with twenty epochs 83.2 %, with

@@ -1,4 +1,4 @@
-"""CNMF+1x1, 166,698 parameters, with five blocks of 3x3 kernels, two of them with residual paths, and scaled gradients.
+"""CNMF+1x1, 166,698 parameters, with four blocks of 3x3 kernels, two of them with residual paths, scaled gradients.
 
 Whitened 4x4 patches, stride 2, 24 components. Everything else, and the training, as in configs/fast/cnmf_1x1.py.
 --config.model.layer=conv trains its CNN twin.

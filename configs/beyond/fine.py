@@ -1,4 +1,4 @@
-"""CNMF+1x1, 165,854 parameters, with five blocks of 3x3 kernels on whitened 3x3 patches at every pixel.
+"""CNMF+1x1, 165,854 parameters, with four blocks of 3x3 kernels on whitened 3x3 patches at every pixel.
 
 Everything else, and the training, as in configs/fast/cnmf_1x1.py. --config.model.layer=conv trains its CNN twin.
 Test accuracy on the JPEG copy of CIFAR-10 (seed 0), twenty epochs with a mirrored border (pad 2), cutout 8 and batches
