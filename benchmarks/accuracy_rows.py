@@ -123,6 +123,7 @@ ROWS = (
         Row("iterations", f"4 power, exponent {exponent}", "fast/cnmf_1x1", settings=_power(exponent))
         for exponent in ("4.0", "6.0")
     ),
+    Row("iterations", "20 plain, twenty epochs", "fast/cnmf_1x1", settings=(*TWENTY, ("model.num_iters", "20"))),
     *(
         row._replace(table="rates", label=f"{row.label}, {rate}", settings=() if rate == RATES[-1] else _rate(rate))
         for row in (FOUR[1], FOUR[3])
