@@ -6,7 +6,10 @@ Accuracy, divergence and distance of the activities to the converged ones, again
 """
 
 import argparse
+import contextlib
+import itertools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,27 @@ METHODS: dict[str, dict[str, Any]] = {
     "plain, bfloat16": {"products": "bfloat16"},
     "power 6, bfloat16": {"acceleration": "power", "exponent": 6.0, "products": "bfloat16"},
 }
+PLAIN: dict[str, Any] = {"num_iters": 20}
+FAR: dict[str, Any] = {"num_iters": 4, "acceleration": "power", "exponent": 6.0}
+# Settings of the four layers, each for itself, all about as far as 20 plain iterations.
+BY_LAYER: dict[str, tuple[dict[str, Any], ...]] = {
+    "4 pairs of power 6": (FAR,) * 4,
+    "4 pairs of power 6, fourth layer plain": (FAR, FAR, FAR, PLAIN),
+    "4 pairs of power 6, first and fourth layer plain": (PLAIN, FAR, FAR, PLAIN),
+    "the same, first layer 7 pairs of power 3.2": ({**FAR, "num_iters": 7, "exponent": 3.2}, FAR, FAR, PLAIN),
+    "6 pairs of power 3.8, fourth layer plain": (*({**FAR, "num_iters": 6, "exponent": 3.8},) * 3, PLAIN),
+}
+
+
+@contextlib.contextmanager
+def inference_by(function: Callable[..., jax.Array]) -> Iterator[None]:
+    """Within it, the NMF layers call function(layer, x, w) for h."""
+    original = NMFLayer._infer
+    NMFLayer._infer = function  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        NMFLayer._infer = original  # type: ignore[method-assign]
 
 
 def load(workdir: Path, data_dir: str) -> tuple[Run, dict[str, Any]]:
@@ -65,11 +89,8 @@ def layer_inputs(run: Run, variables: dict[str, Any], images: jax.Array, rows: i
         seen.append((x, w))
         return original(layer, x, w)
 
-    NMFLayer._infer = spy  # type: ignore[method-assign]
-    try:
+    with inference_by(spy):
         run.model.apply(variables, images, train=False)
-    finally:
-        NMFLayer._infer = original  # type: ignore[method-assign]
     rng = np.random.default_rng(0)
     chosen = []
     for x, w in seen:
@@ -77,6 +98,26 @@ def layer_inputs(run: Run, variables: dict[str, Any], images: jax.Array, rows: i
         flat = flat[flat.sum(-1) > 0]
         chosen.append((jnp.asarray(flat[rng.permutation(len(flat))[:rows]]), w))
     return chosen
+
+
+def count_right(apply: Callable[..., jax.Array], variables: dict[str, Any], images: np.ndarray, labels: Any) -> int:
+    """How many images apply(variables, images), logits, classifies as labelled."""
+    return sum(
+        int((np.asarray(apply(variables, images[i : i + 250])).argmax(-1) == labels[i : i + 250]).sum())
+        for i in range(0, len(images), 250)
+    )
+
+
+def accuracy_by_layer(run: Run, variables: dict[str, Any], images: np.ndarray, labels: Any) -> dict[str, float]:
+    """Share of the images that are classified as labelled, by the settings of the layers."""
+    found = {}
+    for name, settings in BY_LAYER.items():
+        turns = itertools.cycle(settings)
+        apply = jax.jit(lambda v, x: run.model.apply(v, center_crop(x, run.augmentation.crop), train=False))
+        with inference_by(lambda layer, x, w, turns=turns: infer(x, w, **next(turns))):
+            found[name] = count_right(apply, variables, images, labels) / len(images)
+        print(name, f"{100 * found[name]:.2f}", flush=True)
+    return found
 
 
 def main() -> None:
@@ -99,11 +140,8 @@ def main() -> None:
         found: dict[str, list[Any]] = {"accuracy": [], "l1": [], "kl": []}
         for pairs in PAIRS:
             model = run.model.clone(num_iters=pairs, **how)
-            apply = jax.jit(lambda v, x, model=model: jnp.argmax(model.apply(v, center_crop(x, crop), train=False), -1))
-            right = sum(
-                int((np.asarray(apply(variables, images[i : i + 250])) == labels[i : i + 250]).sum())
-                for i in range(0, len(images), 250)
-            )
+            apply = jax.jit(lambda v, x, model=model: model.apply(v, center_crop(x, crop), train=False))
+            right = count_right(apply, variables, images, labels)
             activities = [infer(x, w, num_iters=pairs, **how) for x, w in inputs]
             found["accuracy"].append(right / len(images))
             found["l1"].append(
@@ -114,6 +152,7 @@ def main() -> None:
             )
         result["methods"][name] = found
         print(name, [f"{100 * a:.2f}" for a in found["accuracy"]], flush=True)
+    result["by_layer"] = accuracy_by_layer(run, variables, images, labels)
     report(result)
     plain = result["methods"]["plain"]["accuracy"][PAIRS.index(20)]
     ratios = {

@@ -131,6 +131,8 @@ def acceleration() -> str:
             for name, found in result["methods"].items()
         ]
         parts.append(f"{title}:\n\n" + table(rows, ("pairs", *result["pairs"])))
+    rows = [(name, f"{100 * share:.2f}") for name, share in result["by_layer"].items()]
+    parts.append("validation accuracy, settings by layer:\n\n" + table(rows, ("settings", "%")))
     return "\n\n".join(parts)
 
 
