@@ -1,8 +1,8 @@
 """CNMF+1x1, 165,854 parameters, with four blocks of 3x3 kernels on whitened 3x3 patches at every pixel.
 
 Everything else, and the training, as in configs/fast/cnmf_1x1.py. --config.model.layer=conv trains its CNN twin.
-Test accuracy on the JPEG copy of CIFAR-10 (seed 0), twenty epochs with a mirrored border (pad 2), cutout 8 and batches
-of 128 with 1.5 times the rates: 82.6 %.
+Test accuracy on the JPEG copy of CIFAR-10 (seed 0): 79.1 %; after twenty epochs with a mirrored border (pad 2),
+cutout 8 and batches of 128 with 1.5 times the rates, 82.6 %.
 Command: python main.py --config=configs/beyond/fine.py --workdir=runs/beyond-fine
 """
 
