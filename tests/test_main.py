@@ -251,8 +251,9 @@ class TestSeveralSeeds:
 
         def tolerance(name: str) -> float:
             # Biases before a batch norm have gradients of pure rounding, which Adam makes steps of. In training the
-            # batch's statistics cancel them at once; the running ones lag behind. Three of 22 test images are 0.14.
-            return 1e-4 if name.startswith(("train", "learning_rate")) else 0.15
+            # batch's statistics cancel them at once; the running ones lag behind. Two of 22 test images, which are a
+            # tenth of 20, are within it: hence the rounding.
+            return 1e-4 if name.startswith(("train", "learning_rate")) else 0.1 + 1e-9
 
         lines = metrics(together)
         for epoch, line in enumerate(lines):
