@@ -15,13 +15,25 @@ from benchmarks.workers import batch_of
 # About as far as 20 plain iterations, which is what a network trained on them needs.
 ACCELERATED = {"num_iters": 4, "acceleration": "power", "exponent": 6.0}
 ADAPTIVE = {"num_iters": 6, "acceleration": "adaptive", "exponent": 8.0}
+# As far as 20 plain iterations in each block, and so near to them that a network trained on them is as accurate
+# (benchmarks/acceleration.py).
+BY_BLOCK = {
+    "acceleration": "multistep",
+    "block_settings": [
+        {"num_iters": 7, "exponent": 3.17},
+        *({"num_iters": 4, "exponent": 6.33},) * 2,
+        {"num_iters": 20, "acceleration": "none"},
+    ],
+}
 OURS = {
     "ours": {},
     "ours, 4 power": ACCELERATED,
     "ours, 6 adaptive": ADAPTIVE,
+    "ours, multistep by block": BY_BLOCK,
     "ours, bfloat16": {"products": "bfloat16"},
     "ours, 4 power, bfloat16": {**ACCELERATED, "products": "bfloat16"},
     "ours, 6 adaptive, bfloat16": {**ADAPTIVE, "products": "bfloat16"},
+    "ours, multistep by block, bfloat16": {**BY_BLOCK, "products": "bfloat16"},
     "ours, implicit": {"gradient": "implicit"},
     "ours, unrolled": {"gradient": "unrolled"},
     "ours, 5 iterations": {"num_iters": 5},
@@ -93,7 +105,8 @@ def measure(
     for name, model in OURS.items():
         if name != "ours, unrolled" or batch <= 50:
             specs[name] = {"program": "train_step", "batch": batch, **model}
-    for name, model in (("ours", {}), ("ours, 4 power", ACCELERATED), ("our CNN", {"layer": "conv"})):
+    for name in ("ours", "ours, 4 power", "ours, multistep by block", "our CNN"):
+        model = OURS[name]
         specs[f"inference: {name}"] = {"program": "inference", "batch": batch, **model}
     for layer, name in (("nmf", "port"), ("conv", "port's CNN")):
         for how in (False, True) if compiled else (False,):

@@ -51,11 +51,13 @@ def get_config() -> ConfigDict:
                 "epsilon": 1.0,  # step size of the inference, in (0, 1], in the paper's convention
                 "gradient": "approximate",  # "approximate", "scaled", "unrolled", "implicit"
                 "cg_steps": 4,  # of the implicit gradient
-                "acceleration": "none",  # "none", "power", "adaptive"
-                "exponent": 8.0,  # of "power", the largest of "adaptive"; at least 1
+                "acceleration": "none",  # "none", "power", "adaptive", "multistep"
+                "exponent": 8.0,  # of "power" and "multistep", the largest of "adaptive"; at least 1
                 "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
                 "products": "full",  # of the inference: "full" (float32), "tf32" or "bfloat16"
                 "implementation": "xla",  # of the inference: "xla", or "pallas", a kernel for one CUDA GPU
+                "block_settings": (),  # which of num_iters ... implementation differ in which block, one dict a block:
+                # ({"num_iters": 40}, {}, {}, {})
                 "logit_scale": 1.0,  # factor on the outputs of the last block, above 0
                 "init_exponent": 1.0,  # raw weights of NMF start at U(0, 1) to this power, above 0
                 "local_learning": "none",  # "none", "kl", "mse"

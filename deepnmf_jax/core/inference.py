@@ -63,12 +63,15 @@ def infer(
             where an input cannot tell the active units apart, the last can be many times longer than the unrolled one;
             more steps make it so.
         cg_steps: conjugate-gradient steps of "implicit", at least 0 (0 is the approximate gradient).
-        acceleration: "none"; "power", over-relaxed steps h * q^exponent; or "adaptive", an exponent an input, a power
-            of two from 1 up to `exponent`, as the slopes of the divergence before and after each step allow. Both keep
-            a step only where it cannot be worse than a plain one, and take the plain one next where it might be. The
-            gradients are those at the result; "unrolled" goes through the steps taken. An iteration costs what a plain
-            one costs, a pair of products; docs/performance.md says how few of them replace 20 plain ones.
-        exponent: of the steps of "power", the largest of "adaptive", at least 1. A whole number is cheaper for "power".
+        acceleration: "none"; "power", over-relaxed steps h * q^exponent; "adaptive", an exponent an input, a power
+            of two from 1 up to `exponent`, as the slopes of the divergence before and after each step allow; or
+            "multistep", steps that foresee how log q changes in `exponent` plain ones from how it changed before, for
+            ending where 1 + exponent (num_iters - 1) plain ones do. All keep a step only where it cannot be worse than
+            a plain one, and take the plain one next where it might be. The gradients are those at the result;
+            "unrolled" goes through the steps taken. An iteration costs what a plain one costs, a pair of products;
+            docs/performance.md says how few of them replace 20 plain ones.
+        exponent: of the steps of "power" and "multistep", the largest of "adaptive", at least 1. A whole number is
+            cheaper for "power".
         tolerance: if above 0, an input whose certificate log max_i q_i (`certificate`: a bound on the distance of
             its divergence to the smallest one, in nats) is not above it takes no further step, whatever else is in
             the batch, and the loop ends early once all rest. In float32 not below 2e-6. Not for "unrolled".

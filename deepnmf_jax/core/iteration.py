@@ -15,7 +15,7 @@ from jax import Array
 from deepnmf_jax.core.normalization import row_sums
 from deepnmf_jax.core.updates import em_factor, em_update, product, ratio, right_operand
 
-ACCELERATIONS = ("none", "power", "adaptive")
+ACCELERATIONS = ("none", "power", "adaptive", "multistep")
 PRODUCTS = ("full", "tf32", "bfloat16")
 IMPLEMENTATIONS = ("xla", "pallas", "interpret")
 
@@ -42,7 +42,7 @@ class Settings(NamedTuple):
 def plain_steps(settings: Settings) -> float:
     """How many plain steps of size 1 the iterations go about as far as; of "adaptive" and of a tolerance, which the
     inputs decide on, the number of iterations."""
-    if settings.acceleration == "power":
+    if settings.acceleration in ("power", "multistep"):
         return 1 + settings.exponent * (settings.num_iters - 1)
     return settings.epsilon * settings.num_iters
 
@@ -125,16 +125,16 @@ class _State(NamedTuple):
     q: Array
     exponent: Array
     resting: Array
+    trail: tuple[Array, Array] | None  # of "multistep": log q a step before, and how many plain steps that was
 
 
 def _guarded(p: Problem, settings: Settings) -> Array:
-    """Power steps h * q^exponent, each row keeping the best point it was sure of, and an EM step from there at the end.
+    """Steps as long as several plain ones; each row keeps the best point it was sure of, and an EM step ends them.
 
     The guard needs no logarithm. KL is convex in h with gradient 1 - q, so a candidate c is no worse than the plain
     step e if the KL does not fall from c towards e: sum_i q_i(c) (e_i - c_i) <= 0, where sum_i q_i(c) c_i is the sum
     of x. A row whose candidate fails takes e next, which never raises the KL. So each pair more can only improve.
     """
-    accelerated = settings.acceleration != "none"
     total, dtype = p.total, p.total.dtype
     slack = 4 * jnp.finfo(dtype).eps
     limit = jnp.exp(jnp.asarray(settings.tolerance, dtype))
@@ -144,7 +144,7 @@ def _guarded(p: Problem, settings: Settings) -> Array:
 
     def step(s: _State) -> _State:
         e = s.h * s.q  # sums to the sum of x as it is
-        c = _power_step(s.h, s.q, s.exponent, settings) if accelerated else em_update(s.h, s.q)
+        c = _candidate(s, settings)
         q = p.factor(c)
         # A plain step is kept unasked, because it cannot raise the KL.
         kept = (s.exponent <= 1) | (jnp.sum(q * e, axis=-1, keepdims=True) <= total + slack)
@@ -154,16 +154,19 @@ def _guarded(p: Problem, settings: Settings) -> Array:
         exponent = jnp.where(kept, _next_exponent(s.exponent, falls_at_h, falls_at_c, settings), 1)
         moves = kept & ~s.resting
         h, q = jnp.where(moves, c, s.h), jnp.where(moves, q, s.q)
+        trail = s.trail and (jnp.where(moves, _log(s.q), s.trail[0]), jnp.where(moves, s.exponent, s.trail[1]))
         # The row rests if the point that was kept is good enough; that need not be the candidate.
-        return _State(s.pairs + 1, h, q, exponent, rests(q))
+        return _State(s.pairs + 1, h, q, exponent, rests(q), trail)
 
     def goes_on(s: _State) -> Array:
         # A largest value in place of `any`, which Pallas does not lower.
         return (s.pairs < settings.num_iters) & (jnp.max(jnp.where(s.resting, 0, 1)) > 0)
 
     q = p.first()
-    exponent = jnp.full_like(total, settings.exponent if settings.acceleration == "power" else 1)
-    start = _State(jnp.int32(1), p.start, q, exponent, rests(q))
+    exponent = jnp.full_like(total, _first_exponent(settings))
+    # Nothing is known of the time before the start: a change over endlessly many steps.
+    trail = (jnp.zeros_like(q), jnp.full_like(total, jnp.inf)) if settings.acceleration == "multistep" else None
+    start = _State(jnp.int32(1), p.start, q, exponent, rests(q), trail)
     if settings.tolerance:
         end = jax.lax.while_loop(goes_on, step, start)
     else:
@@ -174,7 +177,7 @@ def _guarded(p: Problem, settings: Settings) -> Array:
 def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settings: Settings) -> Array:
     """Of a row whose step was kept. "adaptive": where a straight line through the two slopes reaches 0 (secant)."""
     if settings.acceleration != "adaptive":
-        return jnp.full_like(exponent, settings.exponent if settings.acceleration == "power" else 1)
+        return jnp.full_like(exponent, _first_exponent(settings))
     bend = falls_at_h - falls_at_c
     straight = bend <= jnp.finfo(bend.dtype).eps
     farther = jnp.where(straight, GROWTH, CAUTION * falls_at_h / jnp.where(straight, 1, bend))
@@ -182,6 +185,34 @@ def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settin
     wanted = exponent * jnp.clip(farther, 1 / settings.exponent, GROWTH)
     powers = [2.0**i for i in range(1, _doublings(settings) + 1)]
     return sum([jnp.where(wanted >= p, p / 2, 0) for p in powers], start=jnp.ones_like(wanted))
+
+
+def _first_exponent(settings: Settings) -> float:
+    return settings.exponent if settings.acceleration in ("power", "multistep") else 1.0
+
+
+def _candidate(s: _State, settings: Settings) -> Array:
+    """Where the next pair is taken; the EM step where the exponent is 1."""
+    if settings.acceleration == "none":
+        return em_update(s.h, s.q)
+    if s.trail is None:
+        return _power_step(s.h, s.q, s.exponent, settings)
+    return _multistep(s.h, s.q, s.exponent, *s.trail)
+
+
+def _multistep(h: Array, q: Array, exponent: Array, before: Array, stride: Array) -> Array:
+    """About where `exponent` plain steps lead, rows summing to 1: log h grows by log q in each, and log q is taken to
+    change from step to step as it did in the `stride` plain steps up to here, where it was `before`."""
+    a, now = exponent, _log(q)
+    growth = a * now + a * (a - 1) / 2 * (now - before) / stride
+    # The largest growth of an activity above 0 becomes 1, so that none overflows and a row of zeros stays one.
+    peak = jax.lax.stop_gradient(jnp.max(jnp.where(h > 0, growth, -jnp.inf), axis=-1, keepdims=True))
+    h = h * jnp.exp(jnp.where(h > 0, growth - peak, 0))
+    return h / row_sums(h)
+
+
+def _log(q: Array) -> Array:
+    return jnp.log(jnp.maximum(q, jnp.finfo(q.dtype).tiny))
 
 
 def _doublings(settings: Settings) -> int:

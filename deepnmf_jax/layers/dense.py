@@ -24,8 +24,8 @@ class NMFLayer(nn.Module, kw_only=True):
         epsilon: step size in the paper's convention, in (0, 1].
         gradient: "approximate" (the paper's), "scaled", "unrolled" or "implicit"; see `deepnmf_jax.infer`.
         cg_steps: conjugate-gradient steps of the implicit gradient.
-        acceleration: "none", "power" or "adaptive"; see `deepnmf_jax.infer`.
-        exponent: of "power", the largest of "adaptive".
+        acceleration: "none", "power", "adaptive" or "multistep"; see `deepnmf_jax.infer`.
+        exponent: of "power" and "multistep", the largest of "adaptive".
         tolerance: certificate, in nats, at which an input takes no further step; 0: all take `num_iters`.
         products: of the iterations, "full" (float32), "tf32" or "bfloat16".
         implementation: "xla"; "pallas", a fused kernel, which needs a CUDA GPU; or "interpret", that kernel in Pallas's

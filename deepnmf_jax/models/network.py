@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
@@ -53,6 +54,8 @@ class Network(nn.Module):
         use_bias: of the convolutions that stand in place of NMF.
         num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation: of the NMF
             layers; see `deepnmf_jax.infer`.
+        block_settings: which of these differ in which block: one mapping a block, an empty one where none does, for
+            example ({"num_iters": 40}, {}, {}, {}); () where all blocks have the same.
         logit_scale: factor on the outputs of the last block. Codes sum to 1, so that without a factor (1, the paper's)
             the probabilities are even until the last 1x1 convolution has grown.
         init_exponent: the raw weights of the NMF layers start at U(0, 1) to this power; 1 is the authors' start.
@@ -85,9 +88,17 @@ class Network(nn.Module):
     tolerance: float = 0.0
     products: str = "full"
     implementation: str = "xla"
+    block_settings: Sequence[Mapping[str, Any]] = ()
     logit_scale: float = 1.0
     init_exponent: float = 1.0
     local_learning: str | Sequence[str] = "none"
+
+    def __post_init__(self) -> None:
+        # Flax makes a module hashable by freezing its dictionaries, but not those within a sequence.
+        self.block_settings = tuple(
+            FrozenDict(settings) if isinstance(settings, Mapping) else settings for settings in self.block_settings
+        )
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
@@ -109,10 +120,7 @@ class Network(nn.Module):
         channels = [c * (1 + on_off) for c, on_off in zip([x.shape[-1], *features], split, strict=False)]
         groups = block_groups(self.groups, channels, features)
         pooling = self._pooling(blocks)
-        local_learning = per_block("local_learning", self.local_learning, blocks)
-        nmf: dict[str, Any] = {name: getattr(self, name) for name in Settings._fields}
-        if self.init_exponent != 1:
-            nmf["u_init"] = uniform_power(self.init_exponent)
+        nmf = self._nmf(blocks)
         for i, kernel in enumerate(self.kernels):
             block = Block(
                 features=features[i],
@@ -127,7 +135,7 @@ class Network(nn.Module):
                 use_bias=self.use_bias,
                 batch_norm=self._batch_norm(),
                 normalize_points=self.normalization == "hidden" and i < blocks - 1,
-                nmf={**nmf, "local_learning": local_learning[i]},
+                nmf=nmf[i],
                 name=f"block{i + 1}",
             )
             x = block(x, train=train)
@@ -147,6 +155,23 @@ class Network(nn.Module):
         if len(pooling) == 1:
             return (self.pooling,) * (blocks - 2) + ("none",) * min(blocks, 2)
         return per_block("pooling", pooling, blocks)
+
+    def _nmf(self, blocks: int) -> list[dict[str, Any]]:
+        """Settings of the NMF layers, block by block."""
+        shared: dict[str, Any] = {name: getattr(self, name) for name in Settings._fields}
+        if self.init_exponent != 1:
+            shared["u_init"] = uniform_power(self.init_exponent)
+        rules = per_block("local_learning", self.local_learning, blocks)
+        own: Sequence[Mapping[str, Any]] = self.block_settings or ({},) * blocks
+        if len(own) != blocks or not all(isinstance(settings, Mapping) for settings in own):
+            raise ValueError(
+                f"block_settings = {self.block_settings!r}; give () or one mapping for each of {blocks} blocks"
+            )
+        if unknown := {name for settings in own for name in settings} - set(Settings._fields):
+            raise ValueError(
+                f"block_settings names {', '.join(sorted(map(repr, unknown)))}; use {', '.join(Settings._fields)}"
+            )
+        return [{**shared, "local_learning": rule, **settings} for rule, settings in zip(rules, own, strict=True)]
 
     def _check_settings(self) -> None:
         check_integer("num_classes", self.num_classes, 1)

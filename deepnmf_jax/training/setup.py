@@ -76,6 +76,12 @@ def create_model(config: Any, num_classes: int) -> Network:
     return Network(num_classes=num_classes, **settings)
 
 
+def _with_iterations(model: Network, num_iters: int) -> Network:
+    """The same network with so many iterations in all blocks."""
+    own = ({k: v for k, v in settings.items() if k != "num_iters"} for settings in model.block_settings)
+    return model.clone(num_iters=num_iters, block_settings=tuple(own))
+
+
 def cropped_shape(crop: int, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(height, width, channels) of the images that the network sees.
 
@@ -115,7 +121,7 @@ def prepare(config: Any) -> Run:
         seeds=np.arange(config.seed, config.seed + config.num_seeds),
         steps_per_epoch=steps_per_epoch,
         num_steps=num_steps,
-        early_model=model.clone(num_iters=config.early.num_iters),
+        early_model=_with_iterations(model, config.early.num_iters),
         early_steps=round(config.early.share * num_steps),
         averaged=config.optimizer.average > 0,
     )

@@ -19,7 +19,7 @@ from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.updates import em_step
 from tests.core.test_inference import entries, problem
 
-METHODS = ("power", "adaptive")
+METHODS = ("power", "adaptive", "multistep")
 PAIRS = (1, 2, 3, 4, 6, 10, 20)
 
 
@@ -56,7 +56,7 @@ def test_each_pair_more_only_lowers_the_divergence(p, u):
     np.testing.assert_allclose(ours[-1], plain, atol=1e-12)
     assert (np.diff(ours, axis=1) <= 1e-12).all()
     # An exponent of 1 is the plain iteration.
-    for method in (0, 3):
+    for method in (0, 3, 6):
         np.testing.assert_allclose(ours[method], plain, atol=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_converges_to_the_optimum(method, dtype):
     h = infer(x, w, num_iters=300, acceleration=method)
     assert h.dtype == dtype
     plain = infer(x, w, num_iters=300)
-    bound = {"float32": 5e-4, "float64": 2e-5}[dtype]
+    bound = {"float32": 5e-4, "float64": 4e-5}[dtype]
     assert float(certificate(x, w, h).max()) < bound < 0.5 * float(certificate(x, w, plain).max())
     assert (kl_divergence(x, w, h) <= kl_divergence(x, w, plain) + 1e-6).all()
 
@@ -108,7 +108,21 @@ def test_zero_inputs_dead_units_and_huge_factors_stay_finite(method, exponent):
     np.testing.assert_array_equal(h[:, 2], 0)
 
 
-@pytest.mark.parametrize("how", [{"acceleration": "power"}, {"acceleration": "adaptive"}, {"tolerance": 0.05}])
+@pytest.mark.parametrize("pairs", [4, 5, 7])
+def test_multistep_ends_where_as_many_plain_steps_do(pairs):
+    rng = np.random.default_rng(0)
+    x = normalize_patches(jnp.asarray(rng.random((200, 75))))
+    w = normalize_weights(jnp.asarray(rng.random((32, 75)) ** 3))
+    plain = infer(x, w, num_iters=19)
+    there = {"num_iters": pairs, "exponent": 18 / (pairs - 1)}
+
+    def distance(method):
+        return float(jnp.abs(infer(x, w, acceleration=method, **there) - plain).sum(-1).mean())
+
+    assert distance("multistep") < 0.3 * distance("power")
+
+
+@pytest.mark.parametrize("how", [*({"acceleration": method} for method in METHODS), {"tolerance": 0.05}])
 def test_the_approximate_gradient_is_taken_at_the_result(how):
     x, w = problem(seed=1)
     h, vjp = jax.vjp(lambda x, w: infer(x, w, num_iters=6, **how), x, w)

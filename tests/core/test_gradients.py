@@ -95,6 +95,7 @@ STEPS = {
     "plain": ({"num_iters": 5}, 5),
     "short steps": ({"num_iters": 6, "epsilon": 0.5}, 3),
     "power": ({"num_iters": 4, "acceleration": "power", "exponent": 6.0}, 19),
+    "multistep": ({"num_iters": 5, "acceleration": "multistep", "exponent": 4.75}, 20),
     "adaptive": ({"num_iters": 6, "acceleration": "adaptive"}, 6),
     "the kernel": ({"num_iters": 5, "implementation": "interpret"}, 5),
 }

@@ -93,6 +93,7 @@ def test_both_kernels_lower_for_cuda_with_every_block_of_the_network(block, prod
         {"acceleration": "power"},
         {"acceleration": "power", "exponent": 2.5},
         {"acceleration": "adaptive"},
+        {"acceleration": "multistep"},
         {"tolerance": 0.01},
         {"acceleration": "adaptive", "tolerance": 0.01},
     ],

@@ -98,6 +98,7 @@ CHOICES = {
     "damped": ("streamed", {"epsilon": 0.5}),
     "power": ("resident", {"acceleration": "power", "num_iters": 6}),
     "broken power": ("resident", {"acceleration": "power", "exponent": 2.5, "num_iters": 6}),
+    "multistep": ("resident", {"acceleration": "multistep", "exponent": 3.0, "num_iters": 6}),
     "stopping": ("resident", {"tolerance": 0.05}),
     "stopping, power": ("streamed", {"acceleration": "power", "tolerance": 0.01, "num_iters": 30}),
 }

@@ -1,5 +1,6 @@
 """The networks' shapes, sizes and settings."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,10 @@ def shapes(model, image_shape=(28, 28, 3)):
 
 def count(tree):
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def operations(model):
+    return sum(row.operations for row in layer_rows(model, (28, 28, 3)))
 
 
 @pytest.mark.parametrize(
@@ -160,11 +165,36 @@ def test_wrong_images(images, message):
         ({"groups": (1, 3, 1, 1)}, "3 groups do not divide block 2"),
         ({"local_learning": ("kl", "kl")}, "one for each of 4"),
         ({"num_iters": -1}, "num_iters = -1"),
+        ({"block_settings": ({}, {})}, "one mapping for each of 4"),
+        ({"block_settings": (7, 4, 4, 20)}, "one mapping for each of 4"),
+        ({"block_settings": ({"iterations": 7}, {}, {}, {})}, "names 'iterations'; use num_iters"),
+        ({"block_settings": ({}, {"exponent": 0.5}, {}, {})}, "exponent = 0.5"),
     ],
 )
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         models.CNMF1x1(**settings).init(KEY, jnp.zeros((2, 28, 28, 3)))
+
+
+def test_settings_of_single_blocks_are_those_of_their_layers():
+    own = ({}, {"num_iters": 4, "acceleration": "power"}, {"gradient": "scaled"}, {})
+    model = models.CNMF1x1(num_iters=20, exponent=6.0, block_settings=own)
+    found = []
+
+    def record(call, args, kwargs, context):
+        if context.method_name == "activity":
+            layer = context.module
+            found.append((layer.num_iters, layer.acceleration, layer.exponent, layer.gradient))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        shapes(model)
+    plain = (20, "none", 6.0, "approximate")
+    assert found == [plain, (4, "power", 6.0, "approximate"), (20, "none", 6.0, "scaled"), plain]
+    # 16 pairs fewer at 8 x 8 positions, of 64 units with 5 x 5 x 32 inputs each.
+    saved = operations(models.CNMF1x1()) - operations(model)
+    assert saved == 16 * 4 * 64 * 64 * 800
+    assert hash(model) == hash(model.clone())
 
 
 @pytest.mark.slow
