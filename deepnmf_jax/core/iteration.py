@@ -6,13 +6,14 @@ through a `Problem` alone, so that the kernel (`deepnmf_jax.core.kernels`) runs 
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.core.normalization import row_sums
+from deepnmf_jax.core.normalization import divisible, row_sums, sums_by_product
 from deepnmf_jax.core.updates import em_factor, em_update, product, ratio, right_operand
 
 ACCELERATIONS = ("none", "power", "adaptive", "multistep")
@@ -21,6 +22,8 @@ IMPLEMENTATIONS = ("xla", "pallas", "interpret")
 
 # "adaptive" goes half the predicted way to the lowest point, and no more than four times as far as the step before.
 CAUTION, GROWTH = 0.5, 4.0
+# Of log h in a step of "multistep", either way: small enough that the square of a sum of such h is no 0 in float32.
+MOST_GROWTH = 30.0
 # Below so many entries of x, two loops cost more than they keep a second core busy.
 SMALLEST_SPLIT = 1 << 20
 
@@ -55,6 +58,7 @@ class Problem(NamedTuple):
     total: Array  # sums of x (..., 1)
     first: Callable[[], Array]  # q at h(0), half a pair (..., k)
     factor: Callable[[Array], Array]  # q at h, a pair (..., k)
+    sums: Callable[[Array], Array] = partial(jnp.sum, axis=-1, keepdims=True)  # of rows (..., k) -> (..., 1)
 
 
 def iterate(x: Array, w: Array, settings: Settings) -> Array:
@@ -87,6 +91,7 @@ def _problem(x: Array, w: Array, products: str) -> Problem:
         jnp.sum(x, axis=-1, keepdims=True),
         lambda: product(x, first_weights(w).T, products),
         lambda h: em_factor(x, forth, h, products, transposed=back),
+        sums_by_product,
     )
 
 
@@ -144,13 +149,13 @@ def _guarded(p: Problem, settings: Settings) -> Array:
 
     def step(s: _State) -> _State:
         e = s.h * s.q  # sums to the sum of x as it is
-        c = _candidate(s, settings)
+        c = _candidate(p, s, settings)
         q = p.factor(c)
         # A plain step is kept unasked, because it cannot raise the KL.
-        kept = (s.exponent <= 1) | (jnp.sum(q * e, axis=-1, keepdims=True) <= total + slack)
+        kept = (s.exponent <= 1) | (p.sums(q * e) <= total + slack)
         # How fast the KL falls along c - h, at h and at c.
-        falls_at_h = jnp.sum(s.q * c, axis=-1, keepdims=True) - total
-        falls_at_c = total - jnp.sum(q * s.h, axis=-1, keepdims=True)
+        falls_at_h = p.sums(s.q * c) - total
+        falls_at_c = total - p.sums(q * s.h)
         exponent = jnp.where(kept, _next_exponent(s.exponent, falls_at_h, falls_at_c, settings), 1)
         moves = kept & ~s.resting
         h, q = jnp.where(moves, c, s.h), jnp.where(moves, q, s.q)
@@ -191,44 +196,44 @@ def _first_exponent(settings: Settings) -> float:
     return settings.exponent if settings.acceleration in ("power", "multistep") else 1.0
 
 
-def _candidate(s: _State, settings: Settings) -> Array:
+def _candidate(p: Problem, s: _State, settings: Settings) -> Array:
     """Where the next pair is taken; the EM step where the exponent is 1."""
     if settings.acceleration == "none":
         return em_update(s.h, s.q)
     if s.trail is None:
-        return _power_step(s.h, s.q, s.exponent, settings)
-    return _multistep(s.h, s.q, s.exponent, *s.trail)
+        return _power_step(p, s, settings)
+    return _multistep(p, s)
 
 
-def _multistep(h: Array, q: Array, exponent: Array, before: Array, stride: Array) -> Array:
+def _multistep(p: Problem, s: _State) -> Array:
     """About where `exponent` plain steps lead, rows summing to 1: log h grows by log q in each, and log q is taken to
-    change from step to step as it did in the `stride` plain steps up to here, where it was `before`."""
-    a, now = exponent, _log(q)
-    growth = a * now + a * (a - 1) / 2 * (now - before) / stride
-    # The largest growth of an activity above 0 becomes 1, so that none overflows and a row of zeros stays one.
-    peak = jax.lax.stop_gradient(jnp.max(jnp.where(h > 0, growth, -jnp.inf), axis=-1, keepdims=True))
-    h = h * jnp.exp(jnp.where(h > 0, growth - peak, 0))
-    return h / row_sums(h)
+    change from step to step as it did before. Growth that no float holds is cut: any candidate will do."""
+    assert s.trail is not None
+    (before, stride), now, a = s.trail, _log(s.q), s.exponent
+    growth = a * now + (a * (a - 1) / 2 / stride) * (now - before)
+    h = s.h * jnp.exp(jnp.clip(growth, -MOST_GROWTH, MOST_GROWTH))
+    return h / divisible(p.sums(h))
 
 
 def _log(q: Array) -> Array:
-    return jnp.log(jnp.maximum(q, jnp.finfo(q.dtype).tiny))
+    # The floor bounds the derivative, by which the unrolled gradient multiplies.
+    return jnp.log(jnp.maximum(q, float(jnp.finfo(q.dtype).tiny) ** 0.5))
 
 
 def _doublings(settings: Settings) -> int:
     return int(math.log2(settings.exponent))
 
 
-def _power_step(h: Array, q: Array, exponent: Array, settings: Settings) -> Array:
+def _power_step(p: Problem, s: _State, settings: Settings) -> Array:
     """h * q^exponent, rows summing to 1. Larger factors than a power can hold are cut: any candidate will do."""
     most = settings.exponent
-    power = q = jnp.minimum(q, float(jnp.finfo(q.dtype).max) ** (0.8 / most))
+    power = q = jnp.minimum(s.q, float(jnp.finfo(s.q.dtype).max) ** (0.8 / most))
     if settings.acceleration == "adaptive":
         for i in range(1, _doublings(settings) + 1):
-            power = jnp.where(exponent >= 2.0**i, power * power, power)
+            power = jnp.where(s.exponent >= 2.0**i, power * power, power)
     elif float(most).is_integer():  # no logarithm
-        power = jnp.where(exponent > 1, jax.lax.integer_pow(q, int(most)), q)
+        power = jnp.where(s.exponent > 1, jax.lax.integer_pow(q, int(most)), q)
     else:
-        power = jnp.where(exponent > 1, jnp.where(q > 0, q, 1) ** most * (q > 0), q)
-    h = h * power
-    return h / row_sums(h)
+        power = jnp.where(s.exponent > 1, jnp.where(q > 0, q, 1) ** most * (q > 0), q)
+    h = s.h * power
+    return h / divisible(p.sums(h))

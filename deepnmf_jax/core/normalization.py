@@ -14,15 +14,16 @@ SMALLEST_SUM = 1e-19
 
 def row_sums(a: Array) -> Array:
     """Sums along the last axis, kept as an axis, + 1e-19; 1 where they are 0, so that dividing by them is harmless."""
-    return _divisible(jnp.sum(a, axis=-1, keepdims=True))
+    return divisible(jnp.sum(a, axis=-1, keepdims=True))
 
 
-def _divisible(total: Array) -> Array:
+def divisible(total: Array) -> Array:
+    """Sums + 1e-19, and 1 where they are 0."""
     return jnp.where(total > 0, total + jnp.asarray(SMALLEST_SUM, total.dtype), 1)
 
 
-def _summed(a: Array) -> Array:
-    """Sums along the last axis, kept as an axis, of arrays of many rows."""
+def sums_by_product(a: Array) -> Array:
+    """Sums along the last axis, kept as an axis, of arrays of many rows. a (..., n) -> (..., 1)."""
     # As a product: XLA's CPU backend is slow at sums of many short rows (docs/performance.md). Profiles show the name.
     with jax.named_scope("row_sums"):
         return jnp.matmul(a, jnp.ones((a.shape[-1], 1), a.dtype), precision="highest")
@@ -43,8 +44,8 @@ def normalize_patches(p: Array) -> Array:
 
 def _normalize_fwd(p: Array) -> tuple[Array, tuple[Array, Array]]:
     wide = _accumulated(p)
-    sums = _summed(wide)
-    total = _divisible(sums)
+    sums = sums_by_product(wide)
+    total = divisible(sums)
     x = (wide / total).astype(p.dtype)
     return x, (x, jnp.where(sums > 0, 1 / total, 0))
 
@@ -56,7 +57,7 @@ def _normalize_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
 
 def _scale_back(x: Array, scale: Array, g: Array) -> Array:
     """(g - sum g x) / total, with scale = 1 / total, or 0 for a row of zeros. x, g (..., n), scale (..., 1)."""
-    return (g - _summed(g * x)) * scale
+    return (g - sums_by_product(g * x)) * scale
 
 
 normalize_patches.defvjp(_normalize_fwd, _normalize_bwd)
