@@ -64,6 +64,12 @@ def step_amx() -> str:
     return step("step-amx", f"step --batches 50 --programs {programs}")
 
 
+def step_multistep() -> str:
+    """There too: multistep iterations, set block by block to end where 20 plain ones do."""
+    programs = " ".join(f"'{name}'" for name in _result("step-multistep")["samples"]["50"])
+    return step("step-multistep", f"step --programs {programs}")
+
+
 def step_avx2() -> str:
     """The same on a processor whose float32 products are slow, at batch 128."""
     return step("step-avx2", "step --batches 128")
@@ -131,8 +137,20 @@ def acceleration() -> str:
             for name, found in result["methods"].items()
         ]
         parts.append(f"{title}:\n\n" + table(rows, ("pairs", *result["pairs"])))
-    rows = [(name, f"{100 * share:.2f}") for name, share in result["by_layer"].items()]
-    parts.append("validation accuracy, settings by layer:\n\n" + table(rows, ("settings", "%")))
+    rows = [
+        (name, f"{100 * b['accuracy']:.2f}", b["other answers"], f"{100 * b['operations']:.0f} %",
+         ", ".join(f"{v:.4f}" for v in b["kl"]), ", ".join(f"{v:.3f}" for v in b["l1"]))
+        for name, b in result["by_block"].items()
+    ]  # fmt: skip
+    head = (
+        "settings",
+        "accuracy, %",
+        "other answers",
+        "operations",
+        "KL of each layer, nats",
+        "L1 distance to 20 plain",
+    )
+    parts.append("settings by block:\n\n" + table(rows, head))
     return "\n\n".join(parts)
 
 
@@ -186,7 +204,20 @@ def profile() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (step, step_amx, step_avx2, profile, rates, backward, memory, growth, acceleration, startup)
+    f.__name__: f
+    for f in (
+        step,
+        step_amx,
+        step_avx2,
+        step_multistep,
+        profile,
+        rates,
+        backward,
+        memory,
+        growth,
+        acceleration,
+        startup,
+    )
 }
 
 

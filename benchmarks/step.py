@@ -72,7 +72,7 @@ def agreement() -> dict[str, float]:
     worst = {}
     for layer in ("nmf", "conv"):
         network, port = Network(layer=layer), Training(layer)
-        variables = network.init(jax.random.key(0), images)
+        variables = jax.jit(network.init)(jax.random.key(0), images)
         port.network.load(variables["params"])
         port.feed(images, labels)
 

@@ -78,7 +78,7 @@ def inference(batch: int, **model: Any) -> Callable[[], None]:
     from deepnmf_jax.models import Network
 
     network, images = Network(**model), batch_of(batch)[0]
-    variables = network.init(jax.random.key(0), images)
+    variables = jax.jit(network.init)(jax.random.key(0), images)
     forward = jax.jit(lambda v, x: network.apply(v, x, train=False))
     return lambda: jax.block_until_ready(forward(variables, images))
 

@@ -255,7 +255,7 @@ def test_the_networks_of_the_package_have_the_accuracy_on_record(name):
 def test_a_network_of_the_package_evaluates_to_its_number(programs: Programs, tmp_path, monkeypatch):
     from deepnmf_jax.models import pretrained
 
-    programs.run(f"--workdir={tmp_path / 'run'}")
+    assert programs.run_from_scratch(f"--workdir={tmp_path / 'run'}").status == 0  # compiled as here
     publish.publish(tmp_path / "run", "net", "configs/x.py", tmp_path / "shelf")
     monkeypatch.setattr(pretrained, "_shelf", lambda: tmp_path / "shelf")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

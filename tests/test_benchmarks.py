@@ -6,13 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from benchmarks import harness
+from benchmarks import acceleration, harness
 from benchmarks.compare import worse
 from benchmarks.growth import predict
 from benchmarks.profile import names_of, part_of, seconds_by_part
 from benchmarks.report import PAGES, render
+from configs import base
+from deepnmf_jax.data.augmentation import center_crop
+from deepnmf_jax.training.setup import prepare
+from tests.programs import SETTINGS as programs_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -122,6 +129,25 @@ def test_times_of_a_trace_are_summed_by_part():
         "loss, Adam, others": 0.001,
         "of it the backward": 0.001,
     }
+
+
+@pytest.mark.slow
+def test_settings_by_block_are_held_against_plain_iterations(programs, monkeypatch):
+    config = base.get_config()
+    config.update_from_flattened_dict({"dataset": str(programs.images), **programs_settings, "model.num_iters": 20})
+    run = prepare(config)
+    variables = jax.jit(run.model.init)(jax.random.key(0), jnp.zeros((1, *run.image_shape)))
+    images = run.dataset.train_images[run.split.validation[:4]]
+    inputs = acceleration.layer_inputs(run, variables, center_crop(jnp.asarray(images), run.augmentation.crop), 50)
+    assert [w.shape[0] for _, w in inputs] == [8, 16, 24, 3]
+    names = "20 plain", "multistep: 7, 4, 4 pairs, fourth plain"
+    monkeypatch.setattr(acceleration, "SETTINGS", {name: acceleration.SETTINGS[name] for name in names})
+    plain, multistep = acceleration.by_block(run, variables, inputs).values()
+    assert plain["other answers"] == 0 and plain["operations"] == 1 and plain["l1"] == [0] * 4
+    assert 0.2 < multistep["operations"] < 0.4
+    assert all(0 < distance < 0.05 for distance in multistep["l1"][:3])
+    assert multistep["l1"][3] < 1e-6  # the same iterations
+    np.testing.assert_allclose(multistep["kl"], plain["kl"], rtol=0.02)
 
 
 @pytest.mark.slow

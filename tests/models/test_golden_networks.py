@@ -68,7 +68,7 @@ def tree(golden, prefix, dtype):
 def loss_of(model, golden, dtype):
     images = jnp.asarray(golden["images_u8"], dtype) / 255
     labels = jnp.asarray(golden["labels"])
-    stats = model.init(jax.random.key(0), images).get("batch_stats", {})
+    stats = jax.jit(model.init)(jax.random.key(0), images).get("batch_stats", {})
 
     def loss(params):
         variables = {"params": params, "batch_stats": jax.tree.map(lambda a: a.astype(dtype), stats)}

@@ -1,5 +1,7 @@
 """The networks' shapes, sizes and settings."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -128,15 +130,16 @@ def test_learned_pooling_has_parameters_and_batch_norm(pooling):
 def test_running_and_batch_statistics():
     images = jax.random.uniform(KEY, (6, 16, 16, 1), "float32")
     running, batch = models.CNN1x1(), models.CNN1x1(batch_statistics="batch")
-    variables = running.init(KEY, images)
-    assert "batch_stats" not in batch.init(KEY, images)
+    variables = jax.jit(running.init)(KEY, images)
+    assert "batch_stats" not in jax.eval_shape(batch.init, KEY, images)
     params = {"params": variables["params"]}
-    trained, updates = running.apply(variables, images, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(batch.apply(params, images), trained, atol=1e-6)
+    update = jax.jit(partial(running.apply, train=True, mutable=["batch_stats"]))
+    trained, updates = update(variables, images)
+    np.testing.assert_allclose(jax.jit(batch.apply)(params, images), trained, atol=1e-6)
     # After many updates with the same batch, the running statistics are that batch's.
     for _ in range(200):
-        _, updates = running.apply(params | updates, images, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(running.apply(params | updates, images), trained, atol=1e-5)
+        _, updates = update(params | updates, images)
+    np.testing.assert_allclose(jax.jit(running.apply)(params | updates, images), trained, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -201,11 +204,11 @@ def test_settings_of_single_blocks_are_those_of_their_layers():
 def test_local_learning_may_differ_from_block_to_block():
     images = jax.random.uniform(KEY, (2, 8, 8, 3), "float32")
 
+    params = jax.jit(models.CNMF(num_classes=3, batch_statistics="batch").init)(KEY, images)["params"]
+
     def gradients(rule):
         model = models.CNMF(num_classes=3, local_learning=rule, batch_statistics="batch", num_iters=3)
-        return jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, images)))))(
-            models.CNMF(num_classes=3, batch_statistics="batch").init(KEY, images)["params"]
-        )
+        return jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(model.apply({"params": p}, images)))))(params)
 
     mixed, plain = gradients(("none", "kl", "none", "none")), gradients("none")
     same = {
