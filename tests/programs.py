@@ -68,11 +68,12 @@ class Finished(NamedTuple):
 
 
 class Program:
-    """A function (of no arguments) that runs in a process of its own."""
+    """A function (of no arguments) in a process of its own; what it compiles, `quickly` or as a user's programs."""
 
-    def __init__(self, function: Callable[[], None], output: Path, environment: dict[str, str]):
+    def __init__(self, function: Callable[[], None], output: Path, environment: dict[str, str], quickly: bool):
         self.stdout, self.stderr = output.with_suffix(".out"), output.with_suffix(".err")
-        self.process = _processes.Process(target=_call, args=(function, (self.stdout, self.stderr), environment))
+        arguments = (function, (self.stdout, self.stderr), environment, quickly)
+        self.process = _processes.Process(target=_call, args=arguments)
         self.process.start()
 
     def wait_for(self, text: str, times: int = 1) -> None:
@@ -100,7 +101,7 @@ class Program:
         return ended
 
 
-def _call(function: Callable[[], None], files: tuple[Path, Path], environment: dict[str, str]) -> None:
+def _call(function: Callable[[], None], files: tuple[Path, Path], environment: dict[str, str], quickly: bool) -> None:
     for descriptor, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.chdir(ROOT)
@@ -108,8 +109,8 @@ def _call(function: Callable[[], None], files: tuple[Path, Path], environment: d
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    # Half the compilation, which is most of a tiny run's time; `run_from_scratch` compiles as a user's run does.
-    jax.config.update("jax_disable_most_optimizations", True)
+    # Half the time of compilation, which is most of a tiny run's.
+    jax.config.update("jax_disable_most_optimizations", quickly)
     try:
         function()
     finally:
@@ -126,9 +127,13 @@ def _run_main(arguments: list[str], change: Callable[[], None] | None) -> None:
 
 
 class Programs:
-    """Starts main.py with the quick start's config on tiny images. All share their compiled programs."""
+    """Starts main.py with the quick start's config on tiny images. All share their compiled programs.
 
-    def __init__(self, factory: pytest.TempPathFactory):
+    With `quickly` these are compiled with few optimisations, but for those of `run_from_scratch`.
+    """
+
+    def __init__(self, factory: pytest.TempPathFactory, quickly: bool = True):
+        self.quickly = quickly
         # With several workers each has a folder in that of the whole test session.
         session = factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else factory.getbasetemp()
         self.cache = session / "compiled"
@@ -151,7 +156,7 @@ class Programs:
 
     def call(self, function: Callable[[], None], **environment: str) -> Program:
         """Starts a function in a process of its own."""
-        return Program(function, next(self._outputs), environment)
+        return Program(function, next(self._outputs), environment, self.quickly)
 
     def run(self, *flags: str, status: int = 0, **options: Any) -> Finished:
         """A run to its end, which must be with this status; for the options see `start`."""

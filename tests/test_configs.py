@@ -1,17 +1,20 @@
 """Every config has the keys of the base, describes the network it names, and is the recipe its docstring promises."""
 
 import importlib
+import json
 import re
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from benchmarks.accuracy_rows import ROWS
 from configs import base
 from deepnmf_jax.data.augmentation import Augmentation
 from deepnmf_jax.training.optimizers import create_optimizer
 from deepnmf_jax.training.records import flatten
-from deepnmf_jax.training.setup import describe
+from deepnmf_jax.training.setup import create_model, describe, prepare
+from tests.programs import SETTINGS, write_images
 
 FOLDER = Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.py"))
@@ -80,6 +83,18 @@ def test_the_released_recipe():
     assert (config.model.batch_statistics, config.eval_batch_size, config.num_validation) == ("batch", 50, 0)
     assert (config.augmentation.per, config.optimizer.plateau.loss) == ("batch", "train")
     assert dict(config.optimizer.learning_rate) == {"nmf": 0.01, "mixing": 0.001, "batch_norm": 0.001}
+
+
+def test_early_iterations_are_those_of_all_blocks_and_settings_survive_json(tmp_path):
+    config = base.get_config()
+    config.update_from_flattened_dict({"dataset": str(write_images(tmp_path / "images.npz")), **SETTINGS})
+    config.early.num_iters = 3
+    config.model.block_settings = ({"num_iters": 7, "acceleration": "multistep"}, {}, {}, {"num_iters": 20})
+    run = prepare(config)
+    assert run.model.num_iters == SETTINGS["model.num_iters"] and run.early_model.num_iters == 3
+    assert run.early_model.block_settings == ({"acceleration": "multistep"}, {}, {}, {})
+    again = ConfigDict(json.loads(json.dumps(config.to_dict())))
+    assert create_model(again, 3) == create_model(config, 3) != create_model(base.get_config(), 3)
 
 
 def test_quick_start_splits():

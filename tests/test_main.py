@@ -37,6 +37,12 @@ EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    # Compiled as a user's: what is held against a run started from scratch must have the same bits.
+    return Programs(tmp_path_factory, quickly=False)
+
+
+@pytest.fixture(scope="module")
 def workdir(programs: Programs) -> Path:
     """A finished run."""
     folder = programs.folder / "whole"
@@ -228,6 +234,12 @@ class TestSummary:
         assert re.search(r"^block1/nmf .*24 x 24 x 32 .* 2,400 ", ended.stdout, re.MULTILINE)
         assert re.search(r"^block4/mix .* 110 ", ended.stdout, re.MULTILINE)
         assert lines[-1].split()[:2] == ["total", "167,886"]
+
+    def test_of_settings_block_by_block(self, programs: Programs) -> None:
+        flag = "--config.model.block_settings=({'num_iters': 7, 'acceleration': 'multistep'}, {}, {}, {})"
+        ended = programs.run("--mode=summary", flag, config="configs/cnmf_1x1.py")
+        assert re.search(rf"^block1/nmf .* {4 * 576 * 2400 * 7:,}$", ended.stdout, re.MULTILINE)
+        assert re.search(rf"^block2/nmf .* {4 * 64 * 51200 * 20:,}$", ended.stdout, re.MULTILINE)
 
     def test_of_ones_own_images(self, programs: Programs) -> None:
         ended = programs.run("--mode=summary", "--config.model.layer=conv", "--config.model.mixing=False")
