@@ -110,27 +110,38 @@ def answers(run: Run, model: nn.Module, variables: dict[str, Any], images: np.nd
     return np.concatenate([classes(variables, images[i : i + 250]) for i in range(0, len(images), 250)])
 
 
+def divergences(inputs: list[tuple[Any, Any]], activities: list[jax.Array]) -> list[float]:
+    """Of each layer, the mean KL."""
+    return [float(kl_divergence(x, w, h).mean()) for (x, w), h in zip(inputs, activities, strict=True)]
+
+
+def distances(activities: list[jax.Array], others: list[jax.Array]) -> list[float]:
+    """Of each layer, the mean L1 distance."""
+    return [float(jnp.abs(h - other).sum(-1).mean()) for h, other in zip(activities, others, strict=True)]
+
+
 def by_block(run: Run, variables: dict[str, Any], inputs: list[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each of SETTINGS, on all validation images: accuracy, the answers that 20 plain iterations do not give, and
-    the share of their operations; on `inputs`, layer by layer, the divergence and the distance to their activities."""
+    """Of each of SETTINGS, on all validation images: accuracy, the answers that the first of them does not give, and
+    the share of its operations; on `inputs`, layer by layer, the divergence and the distance to its activities."""
     images, labels = (a[run.split.validation] for a in (run.dataset.train_images, run.dataset.train_labels))
-    found: dict[str, dict[str, Any]] = {}
-    first: list[Any] = []
+    given, operations, activities = {}, {}, {}
     for name, blocks in SETTINGS.items():
         model = run.model.clone(block_settings=blocks)
-        layers = [row for row in layer_rows(model, run.image_shape) if row.layer == "NMFConv"]
-        given, operations = answers(run, model, variables, images), sum(row.operations for row in layers)
-        activities = [infer(x, w, **how) for (x, w), how in zip(inputs, blocks, strict=True)]
-        first = first or [given, operations, activities]
-        found[name] = {
-            "accuracy": float((given == labels).mean()),
-            "other answers": int((given != first[0]).sum()),
-            "operations": operations / first[1],
-            "kl": [float(kl_divergence(x, w, h).mean()) for (x, w), h in zip(inputs, activities, strict=True)],
-            "l1": [float(jnp.abs(h - p).sum(-1).mean()) for h, p in zip(activities, first[2], strict=True)],
+        given[name] = answers(run, model, variables, images)
+        layers = layer_rows(model, run.image_shape)
+        operations[name] = sum(row.operations for row in layers if row.layer == "NMFConv")
+        activities[name] = [infer(x, w, **how) for (x, w), how in zip(inputs, blocks, strict=True)]
+    first = next(iter(SETTINGS))
+    return {
+        name: {
+            "accuracy": float((given[name] == labels).mean()),
+            "other answers": int((given[name] != given[first]).sum()),
+            "operations": operations[name] / operations[first],
+            "kl": divergences(inputs, activities[name]),
+            "l1": distances(activities[name], activities[first]),
         }
-        print(name, found[name], flush=True)
-    return found
+        for name in SETTINGS
+    }
 
 
 def main() -> None:
@@ -152,9 +163,10 @@ def main() -> None:
     inputs = layer_inputs(run, variables, center_crop(jnp.asarray(images[:100]), crop), rows=500)
     converged = [infer(x, w, num_iters=1500, acceleration="adaptive", exponent=32.0) for x, w in inputs]
     result: dict[str, Any] = {"images": len(chosen), "dataset": args.workdir.name, "pairs": PAIRS, "methods": {}}
+    committed = json.loads((RESULTS / "acceleration.json").read_text())["methods"]
     for name, how in METHODS.items():
         if name not in args.methods:
-            result["methods"][name] = json.loads((RESULTS / "acceleration.json").read_text())["methods"][name]
+            result["methods"][name] = committed[name]
             continue
         found: dict[str, list[Any]] = {"accuracy": [], "l1": [], "kl": []}
         for pairs in PAIRS:
@@ -162,12 +174,8 @@ def main() -> None:
             right = answers(run, model, variables, images) == labels
             activities = [infer(x, w, num_iters=pairs, **how) for x, w in inputs]
             found["accuracy"].append(float(right.mean()))
-            found["l1"].append(
-                [float(jnp.abs(h - c).sum(-1).mean()) for h, c in zip(activities, converged, strict=True)]
-            )
-            found["kl"].append(
-                [float(kl_divergence(x, w, h).mean()) for (x, w), h in zip(inputs, activities, strict=True)]
-            )
+            found["l1"].append(distances(activities, converged))
+            found["kl"].append(divergences(inputs, activities))
         result["methods"][name] = found
         print(name, [f"{100 * a:.2f}" for a in found["accuracy"]], flush=True)
     result["by_block"] = by_block(run, variables, inputs)

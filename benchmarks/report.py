@@ -58,16 +58,19 @@ def step(question: str = "step", command: str | None = None) -> str:
     return _from(question, command) + table(rows, head)
 
 
+def _programs(question: str) -> str:
+    """The flag that names the programs of a run at batch 50."""
+    return "--programs " + " ".join(f"'{name}'" for name in _result(question)["samples"]["50"])
+
+
 def step_amx() -> str:
     """The same on a processor that multiplies bfloat16 numbers itself, some programs at batch 50."""
-    programs = " ".join(f"'{name}'" for name in _result("step-amx")["samples"]["50"])
-    return step("step-amx", f"step --batches 50 --programs {programs}")
+    return step("step-amx", f"step --batches 50 {_programs('step-amx')}")
 
 
 def step_multistep() -> str:
     """There too: multistep iterations, set block by block to end where 20 plain ones do."""
-    programs = " ".join(f"'{name}'" for name in _result("step-multistep")["samples"]["50"])
-    return step("step-multistep", f"step --programs {programs}")
+    return step("step-multistep", f"step {_programs('step-multistep')}")
 
 
 def step_avx2() -> str:

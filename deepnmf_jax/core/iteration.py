@@ -17,6 +17,8 @@ from deepnmf_jax.core.normalization import divisible, row_sums, sums_by_product
 from deepnmf_jax.core.updates import em_factor, em_update, product, ratio, right_operand
 
 ACCELERATIONS = ("none", "power", "adaptive", "multistep")
+# Of these, those whose steps are all meant to be as long as `exponent` plain ones.
+LONG_STEPS = ("power", "multistep")
 PRODUCTS = ("full", "tf32", "bfloat16")
 IMPLEMENTATIONS = ("xla", "pallas", "interpret")
 
@@ -45,7 +47,7 @@ class Settings(NamedTuple):
 def plain_steps(settings: Settings) -> float:
     """How many plain steps of size 1 the iterations go about as far as; of "adaptive" and of a tolerance, which the
     inputs decide on, the number of iterations."""
-    if settings.acceleration in ("power", "multistep"):
+    if settings.acceleration in LONG_STEPS:
         return 1 + settings.exponent * (settings.num_iters - 1)
     return settings.epsilon * settings.num_iters
 
@@ -168,7 +170,7 @@ def _guarded(p: Problem, settings: Settings) -> Array:
         return (s.pairs < settings.num_iters) & (jnp.max(jnp.where(s.resting, 0, 1)) > 0)
 
     q = p.first()
-    exponent = jnp.full_like(total, _first_exponent(settings))
+    exponent = jnp.full_like(total, _kept_exponent(settings))
     # Nothing is known of the time before the start: a change over endlessly many steps.
     trail = (jnp.zeros_like(q), jnp.full_like(total, jnp.inf)) if settings.acceleration == "multistep" else None
     start = _State(jnp.int32(1), p.start, q, exponent, rests(q), trail)
@@ -182,7 +184,7 @@ def _guarded(p: Problem, settings: Settings) -> Array:
 def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settings: Settings) -> Array:
     """Of a row whose step was kept. "adaptive": where a straight line through the two slopes reaches 0 (secant)."""
     if settings.acceleration != "adaptive":
-        return jnp.full_like(exponent, _first_exponent(settings))
+        return jnp.full_like(exponent, _kept_exponent(settings))
     bend = falls_at_h - falls_at_c
     straight = bend <= jnp.finfo(bend.dtype).eps
     farther = jnp.where(straight, GROWTH, CAUTION * falls_at_h / jnp.where(straight, 1, bend))
@@ -192,27 +194,28 @@ def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settin
     return sum([jnp.where(wanted >= p, p / 2, 0) for p in powers], start=jnp.ones_like(wanted))
 
 
-def _first_exponent(settings: Settings) -> float:
-    return settings.exponent if settings.acceleration in ("power", "multistep") else 1.0
+def _kept_exponent(settings: Settings) -> float:
+    """Of the first step, and of each after one that was kept unless "adaptive" chooses it."""
+    return settings.exponent if settings.acceleration in LONG_STEPS else 1.0
 
 
 def _candidate(p: Problem, s: _State, settings: Settings) -> Array:
-    """Where the next pair is taken; the EM step where the exponent is 1."""
+    """Where the next pair is taken, rows summing to 1; the EM step where the exponent is 1."""
     if settings.acceleration == "none":
         return em_update(s.h, s.q)
     if s.trail is None:
-        return _power_step(p, s, settings)
-    return _multistep(p, s)
-
-
-def _multistep(p: Problem, s: _State) -> Array:
-    """About where `exponent` plain steps lead, rows summing to 1: log h grows by log q in each, and log q is taken to
-    change from step to step as it did before. Growth that no float holds is cut: any candidate will do."""
-    assert s.trail is not None
-    (before, stride), now, a = s.trail, _log(s.q), s.exponent
-    growth = a * now + (a * (a - 1) / 2 / stride) * (now - before)
-    h = s.h * jnp.exp(jnp.clip(growth, -MOST_GROWTH, MOST_GROWTH))
+        h = s.h * _power(s.q, s.exponent, settings)
+    else:
+        h = s.h * _foreseen(s.q, s.exponent, *s.trail)
     return h / divisible(p.sums(h))
+
+
+def _foreseen(q: Array, exponent: Array, before: Array, stride: Array) -> Array:
+    """The product of the factors of about the next `exponent` plain steps, up to a number a row: log q is taken to
+    change from step to step as it did before. Growth that no float holds is cut: any candidate will do."""
+    a, now = exponent, _log(q)
+    growth = a * now + (a * (a - 1) / 2 / stride) * (now - before)
+    return jnp.exp(jnp.clip(growth, -MOST_GROWTH, MOST_GROWTH))
 
 
 def _log(q: Array) -> Array:
@@ -224,16 +227,15 @@ def _doublings(settings: Settings) -> int:
     return int(math.log2(settings.exponent))
 
 
-def _power_step(p: Problem, s: _State, settings: Settings) -> Array:
-    """h * q^exponent, rows summing to 1. Larger factors than a power can hold are cut: any candidate will do."""
+def _power(q: Array, exponent: Array, settings: Settings) -> Array:
+    """q^exponent. Larger factors than a power can hold are cut: any candidate will do."""
     most = settings.exponent
-    power = q = jnp.minimum(s.q, float(jnp.finfo(s.q.dtype).max) ** (0.8 / most))
+    power = q = jnp.minimum(q, float(jnp.finfo(q.dtype).max) ** (0.8 / most))
     if settings.acceleration == "adaptive":
         for i in range(1, _doublings(settings) + 1):
-            power = jnp.where(s.exponent >= 2.0**i, power * power, power)
+            power = jnp.where(exponent >= 2.0**i, power * power, power)
     elif float(most).is_integer():  # no logarithm
-        power = jnp.where(s.exponent > 1, jax.lax.integer_pow(q, int(most)), q)
+        power = jnp.where(exponent > 1, jax.lax.integer_pow(q, int(most)), q)
     else:
-        power = jnp.where(s.exponent > 1, jnp.where(q > 0, q, 1) ** most * (q > 0), q)
-    h = s.h * power
-    return h / divisible(p.sums(h))
+        power = jnp.where(exponent > 1, jnp.where(q > 0, q, 1) ** most * (q > 0), q)
+    return power

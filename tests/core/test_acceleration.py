@@ -87,7 +87,7 @@ def test_converges_to_the_optimum(method, dtype):
     h = infer(x, w, num_iters=300, acceleration=method)
     assert h.dtype == dtype
     plain = infer(x, w, num_iters=300)
-    bound = {"float32": 5e-4, "float64": 4e-5}[dtype]
+    bound = {"float32": 5e-4, "float64": 4e-5 if method == "multistep" else 2e-5}[dtype]
     assert float(certificate(x, w, h).max()) < bound < 0.5 * float(certificate(x, w, plain).max())
     assert (kl_divergence(x, w, h) <= kl_divergence(x, w, plain) + 1e-6).all()
 
