@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from benchmarks.harness import arguments, table, write
-from benchmarks.step import ACCELERATED
+from benchmarks.step import ACCELERATED, BY_BLOCK
 from benchmarks.workers import compile_train_step
 from deepnmf_jax.training.devices import keep_freed_memory
 
@@ -29,6 +29,7 @@ BATCHES, ROUNDS = (50, 128), 15
 STEPS: dict[str, dict[str, Any]] = {
     "20 iterations": {},
     "4 power": ACCELERATED,
+    "multistep by block": BY_BLOCK,
     "1 iteration": {"num_iters": 1},
     "CNN": {"layer": "conv"},
 }
