@@ -1,6 +1,6 @@
 """What Dn2MFGL's clusterings depend on: the rule's constants, every term, layers and weights, bad samples.
 
-python -m benchmarks.clustering --faces ../shared/faces [--studies rule,ablation,noise] [--seeds 5]
+python -m benchmarks.clustering --faces FOLDER [--studies rule,ablation,noise] [--seeds 5]
 
 Scores are those of deepnmf_jax/experiments/clustering.py. Each study keeps every seed in docs/results/clustering/, and
 the tables of docs/dn2mfgl.md are written from there. The faces are used for research alone; no picture of them is kept.

@@ -3,8 +3,8 @@
 XLA runs an iteration as several kernels that pass x, R and h through the device's memory, about 5 (n + k) numbers a
 row. Here a program reads a tile of x, keeps h on the chip for all iterations and writes it once: n + k numbers a row
 in all. The iterations themselves are those of `deepnmf_jax.core.iteration`, run on the tile: nothing of them is written
-twice. On an H200 the forward is faster than XLA's loop with "tf32" and "bfloat16" products and slower in float32
-(docs/gpu.md): the plain path stays the default.
+twice. On an H200 the forward with "tf32" or "bfloat16" products is faster than XLA's loop in float32, and in
+float32 slower (docs/gpu.md): the plain path stays the default.
 
 Forward (forward.py). A program is a tile of 64 rows, or of 32 or 16 where there would be fewer tiles than
 multiprocessors. k is padded to a power of two, at least 16, and n to chunks of 32 or 16, whichever pads less. Two
