@@ -8,14 +8,24 @@ import jax
 import numpy as np
 import pytest
 
+from tests.compilation import compile_as, environment_to_compile_as
 from tests.programs import Programs
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
-# Most of the time of the tests in these folders is compilation. What is compared with golden numbers, and fits
-# of many sweeps, are compiled as a user's programs are.
-QUICKLY_COMPILED = ("core", "layers", "models", "training", "data")
+# Tests whose programs are not compiled "quick" (tests/compilation.py).
+USUALLY_COMPILED = ("test_golden_networks.py", "test_main.py")
+# Fits of many sweeps, epochs of training, evaluation of many images.
+PLAINLY_COMPILED = (
+    "test_quality.py",
+    "test_dn2mfgl.py",
+    "test_golden_nmf.py",
+    "test_golden_dn2mfgl.py",
+    "test_notebooks.py",
+    "test_dictionary_notebook.py",
+    "test_accuracy_tables.py",
+)
 GOLDEN = Path(os.environ.get("DEEPNMF_GOLDEN", Path(__file__).parent / "golden"))
 
 
@@ -31,10 +41,13 @@ def load_golden(path: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module", autouse=True)
 def compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    path = request.path.relative_to(Path(__file__).parent)
-    quickly = path.parts[0] in QUICKLY_COMPILED and not path.name.startswith("test_golden")
-    jax.config.update("jax_disable_most_optimizations", quickly)
-    yield
+    name = request.path.name
+    kind = "usual" if name in USUALLY_COMPILED else "plain" if name in PLAINLY_COMPILED else "quick"
+    compile_as(kind)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment_to_compile_as(kind).items():
+            patch.setenv(name, value)
+        yield
     # Compiled programs are kept for good: those of under half of the quick tests took 3.6 GB and 16,000 of the 65,530
     # memory maps that Linux gives a process by default.
     jax.clear_caches()

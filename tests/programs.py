@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from deepnmf_jax.training.records import CLOCK_FIELDS
+from tests.compilation import compile_as, known_options
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST, NUM_CLASSES = 64, 16, 22, 3
@@ -68,11 +69,12 @@ class Finished(NamedTuple):
 
 
 class Program:
-    """A function (of no arguments) in a process of its own; what it compiles, `quickly` or as a user's programs."""
+    """A function (of no arguments) in a process of its own, compiled as `kind` says (tests/compilation.py)."""
 
-    def __init__(self, function: Callable[[], None], output: Path, environment: dict[str, str], quickly: bool):
+    def __init__(self, function: Callable[[], None], output: Path, environment: dict[str, str], kind: str):
         self.stdout, self.stderr = output.with_suffix(".out"), output.with_suffix(".err")
-        arguments = (function, (self.stdout, self.stderr), environment, quickly)
+        # To look for the options takes a device, which a program is to create itself.
+        arguments = (function, (self.stdout, self.stderr), environment, kind, known_options())
         self.process = _processes.Process(target=_call, args=arguments)
         self.process.start()
 
@@ -101,16 +103,22 @@ class Program:
         return ended
 
 
-def _call(function: Callable[[], None], files: tuple[Path, Path], environment: dict[str, str], quickly: bool) -> None:
+def _call(
+    function: Callable[[], None],
+    files: tuple[Path, Path],
+    environment: dict[str, str],
+    kind: str,
+    options: dict[str, Any],
+) -> None:
     for descriptor, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.chdir(ROOT)
-    os.environ.update(environment)
+    # The server has the settings of the first test that needed it.
+    os.environ.update({"XLA_FLAGS": "", **environment})
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    # Half the time of compilation, which is most of a tiny run's.
-    jax.config.update("jax_disable_most_optimizations", quickly)
+    compile_as(kind, options)
     try:
         function()
     finally:
@@ -129,11 +137,11 @@ def _run_main(arguments: list[str], change: Callable[[], None] | None) -> None:
 class Programs:
     """Starts main.py with the quick start's config on tiny images. All share their compiled programs.
 
-    With `quickly` these are compiled with few optimisations, but for those of `run_from_scratch`.
+    These are compiled as `kind` says (tests/compilation.py), but for those of `run_from_scratch`.
     """
 
-    def __init__(self, factory: pytest.TempPathFactory, quickly: bool = True):
-        self.quickly = quickly
+    def __init__(self, factory: pytest.TempPathFactory, kind: str = "quick"):
+        self.kind = kind
         # With several workers each has a folder in that of the whole test session.
         session = factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else factory.getbasetemp()
         self.cache = session / "compiled"
@@ -156,7 +164,7 @@ class Programs:
 
     def call(self, function: Callable[[], None], **environment: str) -> Program:
         """Starts a function in a process of its own."""
-        return Program(function, next(self._outputs), environment, self.quickly)
+        return Program(function, next(self._outputs), environment, self.kind)
 
     def run(self, *flags: str, status: int = 0, **options: Any) -> Finished:
         """A run to its end, which must be with this status; for the options see `start`."""

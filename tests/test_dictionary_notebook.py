@@ -85,6 +85,7 @@ def test_no_faces_are_stored() -> None:
     assert not [output for output in outputs_of(stored, "faces") if "image/png" in output.get("data", {})]
 
 
+@pytest.mark.slow
 def test_a_position_of_the_second_block_sees_the_window_that_is_shown() -> None:
     """Pixels that change the block's output at one position, by finite changes of single pixels."""
     model = Network(num_iters=2)

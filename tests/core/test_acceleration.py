@@ -17,6 +17,7 @@ from deepnmf_jax.core.inference import infer
 from deepnmf_jax.core.iteration import Settings, iterate
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.updates import em_step
+from tests.compilation import compile_as
 from tests.core.test_inference import entries, problem
 
 METHODS = ("power", "adaptive", "multistep")
@@ -190,6 +191,7 @@ def test_an_input_rests_at_the_tolerance_whatever_else_is_in_the_batch(method):
     np.testing.assert_allclose(run(x, w) * 0 + infer(x, w, tolerance=100.0), infer(x, w, num_iters=1), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_split_into_two_loops_changes_nothing(monkeypatch):
     x, w = problem(rows=60)
     x = x.reshape(4, 5, 3, 20)
@@ -211,10 +213,9 @@ def operands(compiled, where=""):
 
 @pytest.fixture
 def optimized():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
+    compile_as("usual")
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    compile_as("quick")
 
 
 def test_bfloat16_products_read_bfloat16(optimized):

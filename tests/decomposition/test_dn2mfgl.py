@@ -198,6 +198,7 @@ def test_duplicates_zeros_isolated_samples_and_constant_features(join: str) -> N
     assert np.isfinite(zeros.embedding_).all() and np.isfinite(zeros.loss_history_).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [structure.Form(), structure.Form("feature", inner=True)])
 def test_nothing_is_built_for_every_pair_of_samples_or_features(form: structure.Form) -> None:
     """Every array of the compiled sweeps, by its shape: m = 43 features and n = 47 samples meet in X alone."""

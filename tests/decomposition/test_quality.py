@@ -100,6 +100,7 @@ def test_a_dead_atom_is_replaced() -> None:
     assert history[-1] < 0.05 * 0.5 * np.sum((a - np.asarray(stuck[0].T @ stuck[1])) ** 2)
 
 
+@pytest.mark.slow
 def test_tol_zero_is_zero() -> None:
     """D9b: a tolerance of 0 is not the default."""
     a = np.random.default_rng(0).random((12, 6))

@@ -67,6 +67,7 @@ numbers = st.sampled_from([0.0, 0.001, 0.1, 1.0, 30.0])
 FORMS = st.tuples(st.sampled_from(structure.ROBUST), st.booleans())
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 10_000), numbers, numbers, numbers, st.sampled_from([1e-4, 0.01, 1.0]), FORMS)
 def test_the_objective_never_rises(
@@ -88,6 +89,7 @@ def test_the_objective_never_rises(
         value = new
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([(0, 0, 0), (1, 0, 0), (1, 1, 1), (0.1, 0.01, 0.01)]), FORMS)
 def test_long_steps_never_raise_it_either(seed: int, setting: tuple, form: tuple[str, bool]) -> None:

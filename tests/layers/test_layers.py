@@ -141,6 +141,7 @@ def test_one_and_three_spatial_axes(rank, kernel):
     np.testing.assert_allclose(h[(1,) + (0,) * rank], code(corner, np.asarray(variables["params"]["u"])), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["kl", "mse"])
 def test_local_learning_replaces_the_gradient_of_the_weights_only(rule, images):
     def gradients(local_learning):

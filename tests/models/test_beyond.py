@@ -48,6 +48,7 @@ def test_split_rectification_keeps_the_negative_part():
     assert [params[f"block{i}"]["nmf"]["u"].shape for i in (1, 2, 3, 4)] == [(8, 75), (6, 256), (8, 12), (5, 16)]
 
 
+@pytest.mark.slow
 def test_residual_paths_add_the_input_with_a_positive_weight():
     settings = {"features": (6, 6, 8), "num_classes": 5, "num_iters": 3, "padding": "SAME", "kernels": (3, 3, 0, 1)}
     model = models.CNMF1x1(residual=True, pooling="none", **settings)
@@ -70,6 +71,7 @@ def _without_skip(variables):
     return {**variables, "params": {**variables["params"], "block2": block}}
 
 
+@pytest.mark.slow
 def test_any_number_of_blocks_with_a_pooling_each():
     model = models.CNMF1x1(
         num_classes=3, num_iters=2, features=(4, 5), kernels=(3, 3, 1), pooling="max,none,none", padding="SAME"

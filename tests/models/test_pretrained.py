@@ -24,6 +24,7 @@ def folder(tmp_path):
     return tmp_path / "net"
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read(folder):
     found = pretrained.read_network(folder)
     images = jax.random.uniform(jax.random.key(1), (2, *SHAPE))

@@ -96,6 +96,7 @@ def test_alternating_flips_change_with_the_epoch_and_not_within_it():
     assert loss(0) == loss(2) == loss(7) != loss(3)
 
 
+@pytest.mark.slow
 def test_the_loss_settings_change_the_gradient_and_not_the_record():
     model = models.CNN(num_classes=4, batch_statistics="batch")
     plain, smoothed = (
