@@ -15,6 +15,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 # Tests whose programs are not compiled "quick" (tests/compilation.py).
+# test_main.py holds runs against one that a user starts, which must have the same bits.
 USUALLY_COMPILED = ("test_golden_networks.py", "test_main.py")
 # Fits of many sweeps, epochs of training, evaluation of many images.
 PLAINLY_COMPILED = (
@@ -40,22 +41,23 @@ def load_golden(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+def compilation(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How the programs of a file are compiled."""
     name = request.path.name
     kind = "usual" if name in USUALLY_COMPILED else "plain" if name in PLAINLY_COMPILED else "quick"
     compile_as(kind)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment_to_compile_as(kind).items():
-            patch.setenv(name, value)
-        yield
+        for variable, value in environment_to_compile_as(kind).items():
+            patch.setenv(variable, value)
+        yield kind
     # Compiled programs are kept for good: those of under half of the quick tests took 3.6 GB and 16,000 of the 65,530
     # memory maps that Linux gives a process by default.
     jax.clear_caches()
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    return Programs(tmp_path_factory)
+def programs(tmp_path_factory: pytest.TempPathFactory, compilation: str) -> Programs:
+    return Programs(tmp_path_factory, compilation)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

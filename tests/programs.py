@@ -140,7 +140,7 @@ class Programs:
     These are compiled as `kind` says (tests/compilation.py), but for those of `run_from_scratch`.
     """
 
-    def __init__(self, factory: pytest.TempPathFactory, kind: str = "quick"):
+    def __init__(self, factory: pytest.TempPathFactory, kind: str):
         self.kind = kind
         # With several workers each has a folder in that of the whole test session.
         session = factory.getbasetemp().parent if os.environ.get("PYTEST_XDIST_WORKER") else factory.getbasetemp()

@@ -37,12 +37,6 @@ EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
-    # Compiled as a user's: what is held against a run started from scratch must have the same bits.
-    return Programs(tmp_path_factory, kind="usual")
-
-
-@pytest.fixture(scope="module")
 def workdir(programs: Programs) -> Path:
     """A finished run."""
     folder = programs.folder / "whole"

@@ -212,10 +212,10 @@ def operands(compiled, where=""):
 
 
 @pytest.fixture
-def optimized():
+def optimized(compilation):
     compile_as("usual")
     yield
-    compile_as("quick")
+    compile_as(compilation)
 
 
 def test_bfloat16_products_read_bfloat16(optimized):
