@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,9 @@ class Training:
         self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
         self.train_step = self._compiled_step(run.model)
         self.early_step = self._compiled_step(run.early_model) if run.early_steps else self.train_step
+        # Compiled once: called eagerly, the branch in the rule is compiled anew in each epoch, and kept.
+        next_plateau = partial(update_plateau, run.plateau)
+        self.next_plateau = jax.jit(jax.vmap(next_plateau) if len(run.seeds) > 1 else next_plateau)
         self.evaluator = Evaluator(
             run.model,
             crop=run.augmentation.crop,
@@ -209,16 +213,10 @@ class Training:
 
         Without validation images the last variables are the best.
         """
-        several = len(self.run.seeds) > 1
         state: TrainState = jax.device_get(self.state)
         watched = train_loss if validation is None or self.config.optimizer.plateau.loss == "train" else validation.loss
 
-        def next_plateau(plateau_state: Any, loss: Any) -> Any:
-            return update_plateau(self.run.plateau, plateau_state, loss)
-
-        if several:
-            next_plateau = jax.vmap(next_plateau)
-        plateau = next_plateau(state.plateau, jnp.asarray(watched, jnp.float32))
+        plateau = self.next_plateau(state.plateau, jnp.asarray(watched, jnp.float32))
         accuracy = np.asarray(np.full_like(train_loss, -1) if validation is None else validation.accuracy, np.float32)
         better = np.asarray(accuracy > state.best.accuracy) | (validation is None)
 
