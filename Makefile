@@ -32,13 +32,13 @@ test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
-	$(PY) -m benchmarks.compare $(ARGS)
+	$(PY) -m benchmarks.speed.compare $(ARGS)
 
 gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper's recipe in slices (ARGS="--minutes=10")
-	PYTHON=$(PY) benchmarks/gpu_session.sh $(ARGS)
+	PYTHON=$(PY) benchmarks/gpu/session.sh $(ARGS)
 
 table: $(VENV)/.for-training ## train what the accuracy tables miss (hours; goes on where it stopped), write the tables
-	$(PY) -m benchmarks.accuracy $(ARGS)
+	$(PY) -m deepnmf_jax.experiments.accuracy $(ARGS)
 
 lint: $(VENV)/.for-tests ## check style and type hints
 	$(PY) -m ruff check .

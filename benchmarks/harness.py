@@ -15,18 +15,20 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+from deepnmf_jax.experiments.tables import ROOT
+
+TRAINING = "benchmarks.speed.programs.training"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 class Worker:
-    """A process that has built one program of benchmarks/workers.py and runs it once for each `seconds()`.
+    """A process that has built one program of speed/programs/training.py and runs it once for each `seconds()`.
 
     Each program has a process of its own, so that neither library's threads or memory are in the other's way. Another
     `module` answers each line with a line (`ask`); `greeting` is what its first line begins with.
     """
 
-    def __init__(self, spec: Mapping[str, Any], module: str = "benchmarks.workers", greeting: str = "ready"):
+    def __init__(self, spec: Mapping[str, Any], module: str = TRAINING, greeting: str = "ready"):
         # A file, because a pipe that nobody reads blocks a process that says much.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -89,12 +91,6 @@ def interleave(specs: Mapping[str, Mapping[str, Any]], rounds: int, processes: i
 def best(samples: Sequence[float]) -> float:
     """The smallest sample: the machine's disturbances only ever add."""
     return float(min(samples))
-
-
-def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
-    """Rows as a Markdown table."""
-    lines = [[str(c) for c in row] for row in (head, ["---"] * len(head), *rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def machine() -> dict[str, Any]:

@@ -21,11 +21,10 @@ USUALLY_COMPILED = ("test_golden_networks.py", "test_main.py")
 PLAINLY_COMPILED = (
     "test_quality.py",
     "test_dn2mfgl.py",
-    "test_golden_nmf.py",
-    "test_golden_dn2mfgl.py",
+    "test_golden.py",
     "test_notebooks.py",
-    "test_dictionary_notebook.py",
-    "test_accuracy_tables.py",
+    "test_dictionary.py",
+    "test_accuracy.py",
 )
 GOLDEN = Path(os.environ.get("DEEPNMF_GOLDEN", Path(__file__).parent / "golden"))
 

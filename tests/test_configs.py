@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from benchmarks.accuracy_rows import ROWS
 from configs import base
 from deepnmf_jax.data.augmentation import Augmentation
+from deepnmf_jax.experiments.accuracy_rows import ROWS
 from deepnmf_jax.training.optimizers import create_optimizer
 from deepnmf_jax.training.records import flatten
 from deepnmf_jax.training.setup import create_model, describe, prepare

@@ -1,9 +1,9 @@
 """Matrix factorization into parts: A ~ Z D, as functions of arrays and as estimators over them."""
 
 from deepnmf_jax.decomposition.archetypal import ArchetypalAnalysis
-from deepnmf_jax.decomposition.certificates import UnboundedWarning
 from deepnmf_jax.decomposition.convex_nmf import ConvexNMF
-from deepnmf_jax.decomposition.dn2mfgl import Dn2MFGL
+from deepnmf_jax.decomposition.dn2mfgl.boundedness import UnboundedWarning
+from deepnmf_jax.decomposition.dn2mfgl.estimator import Dn2MFGL
 from deepnmf_jax.decomposition.estimator import ConvergenceWarning, NotFittedError
 from deepnmf_jax.decomposition.nmf import NMF
 from deepnmf_jax.decomposition.selection import Selection, choose_k

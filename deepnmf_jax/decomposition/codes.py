@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.core import quadratic
-from deepnmf_jax.core.beta import beta_terms, floor_of
-from deepnmf_jax.core.quadratic import product
-from deepnmf_jax.decomposition.objective import Penalties, codes_gradient, divergence, has_many_atoms, penalty
-from deepnmf_jax.decomposition.steps import Settings, improve
+from deepnmf_jax.decomposition.updates import quadratic
+from deepnmf_jax.decomposition.updates.multiplicative import beta_terms, floor_of
+from deepnmf_jax.decomposition.updates.objective import Penalties, codes_gradient, divergence, has_many_atoms, penalty
+from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.solvers import Settings, improve
 
 # Sweeps between two looks at the projected gradient.
 CHECK_EVERY = 5

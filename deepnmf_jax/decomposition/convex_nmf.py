@@ -7,8 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.core.projected import accelerate, project_simplex
-from deepnmf_jax.core.quadratic import (
+from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
+from deepnmf_jax.decomposition.io import arrays
+from deepnmf_jax.decomposition.io.checked import Data, dense
+from deepnmf_jax.decomposition.updates.descent import Descent, Factors, descend
+from deepnmf_jax.decomposition.updates.loop import history_length
+from deepnmf_jax.decomposition.updates.objective import square_sum
+from deepnmf_jax.decomposition.updates.projected_gradient import accelerate, project_simplex
+from deepnmf_jax.decomposition.updates.quadratic import (
     accelerated_gradient,
     inverse,
     largest_eigenvalue_bound,
@@ -16,13 +23,6 @@ from deepnmf_jax.core.quadratic import (
     product,
     square_root_step,
 )
-from deepnmf_jax.decomposition import arrays
-from deepnmf_jax.decomposition.data import Data, dense
-from deepnmf_jax.decomposition.descent import Descent, Factors, descend
-from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
-from deepnmf_jax.decomposition.objective import square_sum
-from deepnmf_jax.decomposition.solve import history_length
 
 SOLVERS = ("pgd", "mu")
 INNER_STEPS = 10

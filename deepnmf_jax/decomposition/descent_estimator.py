@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.decomposition import arrays, progress
-from deepnmf_jax.decomposition.data import Data, read_data
-from deepnmf_jax.decomposition.descent import Descent
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, Estimator
+from deepnmf_jax.decomposition.io import arrays, progress
+from deepnmf_jax.decomposition.io.checked import Data, read_data
+from deepnmf_jax.decomposition.updates.descent import Descent
 
 
 class DescentEstimator(Estimator):

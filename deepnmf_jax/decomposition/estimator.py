@@ -12,8 +12,9 @@ import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_integer
-from deepnmf_jax.core.nndsvd import mean_of, random_factor
-from deepnmf_jax.decomposition import arrays, serialization
+from deepnmf_jax.decomposition.io import arrays
+from deepnmf_jax.decomposition.io import saving as serialization
+from deepnmf_jax.decomposition.updates.starts import mean_of, random_factor
 
 # Sweeps of fit and encode where nobody says how many, as in overcomplete.
 FIT_LIMIT, ENCODE_LIMIT = 500, 300

@@ -11,13 +11,14 @@ from jax import Array
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
-from deepnmf_jax.decomposition import arrays, progress, streaming
+from deepnmf_jax.decomposition import streaming
 from deepnmf_jax.decomposition.codes import compiled_codes, encode
-from deepnmf_jax.decomposition.data import Data, check_shape, read_data, with_missing_filled
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
-from deepnmf_jax.decomposition.objective import Penalties, divergence, penalty, rescaled, scaled_penalties
-from deepnmf_jax.decomposition.solve import INITS, State, compiled_start, history_length, run
-from deepnmf_jax.decomposition.steps import SOLVERS, Settings
+from deepnmf_jax.decomposition.io import arrays, progress
+from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, with_missing_filled
+from deepnmf_jax.decomposition.updates.loop import INITS, State, compiled_start, history_length, run
+from deepnmf_jax.decomposition.updates.objective import Penalties, divergence, penalty, rescaled, scaled_penalties
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, Settings
 
 BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 

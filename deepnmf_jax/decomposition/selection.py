@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.core.checks import check_integer
-from deepnmf_jax.decomposition import arrays
-from deepnmf_jax.decomposition.data import check_shape, check_values
+from deepnmf_jax.decomposition.io import arrays
+from deepnmf_jax.decomposition.io.checked import check_shape, check_values
 from deepnmf_jax.decomposition.nmf import NMF
 
 

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.core import quadratic
-from deepnmf_jax.core.nndsvd import random_factor
-from deepnmf_jax.core.quadratic import product
-from deepnmf_jax.decomposition import arrays, progress
 from deepnmf_jax.decomposition.codes import compiled_codes
-from deepnmf_jax.decomposition.data import Data, dense
-from deepnmf_jax.decomposition.descent import Descent, Factors, descend
 from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
-from deepnmf_jax.decomposition.objective import Penalties, objective, square_sum
-from deepnmf_jax.decomposition.solve import history_length
-from deepnmf_jax.decomposition.steps import Settings
+from deepnmf_jax.decomposition.io import arrays, progress
+from deepnmf_jax.decomposition.io.checked import Data, dense
+from deepnmf_jax.decomposition.updates import quadratic
+from deepnmf_jax.decomposition.updates.descent import Descent, Factors, descend
+from deepnmf_jax.decomposition.updates.loop import history_length
+from deepnmf_jax.decomposition.updates.objective import Penalties, objective, square_sum
+from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.solvers import Settings
+from deepnmf_jax.decomposition.updates.starts import random_factor
 
 SOLVERS = ("hals", "mu", "pgd")
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning, scores
+from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning
+from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.experiments import pictures
 from deepnmf_jax.training.environment import git_commit
 

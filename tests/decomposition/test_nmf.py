@@ -13,7 +13,7 @@ from jax.experimental.sparse import BCOO
 
 import deepnmf_jax
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning
-from deepnmf_jax.decomposition.steps import SOLVERS
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS
 
 N, P, K = 30, 12, 3
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from deepnmf_jax import NMF
-from deepnmf_jax.decomposition import ConvergenceWarning, steps
-from deepnmf_jax.decomposition import solve as solving
-from deepnmf_jax.decomposition.objective import Penalties
-from deepnmf_jax.decomposition.steps import Settings
+from deepnmf_jax.decomposition import ConvergenceWarning
+from deepnmf_jax.decomposition.updates import loop as solving
+from deepnmf_jax.decomposition.updates import solvers as steps
+from deepnmf_jax.decomposition.updates.objective import Penalties
+from deepnmf_jax.decomposition.updates.solvers import Settings
 
 sweep = jax.jit(steps.sweep, static_argnames=("settings",))
 solve = jax.jit(solving.solve, static_argnames=("settings", "length"))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepnmf_jax import NMF, ArchetypalAnalysis, ConvexNMF, SemiNMF
-from deepnmf_jax.core.projected import project_simplex
 from deepnmf_jax.decomposition import ConvergenceWarning, convex_nmf, semi_nmf
-from deepnmf_jax.decomposition.steps import Settings
+from deepnmf_jax.decomposition.updates.projected_gradient import project_simplex
+from deepnmf_jax.decomposition.updates.solvers import Settings
 
 N, P, K = 24, 7, 3
 

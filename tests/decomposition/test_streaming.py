@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning
-from deepnmf_jax.decomposition.objective import Penalties
 from deepnmf_jax.decomposition.streaming import _Epochs
+from deepnmf_jax.decomposition.updates.objective import Penalties
 from tests.decomposition.test_nmf import K, N, data, relative_error
 
 

@@ -1,0 +1,1 @@
+"""Time and memory on a CPU: one question a file; `programs/` holds what is timed."""

@@ -1,0 +1,36 @@
+"""Is the PyTorch port a fair rival? Its CNMF+1x1 step over its CNN+1x1 step, on one thread and on two.
+
+python -m benchmarks.speed.port
+"""
+
+from benchmarks.harness import arguments, best, interleave, write
+from deepnmf_jax.experiments.tables import table
+
+
+def main() -> None:
+    """Measures, prints the table, writes port.json."""
+    args = arguments(main.__doc__ or "")
+    batch = 4 if args.quick else 50
+    specs = {
+        f"{layer}, {threads} threads": {
+            "program": "port_step",
+            "batch": batch,
+            "layer": layer,
+            "compiled": False,
+            "threads": threads,
+        }
+        for threads in (1, 2)
+        for layer in ("nmf", "conv")
+    }
+    samples = interleave(specs, 2 if args.quick else 10)
+    ratios = {
+        f"port / port's CNN, {n} threads": best(samples[f"nmf, {n} threads"]) / best(samples[f"conv, {n} threads"])
+        for n in (1, 2)
+    }
+    print(table([(k, f"{1e3 * best(s):.0f}") for k, s in samples.items()], ("program", "ms (least)")))
+    print(ratios)
+    write("port", {"samples": samples, "ratios": ratios}, args.out)
+
+
+if __name__ == "__main__":
+    main()

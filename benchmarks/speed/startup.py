@@ -1,0 +1,48 @@
+"""How long until the first training step, at the first start and with the compiled programs on disk?
+
+python -m benchmarks.speed.startup
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import ROOT, arguments, write
+from deepnmf_jax.experiments.tables import table
+
+
+def first_step(cache: Path, settings: list[str]) -> float:
+    """Seconds from the start of main.py to the checkpoint after its first step, in a new workdir."""
+    with tempfile.TemporaryDirectory() as workdir:
+        started = time.perf_counter()
+        command = [sys.executable, "main.py", "--config=configs/quickstart.py", f"--workdir={workdir}/run"]
+        command += [f"--compilation_cache={cache}", "--config.save_every_steps=1", *settings]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while not (Path(workdir) / "run" / "checkpoints" / "latest" / "1").exists():
+                if process.poll() is not None:
+                    raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+                time.sleep(0.02)
+            return time.perf_counter() - started
+        finally:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    """Measures, prints the table, writes startup.json."""
+    args = arguments(main.__doc__ or "")
+    samples: dict[str, list[float]] = {"first": [], "second": []}
+    for _ in range(1 if args.quick else 3):
+        with tempfile.TemporaryDirectory() as cache:
+            samples["first"].append(first_step(Path(cache), []))
+            samples["second"].append(first_step(Path(cache), []))
+    first, second = min(samples["first"]), min(samples["second"])
+    print(table([(name, f"{min(s):.1f}") for name, s in samples.items()], ("start", "s to the first step")))
+    write("startup", {"samples": samples, "ratios": {"second start / first": second / first}}, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,354 @@
+"""Dn2MFGL: deep NMF that keeps local and global structure, for clustering; the mathematics is in `structure`."""
+
+import inspect
+import os
+import warnings
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepnmf_jax.decomposition.codes import compiled_codes
+from deepnmf_jax.decomposition.dn2mfgl import scores
+from deepnmf_jax.decomposition.dn2mfgl import strengths as structure_rule
+from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_of, weights_of
+from deepnmf_jax.decomposition.dn2mfgl.boundedness import (
+    Boundedness,
+    UnboundedWarning,
+    check_boundedness,
+    refuse_or_warn,
+)
+from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
+from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths
+from deepnmf_jax.decomposition.dn2mfgl.released import Factors
+from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
+from deepnmf_jax.decomposition.dn2mfgl.strengths import Choice
+from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
+from deepnmf_jax.decomposition.io import arrays, progress
+from deepnmf_jax.decomposition.io import saving as serialization
+from deepnmf_jax.decomposition.io.checked import read_data
+from deepnmf_jax.decomposition.updates.objective import Penalties
+from deepnmf_jax.decomposition.updates.solvers import Settings
+
+LIMITS = {"well_posed": 10_000, "released": 100}
+ENCODE_LIMIT, ENCODE_TOL = 2000, 1e-6
+SAVED = (
+    "components_",
+    "embedding_",
+    "labels_",
+    "cluster_centers_",
+    "loss_history_",
+    "losses_",
+    "_feature_weights",
+)
+
+
+class Dn2MFGL:
+    """Deep NMF with local and global structure: X^T ~ H_1 ... H_l V, codes V that neighbours share, clusters of them.
+
+    Minimises, with the columns of X^T the samples x_j (unit length if `normalize`), Q = H_1 ... H_l,
+
+        sum_j sqrt(||x_j - Q v_j||^2 + delta^2) + alpha tr(V L V^T) - beta tr(V C V^T) + nu tr(V (11^T - I) V^T)
+        + lam sum_i ||H_i||_F^2
+
+    where L is the Laplacian of a graph of nearest neighbours and C = I - 11^T/n: alpha pulls neighbours together, beta
+    spreads the codes (their variance is maximised), nu pushes codes of different samples apart.
+
+    mode="released" is the published code (Saberi-Movahed et al. 2023) step by step: one robust weight per feature
+    although the paper promises robustness to bad samples, no lam, a fixed number of sweeps, pretraining from random
+    numbers, a binary union graph. Its objective has no minimum: V can shrink (or, where beta is too large, grow) for
+    ever while H makes up for it, so its result is a matter of the number of sweeps. The default mode weighs samples,
+    fixes the scale by lam and refuses settings that have no lower bound. docs/dn2mfgl.md says more.
+
+    Args:
+        layer_sizes: r_1, ..., r_l, components of every layer; the last one is the width of the codes.
+        n_clusters: number of clusters for `labels_` (k-means, extra `sklearn`); None: no labels.
+        alpha: local structure. None, with beta and nu: all three and the graph are chosen without labels
+            (`structure_rule`); in mode="released": 1. A None beside numbers counts as 0.
+        beta: variance of the codes.
+        nu: inner products of codes of different samples.
+        lam: above 0, fixes the scale of the factors.
+        n_neighbors: K of the graph. The rule leaves the farthest of them out, to test the graph on it.
+        robust: residuals are weighed per "sample", per "feature", or not at all ("none": squared error).
+        mode: "well_posed" or "released". "released" has no use for lam, robust, join, edge_weights, normalize_graph,
+            delta, layer_weights, init and tol.
+        join: "union" or "mutual" neighbours; None: "union".
+        edge_weights: "binary", "heat", "local_scaling", "shared" (`knn_graph`); None: by the rule
+            "shared", "binary" where alpha is given.
+        normalize_graph: S_ij / sqrt(d_i d_j) in place of S_ij; None: by the rule True, False where alpha is given.
+        delta: residuals far below it count as squares.
+        layer_weights: (l,) the weight of the structure terms on the codes of every layer, the last above 0; None:
+            0, ..., 0, 1.
+        init: "spectral" (low eigenvectors of the graph) or "pretrained" (the released pretraining).
+        max_iter: sweeps at most; None: 10,000, and 100 in mode="released", which makes them all.
+        tol: the fit ends when the objective falls by less than tol times itself over ten sweeps.
+        n_init: seeds that are solved at once; the lowest objective is kept.
+        normalize: samples to unit length first, and codes before they are clustered.
+        random_state: seed.
+        dtype: "float32" or "float64" to compute in; None: float64 for float64 data, else float32.
+        verbose: a progress bar with the objective.
+
+    Attributes:
+        components_: Q^T (r_l, m), rows of unit length (as they come in mode="released"). All arrays are numpy.
+        dictionaries_: H_1, ..., H_l. embedding_: codes (n, r_l). labels_, cluster_centers_: of k-means on them
+            (at unit length if `normalize`), the best of ten starts.
+        n_iter_: sweeps. loss_history_: objective at the start and after every tenth sweep. losses_: of every seed.
+        boundedness_: "bounded", "undecided", "unbounded". certificate_: why (`Boundedness`).
+        choice_: alpha, beta, nu and the graph that were used, and why (`Choice`). converged_, n_features_in_.
+        loss_history_ and losses_ are of the data as computed with: of unit length if `normalize`.
+
+    Raises:
+        ValueError: by `fit`, for arguments or data outside what they allow, and for settings without a lower bound.
+    """
+
+    def __init__(
+        self,
+        layer_sizes: tuple[int, ...] | int,
+        n_clusters: int | None = None,
+        alpha: float | None = None,
+        beta: float | None = None,
+        nu: float | None = None,
+        lam: float = 1e-2,
+        n_neighbors: int = 5,
+        robust: str = "sample",
+        mode: str = "well_posed",
+        *,
+        join: str | None = None,
+        edge_weights: str | None = None,
+        normalize_graph: bool | None = None,
+        delta: float = 1e-3,
+        layer_weights: tuple[float, ...] | None = None,
+        init: str = "spectral",
+        max_iter: int | None = None,
+        tol: float = 1e-5,
+        n_init: int = 1,
+        normalize: bool = True,
+        random_state: int = 0,
+        dtype: str | None = None,
+        verbose: bool = False,
+    ) -> None:
+        # As scikit-learn wants it: arguments are kept as they are, and looked at by fit.
+        self.layer_sizes, self.n_clusters = layer_sizes, n_clusters
+        self.alpha, self.beta, self.nu, self.lam = alpha, beta, nu, lam
+        self.n_neighbors, self.robust, self.mode = n_neighbors, robust, mode
+        self.join, self.edge_weights, self.normalize_graph = join, edge_weights, normalize_graph
+        self.delta, self.layer_weights, self.init = delta, layer_weights, init
+        self.max_iter, self.tol, self.n_init = max_iter, tol, n_init
+        self.normalize, self.random_state, self.dtype, self.verbose = normalize, random_state, dtype, verbose
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({given})"
+
+    def __sklearn_tags__(self) -> Any:
+        return scores.clusterer_tags()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "components_")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name (scikit-learn's protocol)."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set arguments by name. ValueError for an unknown one."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ValueError(f"{name!r} is no argument of {type(self).__name__}; it has {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    def fit(self, X: Any, y: Any = None, init: tuple[Any, Any] | None = None) -> Self:
+        """Learn dictionaries, codes and, with `n_clusters`, labels of X (n_samples, n_features).
+
+        Args:
+            X: non-negative, of any kind of array; sparse matrices are written out.
+            y: ignored.
+            init: factors to start from instead of `init` and `n_init`, in the layout of the formula: (H_1, ..., H_l),
+                H_1 (m, r_1), H_i (r_{i-1}, r_i), and (V_1, ..., V_l), V_i (r_i, n); the default mode reads V_l alone.
+        """
+        check_arguments(self.get_params())
+        dtype = arrays.dtype_for(X, self.dtype)
+        with arrays.with_precision(dtype):
+            x = self._read(X, dtype)
+            n, m = x.shape
+            if self.n_clusters is not None and self.n_clusters > n:
+                raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
+            neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
+            graph, choice, starts = self._prepare(neighbors, x.T, init)
+            strengths = (choice.alpha, choice.beta, choice.nu)
+            certificate = check_boundedness(graph, *strengths)
+            refuse_or_warn(certificate, strengths, refuse=self.mode == "well_posed")
+            solution = self._solve(starts, x.T, graph, choice)
+            certificate = self._after(solution, certificate)
+            self._publish(solution, choice, certificate, m)
+        if self.n_clusters is not None:
+            codes = self._for_clusters(self.embedding_)
+            found = scores.kmeans(codes, self.n_clusters, self.random_state)
+            self.labels_, self.cluster_centers_ = found.labels, found.centers
+        elif hasattr(self, "labels_"):
+            del self.labels_, self.cluster_centers_
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
+        """`fit`, and the codes (n, r_l) of the training samples, structure included."""
+        return self.fit(X).embedding_
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """`fit`, and the cluster (n,) of every sample. ValueError without n_clusters."""
+        if self.n_clusters is None:
+            raise ValueError("fit_predict needs n_clusters, the number of clusters")
+        return self.fit(X).labels_
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Codes (n, r_l) of samples for the fixed dictionary: non-negative least squares, every sample for itself.
+
+        A single sample has no graph and no variance, so the structure terms are left out; with alpha = beta = nu = 0
+        these are the codes of `fit_transform` as far as both have converged. With robust="feature" (and in the released
+        mode) features keep the weights that they had at the end of the fit.
+
+        Raises:
+            ValueError: another number of features, bad values, or no fit before.
+        """
+        self._check_fitted()
+        dtype = self.components_.dtype
+        with arrays.with_precision(dtype):
+            x = self._read(X, dtype, self.n_features_in_)
+            roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
+            d = jnp.asarray(self.components_) * roots
+            codes, _ = compiled_codes(x * roots, d, Penalties(), None, Settings(), ENCODE_LIMIT, ENCODE_TOL)
+            return np.array(codes.T)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The cluster (n,) whose center is nearest to the codes of `transform`. ValueError without n_clusters.
+
+        The codes of new samples know nothing of neighbours: with a large alpha they are spread more than those that
+        the clusters come from.
+        """
+        if self.n_clusters is None:
+            raise ValueError("predict needs n_clusters, the number of clusters")
+        codes = self._for_clusters(self.transform(X))
+        squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
+        return np.argmin(squares, axis=1)
+
+    def _for_clusters(self, codes: np.ndarray) -> np.ndarray:
+        """Codes at unit length, as the samples are, if `normalize`."""
+        return scores.directions(codes) if self.normalize else codes
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "components_"):
+            raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
+
+    def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> jax.Array:
+        data = arrays.without_sparse(X)
+        x = jnp.asarray(read_data(data, dtype, features=features, scale=1.0).a)
+        if not self.normalize:
+            return x
+        # By the largest entry first: squares of small numbers vanish in float32. A sample of zeros stays one.
+        largest = jnp.max(x, axis=1, keepdims=True)
+        x = x / jnp.where(largest > 0, largest, 1)
+        lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
+        return x / jnp.where(lengths > 0, lengths, 1)
+
+    def _prepare(
+        self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None
+    ) -> tuple[Graph, Choice, Factors]:
+        """The graph, the structure terms and a start for every seed; x (m, n)."""
+        sizes, kept, given = sizes_of(self.layer_sizes), self.n_neighbors, (self.alpha, self.beta, self.nu)
+        released = self.mode == "released"
+        default = 1.0 if released else 0.0
+        ruled = not released and all(value is None for value in given)
+        if ruled:
+            kept = structure_rule.kept_neighbors(kept)
+        alpha, beta, nu = (default if value is None else float(value) for value in given)
+        if released:
+            choice = Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph")
+        else:
+            weights = self.edge_weights or ("shared" if ruled else "binary")
+            normalize = ruled if self.normalize_graph is None else self.normalize_graph
+            choice = Choice(alpha, beta, nu, kept, self.join or "union", weights, normalize, "given")
+        graph = knn_graph(
+            neighbors if released else nearest_of(neighbors, kept), choice.join, choice.edge_weights, choice.normalize
+        )
+        spectral = init is None and not released and self.init == "spectral"
+        codes = spectral_codes(graph, sizes[-1]) if spectral or ruled else None
+        if init is not None:
+            starts = given_starts(init, x, sizes)
+        else:
+            keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
+            starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if spectral else None, sizes)
+        if ruled and codes is not None:
+            trusted = structure_rule.trust(neighbors, kept, np.argmax(codes, axis=0))
+            choice = structure_rule.choose(choice, trusted, starts, x, graph, self.lam, self.delta, self.robust)
+        return graph, choice, starts
+
+    def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
+        limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
+        with progress.bar(self.verbose, limit, "fit") as report:
+            if self.mode == "released":
+                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit)
+            weights = weights_of(self.layer_weights, len(starts.h))
+            numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
+            strengths = Strengths(*(jnp.asarray(value, x.dtype) for value in numbers))
+            form = Form(self.robust, any(weight > 0 for weight in weights[:-1]))
+            return solve_well_posed(starts, x, graph, strengths, form, limit, self.tol, report)
+
+    def _after(self, solution: Solution, certificate: Boundedness) -> Boundedness:
+        """What the run itself showed: a negative objective is a proof that there is no lower bound."""
+        if not np.isfinite(solution.history[-1]):
+            raise ValueError(
+                f"the objective is {solution.history[-1]} after {solution.sweeps} sweeps: this setting has no lower "
+                f"bound ({certificate.reason}); lower beta or raise alpha"
+            )
+        if self.mode == "well_posed" and solution.history[-1] < 0:
+            reason = "the objective fell below 0 during the fit, which it can only do if it has no lower bound"
+            warnings.warn(f"{reason}; lower beta, or raise alpha or nu", UnboundedWarning, stacklevel=3)
+            return Boundedness("unbounded", reason)
+        if self.mode == "well_posed" and not solution.converged and self.tol > 0:
+            warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=4)
+        return certificate
+
+    def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
+        self.dictionaries_ = solution.dictionaries
+        self.components_, self.embedding_ = solution.components, solution.codes
+        self._feature_weights = solution.feature_weights
+        self.n_iter_, self.converged_ = solution.sweeps, solution.converged
+        self.loss_history_, self.losses_ = solution.history, solution.losses
+        self.choice_, self.certificate_, self.boundedness_ = choice, certificate, certificate.status
+        self.n_features_in_ = features
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write arguments, dictionaries, codes and clusters to one .npz file, without pickle; `load` reads it."""
+        self._check_fitted()
+        numbers = {
+            "choice": list(self.choice_),
+            "certificate": [self.certificate_.status, self.certificate_.reason, self.certificate_.value],
+            "n_iter": self.n_iter_,
+            "converged": self.converged_,
+        }
+        stored = {f"H{i}": h for i, h in enumerate(self.dictionaries_)}
+        for name in SAVED:
+            if hasattr(self, name):
+                stored[name] = np.asarray(getattr(self, name))
+        arguments = self.get_params() | {"layer_sizes": list(sizes_of(self.layer_sizes))}
+        serialization.write(path, type(self).__name__, arguments, numbers, stored)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """The estimator that `save` wrote. ValueError for a file of another class or version."""
+        arguments, numbers, stored = serialization.read(path, cls.__name__)
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+        model = cls(**given)
+        model.dictionaries_ = [stored[f"H{i}"] for i in range(len(sizes_of(model.layer_sizes)))]
+        for name in SAVED:
+            if name in stored:
+                setattr(model, name, stored[name])
+        model.choice_ = Choice(*numbers["choice"])
+        status, reason, value = numbers["certificate"]
+        model.certificate_, model.boundedness_ = Boundedness(status, reason, None, value), status
+        model.n_iter_, model.converged_ = numbers["n_iter"], numbers["converged"]
+        model.n_features_in_ = model.components_.shape[1]
+        return model

@@ -1,0 +1,1 @@
+"""What comes in and goes out: kinds of arrays, their checks, files, progress bars."""

@@ -1,0 +1,162 @@
+"""Data that a factorization can work on: read, checked before anything is computed, in a unit near 1."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental.sparse import BCOO
+
+from deepnmf_jax.decomposition.io.arrays import is_batches, to_dense, to_jax, to_numpy
+
+
+class Data(NamedTuple):
+    """A (n, p) divided by `scale`, dense or sparse; weights (n, p) or None; zero where there is nothing to factorize.
+
+    `scale` is a power of 4 near the mean of |A|: dividing by it is exact, and so is multiplying factors with its root.
+    Entries of weight 0 hold 0.
+    """
+
+    a: Array | BCOO
+    weights: Array | None
+    scale: float
+    zero: bool
+
+
+def read_data(
+    a: Any,
+    dtype: np.dtype,
+    device: Any = None,
+    weights: Any = None,
+    mask: Any = None,
+    nonnegative: bool = True,
+    positive: bool = False,
+    features: int | None = None,
+    scale: float | None = None,
+) -> Data:
+    """A and its weights as checked JAX arrays.
+
+    Args:
+        a: matrix (n, p) of any kind, not an iterable of batches.
+        dtype: what to compute in.
+        device: where to; None leaves it where it is.
+        weights: element weights (n, p) or weights of the samples (n,) or (n, 1), non-negative; None.
+        mask: 1 or True where A is known, (n, p); instead of or on top of the weights. Elsewhere A may be NaN.
+        nonnegative: whether negative entries are an error.
+        positive: whether zeros are an error too (divergences with beta <= 0).
+        features: p that A must have, of a fitted dictionary.
+        scale: the unit of the fit; None: found from A.
+
+    Raises:
+        ValueError: wrong rank, empty, NaN, infinite, negative, another number of features, weights of another shape.
+    """
+    if is_batches(a):
+        raise ValueError("A is an iterable of batches here; fit streams those, all else takes one matrix (n, p)")
+    array = to_jax(a, dtype, device)
+    check_shape(array.shape, features)
+    known = read_weights(weights, mask, array, dtype, device)
+    if known is not None:
+        array = jnp.where(known > 0, dense(array), 0)
+    mean = check_values(array, known, nonnegative, positive)
+    if scale is None:
+        # In float32 squares of data below 1e-19 vanish; the mean of the absolute values is still exact enough there.
+        scale = 4.0 ** round(math.log(mean, 4)) if mean > 0 else 1.0
+    if scale != 1:
+        array = _divide(array, scale)
+    return Data(array, known, scale, mean == 0)
+
+
+def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
+    """ValueError unless the shape is that of a matrix with entries, and with that many columns if given."""
+    if len(shape) != 2:
+        raise ValueError(
+            f"A has shape {shape}; it must be a matrix (n_samples, n_features): reshape images or maps to rows first"
+        )
+    if 0 in shape:
+        raise ValueError(f"A is empty, of shape {shape}; it needs at least one sample and one feature")
+    if features is not None and shape[1] != features:
+        raise ValueError(
+            f"A has {shape[1]} features, but the dictionary was fitted to {features}; pass the same features"
+        )
+
+
+def read_weights(weights: Any, mask: Any, a: Array | BCOO, dtype: np.dtype, device: Any) -> Array | None:
+    """Weights times mask as an array of the shape of A; None where neither is given. ValueError as in `read_data`."""
+    if weights is None and mask is None:
+        return None
+    if isinstance(a, BCOO):
+        raise ValueError("weights and masks need a dense A; convert it with A.toarray() or A.todense()")
+    result = jnp.ones(a.shape, dtype)
+    for name, given in (("weights", weights), ("mask", mask)):
+        if given is None:
+            continue
+        array = to_dense(given, dtype, device)
+        if array.shape == (a.shape[0],) and name == "weights":
+            array = array[:, None]
+        if array.shape != a.shape and not (name == "weights" and array.shape == (a.shape[0], 1)):
+            raise ValueError(f"{name} has shape {array.shape} and A {a.shape}; they must be the same")
+        if not bool(jnp.all(jnp.isfinite(array) & (array >= 0))):
+            raise ValueError(f"{name} has entries that are negative, NaN or infinite; use 0 for what shall not count")
+        result = result * array
+    return result
+
+
+@jax.jit
+def _survey(a: Array | BCOO) -> tuple[Array, Array, Array]:
+    """Whether all entries are finite, the smallest one, and the mean of their absolute values."""
+    values = a.data if isinstance(a, BCOO) else a
+    mean = jnp.sum(jnp.abs(values) / math.prod(a.shape))
+    return jnp.all(jnp.isfinite(values)), jnp.min(values, initial=jnp.inf), mean
+
+
+@jax.jit
+def _divide(a: Array | BCOO, scale: Array | float) -> Array | BCOO:
+    return BCOO((a.data / scale, a.indices), shape=a.shape) if isinstance(a, BCOO) else a / scale
+
+
+def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, positive: bool) -> float:
+    """Mean of |A|. ValueError naming how many entries are NaN, infinite, negative (or zero), and the first place."""
+    values = a.data if isinstance(a, BCOO) else a
+    finite, smallest, mean = _survey(a)
+    if not bool(finite):
+        host = to_numpy(values, None)
+        bad = ~np.isfinite(host)
+        where = "" if isinstance(a, BCOO) else f", the first at {tuple(int(i) for i in np.argwhere(bad)[0])}"
+        what = "NaN" if np.isnan(host[bad][0]) else "infinite"
+        raise ValueError(
+            f"A has {int(bad.sum())} entries that are NaN or infinite (first: {what}{where}); for missing values pass "
+            "mask= with 0 there"
+        )
+    if nonnegative and float(smallest) < 0:
+        count = int(jnp.sum(values < 0))
+        raise ValueError(
+            f"A has {count} negative entries (smallest {float(smallest):.3g}), but this factorization needs A >= 0; "
+            "clip or shift the data, or use SemiNMF"
+        )
+    if positive:
+        zeros = values == 0 if weights is None else (values == 0) & (weights > 0)
+        if bool(jnp.any(zeros)) or isinstance(a, BCOO):
+            raise ValueError(
+                f"A has {int(jnp.sum(zeros))} zeros, for which a beta_loss of 0 or less is infinite; add a small "
+                "number to A or use a beta_loss above 0"
+            )
+    return float(mean)
+
+
+def dense(a: Array | BCOO) -> Array:
+    """a as a dense array."""
+    return a.todense() if isinstance(a, BCOO) else a
+
+
+def with_missing_filled(data: Data) -> Array | BCOO:
+    """A with the mean of its column (of A, where a column is unknown) in place of entries of weight 0, for a start."""
+    if data.weights is None:
+        return data.a
+    seen = data.weights > 0
+    a = dense(data.a)
+    mean = jnp.sum(a) / jnp.maximum(jnp.sum(seen), 1)
+    counts = jnp.sum(seen, axis=0)
+    columns = jnp.where(counts > 0, jnp.sum(a, axis=0) / jnp.maximum(counts, 1), mean)
+    return jnp.where(seen, a, columns)

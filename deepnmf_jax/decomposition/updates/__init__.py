@@ -1,0 +1,1 @@
+"""How factors are improved: one file a rule, one table of solvers, one loop."""

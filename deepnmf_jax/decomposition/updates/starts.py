@@ -1,0 +1,111 @@
+"""Starting factors for A ~ Z D: random, and from the singular value decomposition (NNDSVD, NNDSVDa).
+
+Boutsidis and Gallopoulos, SVD based initialization, 2008. A (n, p) is dense or `BCOO`, non-negative; results are
+Z^T (k, n) and D (k, p). All of them scale with the square root of A, so that the unit of the data does not matter.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.sparse import BCOO
+
+from deepnmf_jax.decomposition.updates.quadratic import product
+
+# Up to this size the smaller Gram matrix is decomposed; above it, a random subspace.
+LARGEST_GRAM = 2048
+COLUMNS = 64
+OVERSAMPLING = 10
+SUBSPACE_ITERATIONS = 5
+
+
+def mean_of(a: Array | BCOO) -> Array:
+    """Mean of all entries of A, those not stored included."""
+    entries = a.shape[0] * a.shape[1]
+    return jnp.sum((a.data if isinstance(a, BCOO) else a) / entries)
+
+
+def random_factor(key: Array, mean: Array, shape: tuple[int, int]) -> Array:
+    """|N(0, 1)| sqrt(mean / k) for a factor (k, m) of data with the given mean."""
+    return jnp.abs(jax.random.normal(key, shape, mean.dtype)) * jnp.sqrt(mean / shape[0])
+
+
+def random_start(key: Array, a: Array | BCOO, k: int) -> tuple[Array, Array]:
+    """Z^T (k, n) and D (k, p) of absolute normal numbers times sqrt(mean(A) / k)."""
+    key_z, key_d = jax.random.split(key)
+    mean = mean_of(a)
+    return random_factor(key_z, mean, (k, a.shape[0])), random_factor(key_d, mean, (k, a.shape[1]))
+
+
+def leading_singular(key: Array, a: Array | BCOO, k: int) -> tuple[Array, Array, Array]:
+    """The k largest singular triples of A, k <= min(n, p): U^T (k, n), s (k,), V^T (k, p), descending.
+
+    Exact through the smaller Gram matrix, which loses singular values below 1e-3 of the largest in float32 (a start
+    can do without them); for more than 2048 rows and columns by subspace iteration from random vectors.
+    """
+    n, p = a.shape
+    if min(n, p) <= LARGEST_GRAM:
+        if n < p:
+            vt, s, ut = leading_singular(key, a.T, k)
+            return ut, s, vt
+        values, vectors = jnp.linalg.eigh(_gram(a))
+        s = jnp.sqrt(jnp.maximum(values[::-1][:k], 0))
+        vt = vectors[:, ::-1][:, :k].T
+        return product(vt, a.T) / jnp.where(s > 0, s, 1)[:, None], s, vt
+    width = min(k + OVERSAMPLING, n, p)
+    basis = jnp.linalg.qr(product(a, jax.random.normal(key, (p, width), a.dtype)))[0]
+    for _ in range(SUBSPACE_ITERATIONS):
+        basis = jnp.linalg.qr(product(a, jnp.linalg.qr(product(a.T, basis))[0]))[0]
+    u, s, vt = jnp.linalg.svd(product(a.T, basis).T, full_matrices=False)
+    return product(basis, u).T[:k], s[:k], vt[:k]
+
+
+def _gram(a: Array | BCOO) -> Array:
+    """A^T A (p, p); of a sparse matrix by blocks of columns, so that A is never dense as a whole."""
+    if not isinstance(a, BCOO):
+        return product(a.T, a)
+    identity = jnp.eye(a.shape[1], dtype=a.dtype)
+    blocks = [identity[:, i : i + COLUMNS] for i in range(0, a.shape[1], COLUMNS)]
+    return jnp.concatenate([product(a.T, product(a, block)) for block in blocks], axis=1)
+
+
+def nndsvd_start(key: Array, a: Array | BCOO, k: int, fill: bool = True) -> tuple[Array, Array]:
+    """NNDSVD start; with `fill` (NNDSVDa) zeros become sqrt(mean(A) / k). Atoms beyond min(n, p) are random.
+
+    scikit-learn fills with mean(A), which changes the start with the unit of the data.
+    """
+    rank = min(k, *a.shape)
+    ut, s, vt = leading_singular(key, a, rank)
+    rows = []
+    for factor in (ut, vt):
+        up, down = jnp.maximum(factor, 0), jnp.maximum(-factor, 0)
+        rows.append((up, down, jnp.linalg.norm(up, axis=1), jnp.linalg.norm(down, axis=1)))
+    (u_up, u_down, u_up_norm, u_down_norm), (v_up, v_down, v_up_norm, v_down_norm) = rows
+    choose_up = u_up_norm * v_up_norm >= u_down_norm * v_down_norm
+    size = jnp.sqrt(s * jnp.where(choose_up, u_up_norm * v_up_norm, u_down_norm * v_down_norm))[:, None]
+
+    def atoms(up: Array, down: Array, up_norm: Array, down_norm: Array) -> Array:
+        chosen = jnp.where(choose_up[:, None], up, down)
+        norm = jnp.where(choose_up, up_norm, down_norm)[:, None]
+        return size * chosen / jnp.where(norm > 0, norm, 1)
+
+    zt, d = atoms(u_up, u_down, u_up_norm, u_down_norm), atoms(v_up, v_down, v_up_norm, v_down_norm)
+    # Rounding leaves entries around eps where the exact vector has a zero; scikit-learn cuts them at 1e-6 of the unit.
+    mean = mean_of(a)
+    small = 1e-6 * jnp.sqrt(mean)
+    value = jnp.sqrt(mean / k) if fill else jnp.zeros((), a.dtype)
+    zt, d = (jnp.where(factor > small, factor, value) for factor in (zt, d))
+    if rank < k:
+        more_z, more_d = random_start(key, a, k)
+        zt, d = jnp.concatenate([zt, more_z[rank:]]), jnp.concatenate([d, more_d[rank:]])
+    return zt, d
+
+
+def best_scale(a: Array | BCOO, zt: Array, d: Array) -> Array:
+    """The number c that makes c Z D closest to A, <A, Z D> / ||Z D||^2; 1 where Z D = 0."""
+    if not isinstance(a, BCOO) and zt.shape[0] > min(a.shape):
+        reconstruction = product(zt.T, d)
+        along, square = jnp.sum(a * reconstruction), jnp.sum(reconstruction**2)
+    else:
+        along = jnp.sum(product(zt, a) * d)
+        square = jnp.sum(product(zt, zt.T) * product(d, d.T))
+    return jnp.where((square > 0) & (along > 0), along / jnp.where(square > 0, square, 1), 1)

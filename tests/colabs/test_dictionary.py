@@ -1,0 +1,107 @@
+"""The notebook of concepts runs, and what it shows is what its text says."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import nbformat
+import numpy as np
+import pytest
+
+from deepnmf_jax.models import Network
+from tests.colabs.test_notebooks import CONCEPTS, outputs_of, pictures_of, run_shortened, text_of
+
+# What the notebook found, taken from its variables after its last cell.
+FACTS = """
+import json
+
+window = images[top[0, 0], 4 * where[0, 0, 0] :, 4 * where[0, 0, 1] :][:16, :16]
+print(json.dumps({
+    "python": sys.prefix,
+    "errors": [error, test_error, face_error, network_error],
+    "converged": [nmf.converged_, of_faces.converged_, network_nmf.converged_],
+    "codes are those of encode": bool((nmf.encode(A) == Z).all()),
+    "users are the largest": all((np.sort(Z[:, j])[::-1][:8] == Z[users[j], j]).all() for j in range(len(D))),
+    "places are the largest": all(
+        (maps[top[j], where[j, :, 0], where[j, :, 1], j] == np.sort(maps[..., j].max(axis=(1, 2)))[::-1][:10]).all()
+        for j in range(len(patterns))
+    ),
+    "the patch is there": bool((patches[0, 0] == window).all()),
+    "negative": int((Z < 0).sum() + (D < 0).sum() + (maps < 0).sum()),
+    "alike": [float(np.corrcoef(patches[j].reshape(10, -1)).mean()) for j in range(len(patches))],
+    "by class": float(by_class.max()),
+    "saved": (Path(workdir) / "concepts.npz").is_file(),
+    "accuracy": results["test_accuracy"],
+}))
+"""
+
+
+def check(facts: dict[str, Any]) -> None:
+    error, test_error, face_error, network_error = facts["errors"]
+    assert error < 0.47 and abs(test_error - error) < 0.02
+    assert face_error < 0.3 and network_error < 0.85
+    assert all(facts["converged"]) and facts["negative"] == 0
+    assert facts["codes are those of encode"] and facts["users are the largest"]
+    assert facts["places are the largest"] and facts["the patch is there"] and facts["saved"]
+    # Patches of one concept are alike; of patches taken at random the mean correlation is near 0.2.
+    assert np.median(facts["alike"]) > 0.3
+    assert facts["by class"] > 1.5 and facts["accuracy"] > 0.8
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> str:
+    """ORL from the folder DEEPNMF_FACES, else images of the same format."""
+    path = tmp_path / "faces.npz"
+    source = Path(os.environ.get("DEEPNMF_FACES", "")) / "orl.npz"
+    rng = np.random.default_rng(0)
+    if "DEEPNMF_FACES" in os.environ and source.is_file():
+        with np.load(source, allow_pickle=False) as file:
+            x = file["x"].reshape(-1, 32, 32)
+    else:
+        parts = rng.random((60, 5)) @ rng.random((5, 144)) / 5
+        # Without noise a fit would go on for long: the objective falls on, relative to itself, towards rounding.
+        x = (255 * np.clip(parts + 0.1 * rng.random(parts.shape), 0, 1)).astype(np.uint8).reshape(60, 12, 12)
+    np.savez(path, x=x)
+    return str(path)
+
+
+@pytest.mark.slow
+def test_it_runs_and_finds_what_its_text_says(faces: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = nbformat.read(CONCEPTS, as_version=4)
+    executed = run_shortened(CONCEPTS, FACTS, tmp_path, monkeypatch, faces=faces)
+    facts = json.loads(text_of(executed, "facts"))
+    assert Path(facts["python"]).samefile(sys.prefix)
+    assert [output.text for output in outputs_of(executed) if output.get("name") == "stderr"] == []
+    assert len(pictures_of(executed)) == len(pictures_of(stored)) + 1
+    check(facts)
+
+
+def test_no_faces_are_stored() -> None:
+    stored = nbformat.read(CONCEPTS, as_version=4)
+    assert not [output for output in outputs_of(stored, "faces") if "image/png" in output.get("data", {})]
+
+
+@pytest.mark.slow
+def test_a_position_of_the_second_block_sees_the_window_that_is_shown() -> None:
+    """Pixels that change the block's output at one position, by finite changes of single pixels."""
+    model = Network(num_iters=2)
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 24, 24, 1)).astype(np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), image)
+
+    @jax.jit
+    def at(images: jax.Array) -> jax.Array:
+        _, found = model.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
+        return found["intermediates"]["block2"]["__call__"][0][:, 1, 2]
+
+    # Evaluation takes each image for itself: all changed images in one batch.
+    changed = jnp.asarray(np.repeat(image, 24 * 24, axis=0)).reshape(24, 24, 24, 24, 1)
+    rows, columns = np.mgrid[:24, :24]
+    changed = changed.at[rows, columns, rows, columns].add(0.5 * (changed[rows, columns, rows, columns] < 0.5) - 0.25)
+    seen = np.abs(at(changed.reshape(-1, 24, 24, 1)) - at(jnp.asarray(image))).max(axis=1).reshape(24, 24) > 1e-7
+    assert not seen[:4].any() and not seen[20:].any() and not seen[:, :8].any()
+    assert seen[4:20, 8:24].mean() > 0.9
