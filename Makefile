@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest bench gpu table lint data pack lock clean
+.PHONY: help setup train test test-fast test-oldest bench gpu table pages lint data pack lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,13 +32,16 @@ test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
-	$(PY) -m benchmarks.speed.compare $(ARGS)
+	$(PY) -m benchmarks.speed.suite $(ARGS)
 
 gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper's recipe in slices (ARGS="--minutes=10")
 	PYTHON=$(PY) benchmarks/gpu/session.sh $(ARGS)
 
 table: $(VENV)/.for-training ## train what the accuracy tables miss (hours; goes on where it stopped), write the tables
 	$(PY) -m deepnmf_jax.experiments.accuracy $(ARGS)
+
+pages: $(VENV)/.for-training ## write the tables of README and docs from the committed records (ARGS=--pictures: those, too)
+	$(PY) docs/pages.py $(ARGS)
 
 lint: $(VENV)/.for-tests ## check style and type hints
 	$(PY) -m ruff check .

@@ -19,11 +19,11 @@ COMMIT = "DEEPNMF_COMMIT"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, commit, devices, machine; its memory so far, bytes; and
-    the UTC date."""
+def environment(*packages: str) -> dict[str, Any]:
+    """What a result depends on besides its config: versions (of further `packages`, too; None: not installed), commit,
+    devices, machine; its memory so far, bytes; and the UTC date."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *packages):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -39,10 +39,19 @@ def environment() -> dict[str, Any]:
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "platform": platform.platform(),
+        "cpu": processor(),
         "cpu_count": usable_cores(),
         "peak_memory": peak_memory(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def usable_cores() -> int | None:
