@@ -87,11 +87,10 @@ class NMFLayer(nn.Module, kw_only=True):
 class NMFDense(NMFLayer):
     """NMF code of a feature vector: ReLU, sum 1, inference (paper, section 2.2).
 
-    The parameter u has shape (features, n).
+    The parameter u has shape (features, n). Other fields: see `NMFLayer`.
 
     Attributes:
         features: number of units k.
-        (others: see `NMFLayer`)
     """
 
     features: int
