@@ -41,4 +41,4 @@ def test_parts_of_the_digits_explain_others(monkeypatch: pytest.MonkeyPatch) -> 
         np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
     # The activities are the input's own: each digit is explained better than by all parts alike.
     own, alike = (np.asarray(kl_divergence(x, w, activities)) for activities in (h, np.full_like(h, 1 / 12)))
-    assert (own < 0.8 * alike).all()
+    assert (own < 0.95 * alike).all()
