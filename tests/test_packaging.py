@@ -66,7 +66,7 @@ def test_the_oldest_environment_holds_every_lower_bound() -> None:
 
 def test_the_lock_file_pins_what_the_tests_need() -> None:
     locked = pinned("requirements.lock")
-    needed = requirements(PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["test"], EXTRAS["dev"])
+    needed = requirements(PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["test"], EXTRAS["dev"], EXTRAS["docs"])
     versions = {name: locked.get(name, "0") for name in needed}
     assert {name: v for name, v in versions.items() if not needed[name].specifier.contains(v)} == {}
 

@@ -10,11 +10,10 @@ from deepnmf_jax.layers.nmf_layer import NMFLayer
 class NMFDense(NMFLayer):
     """NMF code of a feature vector: ReLU, sum 1, inference (paper, section 2.2).
 
-    The parameter u has shape (features, n).
+    The parameter u has shape (features, n). Other fields: see `NMFLayer`.
 
     Attributes:
         features: number of units k.
-        (others: see `NMFLayer`)
     """
 
     features: int

@@ -13,11 +13,12 @@ from deepnmf_jax.layers.nmf_layer import NMFLayer
 class NMFPool(NMFLayer):
     """Pooling by NMF: each window of all channels is coded by as many units as there are channels (authors' code).
 
+    Other fields: see `NMFLayer`.
+
     Attributes:
         window_shape: of the windows, one number a spatial axis.
         strides: None is the window's shape, so that windows do not overlap.
         padding: as in `NMFConv`.
-        (others: see `NMFLayer`)
     """
 
     window_shape: Sequence[int] = (2, 2)
