@@ -12,7 +12,7 @@ from jax import Array
 from deepnmf_jax.core import initializers
 from deepnmf_jax.core.normalization import normalize_patches
 from deepnmf_jax.core.patches import Padding, extract_patches, split_groups
-from deepnmf_jax.layers.dense import NMFLayer
+from deepnmf_jax.layers.nmf_layer import NMFLayer
 
 
 def _grouped_patches(layer: "NMFConv | NormalizedConv", inputs: Array) -> Array:
