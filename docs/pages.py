@@ -1,11 +1,10 @@
-"""Writes every table of README.md and of the pages in docs/ from the committed records, and draws their pictures.
+"""Writes every table of README.md and of the pages in docs/ from the committed records.
 
-python docs/pages.py [--pictures]          or: make pages
+python docs/pages.py          or, with the pictures (docs/draw.py): make pages
 
 A table stands between a line `<!-- name -->` and a line `<!-- end -->`, on any page; `TABLES` has the names.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -19,10 +18,8 @@ from benchmarks.gpu import roofline
 from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
 from benchmarks.speed import dn2mfgl, factorization, growth, layer, profile, startup, step
-from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, curves, trials
+from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, trials
 from deepnmf_jax.experiments.tables import ROOT, render
-
-PICTURES = ROOT / "docs" / "pictures"
 
 
 def measured(question: str, write: Callable[[Mapping[str, Any]], str], command: str | None = None) -> str:
@@ -76,19 +73,8 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def draw() -> None:
-    """Draws the pictures of docs/pictures."""
-    curves.draw(PICTURES / "fifty_epochs.png")
-    growth.picture(record("growth"), PICTURES)
-    factorization.draw(record("factorization")["problems"], PICTURES)
-    acceleration.picture(json.loads(acceleration.FILE.read_text()), PICTURES)
-
-
 def main() -> None:
     """Renders the pages in place."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", action="store_true", help="draw the pictures, too")
-    options = parser.parse_args()
     for page in pages():
         text = page.read_text()
         try:
@@ -98,8 +84,6 @@ def main() -> None:
         if rendered != text:
             page.write_text(rendered)
             print(f"{page.relative_to(ROOT)} is written anew")
-    if options.pictures:
-        draw()
 
 
 if __name__ == "__main__":

@@ -136,26 +136,6 @@ def many(sizes: Sequence[int]) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def draw(problems: Mapping[str, Any], folder: Path) -> None:
-    """One panel a problem: relative error against seconds, ours drawn through, the others dashed."""
-    from matplotlib.figure import Figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(4.6 * len(problems), 4), layout="constrained")
-    panels = figure.subplots(1, len(problems), squeeze=False)[0]
-    colours = dict(zip(METHODS, ("C3", "C1", "C5", "gold", "C4", "C6", "C0", "C9", "C7", "C2", "C8"), strict=True))
-    for axes, (name, found) in zip(panels, problems.items(), strict=True):
-        for method, curve in found["curves"].items():
-            line = "-" if method.startswith("ours") else "--"
-            seconds = [best(s) for s in curve["seconds"]]
-            axes.plot(seconds, curve["error"], line, color=colours[method], label=method, marker=".", markersize=4)
-        axes.set(title=name, xscale="log", yscale="log", xlabel="seconds, without compilation")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("relative error")
-    panels[-1].legend(frameon=False, fontsize=8)
-    figure.savefig(folder / "factorization.png", dpi=90)
-
-
 def levels_table(found: Mapping[str, Any]) -> str:
     """A few levels of one problem as a Markdown table: least seconds of each method."""
     levels = found["levels"]

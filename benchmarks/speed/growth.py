@@ -4,7 +4,6 @@ python -m benchmarks.speed.growth
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import arguments, best, in_turns, timed, write
@@ -77,27 +76,6 @@ def main() -> None:
             print(f"{key}: {1e3 * best(samples['step']):.0f} ms", flush=True)
     print("\n" + growth_table(result))
     write("growth", result, args.out)
-
-
-def picture(result: Mapping[str, Any], folder: Path) -> None:
-    """Measured and predicted time of each sweep, on logarithmic axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 3.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(SWEEPS)), SWEEPS, strict=True):
-        keys = [k for k in result["samples"] if k.startswith(name + " ")]
-        x = [float(k.rsplit(" ", 1)[1]) for k in keys]
-        step = [1e3 * best(result["samples"][k]["step"]) for k in keys]
-        rate = [2 * 2048**3 / best(result["samples"][k]["product"]) for k in keys]
-        products = [1e3 * result["predicted"][k]["operations"] / r for k, r in zip(keys, rate, strict=True)]
-        axes.loglog(x, step, "o-", label="measured")
-        axes.loglog(x, products, "s--", label="its products alone")
-        axes.set(xlabel=name, ylabel="ms a step" if name == "iterations" else "")
-        axes.set_xticks(x, [f"{v:g}" for v in x])
-        axes.minorticks_off()
-    axes.legend()
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "growth.png", dpi=90)
 
 
 if __name__ == "__main__":

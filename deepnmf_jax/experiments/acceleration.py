@@ -159,25 +159,6 @@ def acceleration_table(record: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, "settings by block:\n\n" + table(rows, head)])
 
 
-def picture(record: Mapping[str, Any], folder: Path) -> None:
-    """Accuracy and distance to the converged activities against the pairs of products."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    accuracy, distance = figure.subplots(1, 2)
-    for name in METHODS:
-        found = record["methods"][name]
-        accuracy.plot(PAIRS, [100 * a for a in found["accuracy"]], "o-", ms=3, label=name)
-        distance.semilogy(PAIRS, [np.mean(v) for v in found["l1"]], "o-", ms=3, label=name)
-    for axes, label in ((accuracy, "validation accuracy, %"), (distance, "mean L1 distance to the converged h")):
-        axes.set(xscale="log", xlabel="pairs of products", ylabel=label)
-        axes.set_xticks(PAIRS, [str(p) for p in PAIRS])
-        axes.minorticks_off()
-    distance.legend(fontsize=8)
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "acceleration.png", dpi=90)
-
-
 def main() -> None:
     """Measures, prints the tables, writes the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
