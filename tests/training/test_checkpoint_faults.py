@@ -4,14 +4,12 @@ import contextlib
 import errno
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +18,8 @@ import pytest
 
 from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
 from deepnmf_jax.training.integrity import damage
+from tests.disks import largest_file, make_read_only, small_disk
 from tests.training.conftest import make_state, names, same, steps_on_disk
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A file system of its own, so that a disk can be full or read-only for root too."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@contextlib.contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Makes the system refuse larger files to this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class TestDisk:
@@ -83,7 +58,7 @@ class TestDisk:
         with small_disk(tmp_path / "disk", "2m"):
             saved = Checkpoints(tmp_path / "disk")
             saved.save(1, make_state(1), {})
-            subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+            make_read_only(tmp_path / "disk")
             with pytest.raises(OSError, match=r"cannot write the checkpoint \S*latest/2: Read-only file system"):
                 saved.save(2, make_state(2), {})
             self.assert_intact(saved, tmp_path / "disk")
