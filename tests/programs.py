@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from deepnmf_jax.training.records import CLOCK_FIELDS
 from tests.compilation import compile_as, known_options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,8 +47,8 @@ SETTINGS = {
     "optimizer.plateau.patience": 0,
     "optimizer.plateau.threshold": 0.5,
 }
-# What the results of two otherwise equal runs may differ in.
-RESULT_CLOCKS = ("seconds", "images_per_second", "peak_memory", "date", "commit")
+# What the metrics and the results of two otherwise equal runs may differ in.
+CLOCKS = ("seconds", "images_per_second", "peak_memory", "date", "commit")
 LONGEST_RUN = 300.0
 
 # A server that has imported the package forks each program: it starts in no time, as a process of its own all the
@@ -243,13 +242,13 @@ def stop_in_compilation(number: int) -> None:
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without clock fields."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK_FIELDS} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
 
 
 def results(workdir: Path) -> dict[str, Any]:
     """results.json without clock fields."""
     content = json.loads((workdir / "results.json").read_text())
-    return {k: v for k, v in content.items() if k not in RESULT_CLOCKS}
+    return {k: v for k, v in content.items() if k not in CLOCKS}
 
 
 def tensorboard_scalars(workdir: Path) -> dict[str, dict[int, float]]:

@@ -311,16 +311,16 @@ def test_the_centre_crop_is_the_middle_window():
 @pytest.mark.parametrize(
     ("given_", "message"),
     [
-        ({"crop": -1}, "crop must be .* got -1"),
-        ({"crop": 2.5}, "crop must be .* got 2.5"),
-        ({"pad": -1, "crop": 2}, "pad must be .* got -1"),
+        ({"crop": -1}, r"augmentation.crop = -1, .* at least 0"),
+        ({"crop": 2.5}, r"crop = 2.5, .* whole number"),
+        ({"pad": -1, "crop": 2}, r"pad = -1, .* at least 0"),
         ({"pad": 2}, "pad = 2 needs a crop"),
-        ({"cutout": True}, "cutout must be .* got True"),
-        ({"brightness": -0.1}, "brightness must be 0 or more, got -0.1"),
-        ({"contrast": float("nan")}, "contrast must be 0 or more, got nan"),
-        ({"saturation": float("inf")}, "saturation must be 0 or more, got inf"),
-        ({"hue": 0.6}, "hue must be between 0 and 0.5 turns, got 0.6"),
-        ({"per": "epoch"}, "'image' or 'batch', got 'epoch'"),
+        ({"cutout": True}, r"cutout = True, .* whole number"),
+        ({"brightness": -0.1}, r"brightness = -0.1, .* at least 0"),
+        ({"contrast": float("nan")}, r"contrast = nan, .* at least 0"),
+        ({"saturation": float("inf")}, r"saturation = inf, .* at least 0"),
+        ({"hue": 0.6}, r"hue = 0.6, .* in \[0, 0.5\]"),
+        ({"per": "epoch"}, "per = 'epoch' is unknown; use one of 'image', 'batch'"),
     ],
 )
 def test_settings_outside_their_range_are_refused(given_, message):

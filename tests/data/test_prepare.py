@@ -5,7 +5,8 @@ from typing import ClassVar
 import pytest
 
 from deepnmf_jax.data import prepare as prepare_module
-from deepnmf_jax.data.prepare import main, prepare, prepared_versions, resolve_data_dir
+from deepnmf_jax.data.prepare import main, prepare
+from deepnmf_jax.data.tfds import prepared_versions, resolve_data_dir
 
 
 class StubBuilder:
