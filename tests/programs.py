@@ -47,6 +47,8 @@ SETTINGS = {
     "optimizer.plateau.patience": 0,
     "optimizer.plateau.threshold": 0.5,
 }
+# What main.py is run with: most of a tiny run's time is the tracing of its blocks.
+TWO_BLOCKS = {**SETTINGS, "model.features": (32,), "model.kernels": (5, 0)}
 # What the metrics and the results of two otherwise equal runs may differ in.
 CLOCKS = ("seconds", "images_per_second", "peak_memory", "date", "commit")
 LONGEST_RUN = 300.0
@@ -125,9 +127,13 @@ def _call(
         atexit._run_exitfuncs()
 
 
-def _run_main(arguments: list[str], change: Callable[[], None] | None) -> None:
+def _run_main(arguments: list[str], change: Callable[[], None] | None, pictures: bool) -> None:
     sys.path.insert(0, str(ROOT))
     sys.argv = arguments
+    if not pictures:
+        from deepnmf_jax.training import reports
+
+        reports._draw = lambda *_: None
     if change is not None:
         change()
     runpy.run_path("main.py", run_name="__main__")
@@ -150,16 +156,23 @@ class Programs:
 
     def arguments(self, *flags: str, config: str | None = None) -> list[str]:
         """A command line; `config` stands in place of the tiny run's."""
-        settings = {"dataset": self.images, **SETTINGS} if config is None else {}
+        settings = {"dataset": self.images, **TWO_BLOCKS} if config is None else {}
         overrides = [f"--config.{name}={value}" for name, value in settings.items()]
         first = f"--config={config or 'configs/quickstart.py'}"
         return ["main.py", first, *overrides, f"--compilation_cache={self.cache}", *flags]
 
     def start(
-        self, *flags: str, config: str | None = None, change: Callable[[], None] | None = None, **environment: str
+        self,
+        *flags: str,
+        config: str | None = None,
+        change: Callable[[], None] | None = None,
+        pictures: bool = False,
+        **environment: str,
     ) -> Program:
-        """Starts main.py with these flags; `change` is called in its process first."""
-        return self.call(functools.partial(_run_main, self.arguments(*flags, config=config), change), **environment)
+        """Starts main.py with these flags; `change` is called in its process first. Drawing `pictures` takes a third of
+        a tiny run's time."""
+        run = functools.partial(_run_main, self.arguments(*flags, config=config), change, pictures)
+        return self.call(run, **environment)
 
     def call(self, function: Callable[[], None], **environment: str) -> Program:
         """Starts a function in a process of its own."""
@@ -168,6 +181,12 @@ class Programs:
     def run(self, *flags: str, status: int = 0, **options: Any) -> Finished:
         """A run to its end, which must be with this status; for the options see `start`."""
         return self.start(*flags, **options).end(status)
+
+    def evaluate(self, checkpoint: Path, *flags: str) -> dict[str, Any]:
+        """What main.py prints of a checkpoint."""
+        found = json.loads(self.run("--mode=evaluate", f"--checkpoint={checkpoint}", *flags).stdout)
+        assert isinstance(found, dict)
+        return found
 
     def run_from_scratch(self, *flags: str, **environment: str) -> Finished:
         """A run by a Python of its own, as a user starts it."""

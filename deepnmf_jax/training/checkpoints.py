@@ -21,18 +21,17 @@ import logging
 import os
 import re
 import shutil
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from deepnmf_jax.files import sync_folder
+from deepnmf_jax.training.devices import barrier, from_all_processes
 from deepnmf_jax.training.integrity import (
     MANIFEST,
     check_matches,
@@ -43,12 +42,9 @@ from deepnmf_jax.training.integrity import (
     nested,
     write_manifest,
 )
-from deepnmf_jax.training.records import sync_folder
 
 _LATEST, _BEST = "latest", "best"
 _LEFTOVER = re.compile(r"^\d+\.(saving|removing)|\.orbax-checkpoint-tmp")
-
-logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -94,7 +90,7 @@ class Checkpoints:
                     _clear_leftovers(folder)
                 except OSError as error:
                     raise OSError(error.errno, f"cannot open the checkpoints in {folder}: {error.strerror}") from error
-        _barrier("checkpoints opened")
+        barrier("checkpoints opened")
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any], *, best: bool = False) -> None:
         """Saves the latest state, and the same as the best so far if `best` is set.
@@ -144,7 +140,7 @@ class Checkpoints:
             _remove(aside)
             for other in [s for s in _steps(folder) if s > step] + _steps(folder)[keep:]:
                 _remove(folder / str(other))
-        _barrier("checkpoint saved")
+        barrier("checkpoint saved")
 
     def restore(self, template: Any, *, best: bool = False, before: int | None = None) -> Restored | None:
         """Reads the newest undamaged checkpoint, or None if there is none at all.
@@ -170,7 +166,7 @@ class Checkpoints:
                 for later in _steps(folder):
                     if later > step:
                         _remove(folder / str(later))
-        _barrier("later checkpoints discarded")
+        barrier("later checkpoints discarded")
 
 
 def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
@@ -226,6 +222,15 @@ def _restore_newest(folder: Path, template: Any, before: int | None) -> Restored
             f"put an intact copy there, or delete {folder.parent} to start anew",
         )
     return None
+
+
+def _check_same_everywhere(found: object, folder: Path) -> None:
+    digest = np.frombuffer(hashlib.sha256(repr(found).encode()).digest(), np.int32)
+    if (from_all_processes(digest) != digest).any():
+        raise RuntimeError(
+            f"the processes of this run see different checkpoints in {folder} (this one: {found}); "
+            "the workdir must be on a disk that all of them share"
+        )
 
 
 def _read(folder: Path, template: Any, step: int | None = None) -> Restored:
@@ -313,76 +318,3 @@ def _cannot_save(folder: Path, error: Exception) -> OSError:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0][:200]
-
-
-# ------------------------------------------------------------------------------------------ several processes
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"deepnmf_jax: {name}")
-
-
-def _check_same_everywhere(found: object, folder: Path) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        digest = np.frombuffer(hashlib.sha256(repr(found).encode()).digest(), np.int32)
-        if (np.asarray(multihost_utils.process_allgather(digest)) != digest).any():
-            raise RuntimeError(
-                f"the processes of this run see different checkpoints in {folder} (this one: {found}); "
-                "the workdir must be on a disk that all of them share"
-            )
-
-
-class Interruption:
-    """Turns the first SIGTERM or Ctrl-C into a request that the training loop reads, so that it saves first.
-
-    A second signal does what it did before, so an impatient user can still stop the process. Signals reach
-    Python only in its main thread; elsewhere nothing is installed, and a line in the log says so.
-
-    Attributes:
-      requested: the signal's name, or None.
-    """
-
-    def __init__(self) -> None:
-        self.requested: str | None = None
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is not threading.main_thread():
-            logger.info("not in the main thread: SIGTERM and Ctrl-C stop the run without saving first")
-            return self
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore_handlers()
-
-    def requested_anywhere(self) -> str | None:
-        """The request of any process of the run; all of them ask at the same step and get the same answer."""
-        if jax.process_count() == 1:
-            return self.requested
-        from jax.experimental import multihost_utils
-
-        number = signal.Signals[self.requested] if self.requested else 0
-        highest = int(np.max(multihost_utils.process_allgather(np.int32(number))))
-        return signal.Signals(highest).name if highest else None
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = signal.Signals(number).name
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self._previous.items():
-            # None stands for a handler that was not installed from Python and cannot be put back from it.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous = {}
-
-
-__all__ = ["Checkpoints", "Interruption", "Restored", "restore_path"]

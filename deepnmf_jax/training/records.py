@@ -6,7 +6,6 @@ several processes, process 0 alone writes metrics, TensorBoard files and results
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -21,43 +20,10 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from deepnmf_jax.files import write_atomically
+from deepnmf_jax.models.retired import drop_retired
+from deepnmf_jax.training.devices import barrier
 from deepnmf_jax.training.environment import installed
-
-CLOCK_FIELDS = ("seconds", "images_per_second", "time")
-"""The fields of a metrics line that differ between two otherwise equal runs."""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that, whenever the process is killed, the file is the old or the new one.
-
-    Raises:
-      OSError: the file cannot be written (full disk, read-only folder); the old file is intact.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` survive a power failure, where the file system can promise that."""
-    # Some network file systems refuse fsync on a folder; the renames themselves are done.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 # ----------------------------------------------------------------------------------------- workdir and config
 
@@ -79,8 +45,8 @@ def open_workdir(
 
     Raises:
       OSError: the folder cannot be made or written to (read-only, a file is in the way).
-      ValueError: the folder belongs to another config (each differing key is named), its config.json is
-        damaged, or it holds checkpoints but no config.json.
+      ValueError: the folder belongs to another config (each differing key is named), or to one with a setting that
+        no longer exists; its config.json is damaged, or it holds checkpoints but no config.json.
     """
     workdir = Path(workdir)
     _check_writable(workdir)
@@ -94,9 +60,7 @@ def open_workdir(
             )
         write_atomically(path, _to_json(config, "config") + "\n")
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("deepnmf_jax: config.json written")
+        barrier("config.json written")
         _check_same_config(path, config, resumable_fields)
     return workdir
 
@@ -119,9 +83,13 @@ def _check_same_config(path: Path, config: Mapping[str, Any], resumable_fields: 
     if not path.exists():
         return
     try:
-        stored = flatten(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); choose another --workdir, or delete this one") from error
+    try:
+        stored = flatten(drop_retired(stored))
+    except ValueError as error:
+        raise ValueError(f"the run in {path.parent} cannot go on: {error}") from error
     given = flatten(json.loads(_to_json(config, "config")))
     absent = "(absent)"
     differing = [
@@ -214,6 +182,17 @@ class MetricsLog:
                 "repair it, or delete the folder to start anew"
             )
         return record
+
+
+class MemoryLog:
+    """The records of a process that writes none: the first process of a run writes for all."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Keeps the record."""
+        self.records.append(dict(record))
 
 
 def _is_json(line: bytes) -> bool:

@@ -35,6 +35,9 @@ class TestEnvironment:
         assert facts["versions"]["numpy"] == np.__version__
         assert facts["versions"]["deepnmf_jax"] == deepnmf_jax.__version__
         assert facts["versions"]["python"] == sys.version.split()[0]
+        more = environment("pytest", "no-such-package")["versions"]
+        assert more == facts["versions"] | {"pytest": pytest.__version__, "no-such-package": None}
+        assert facts["cpu"]
         assert (facts["device"], facts["device_count"]) == (jax.devices()[0].device_kind, jax.device_count())
         assert facts["date"].endswith("+00:00")
         assert json.loads(json.dumps(facts)) == facts
@@ -92,13 +95,19 @@ class TestGitCommit:
         self.git(folder, "commit", "--quiet", "-m", "m")
         return self.git(folder, "rev-parse", "HEAD")
 
-    def test_clean_then_dirty(self, checkout: Path) -> None:
+    def test_clean_then_changed(self, checkout: Path) -> None:
         commit = self.commit(checkout)
         assert git_commit(checkout / "package") == commit
         (checkout / "results").write_text("untracked")
         assert git_commit(checkout / "package") == commit
         (checkout / "package" / "a.py").write_text("a = 2\n")
-        assert git_commit(checkout / "package") == commit + "-dirty"
+        assert git_commit(checkout / "package") == commit + "+changes"
+
+    def test_changes_of_words_and_records_do_not_count(self, checkout: Path) -> None:
+        (checkout / "package" / "record.json").write_text("{}")
+        commit = self.commit(checkout)
+        (checkout / "package" / "record.json").write_text("[]")
+        assert git_commit(checkout / "package") == commit
 
     def test_none_where_no_commit_tracks_the_folder(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert git_commit(checkout / "package") is None

@@ -59,25 +59,13 @@ def test_a_run_and_an_evaluation_compute_in_that_precision(precision, tmp_path, 
     assert seen == [precision, precision]
 
 
-@pytest.mark.parametrize("name", devices.COMMAND_BUFFERS)
-def test_the_compiler_knows_its_options(name, monkeypatch):
-    assert devices.compiler_options(name) == {}
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    options = devices.compiler_options(name)
-    monkeypatch.undo()
-    assert bool(options) == (name == "loops")
-    assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
-    with pytest.raises(Exception, match="LOOPS"):
-        jax.jit(lambda x: x + 2, compiler_options={"xla_gpu_enable_command_buffer": "LOOPS"})(1)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("matmul_precision", "tf32", "matmul_precision = 'tf32' is unknown; use 'float32' or 'tensorfloat32'"),
-        ("command_buffers", "all", "command_buffers = 'all' is unknown; use 'default' or 'loops'"),
-        ("steps_per_call", 0, "steps_per_call = 0, but it must be at least 1"),
-        ("save_every_epochs", 0, "save_every_epochs = 0, but it must be at least 1"),
+        ("matmul_precision", "tf32", "matmul_precision = 'tf32' is unknown; use one of 'float32', 'tensorfloat32'"),
+        ("steps_per_call", 0, "steps_per_call = 0, but it must be a whole number of at least 1"),
+        ("loss.mse_weight", -0.1, "loss.mse_weight = -0.1, but it must be a number of at least 0"),
+        ("save_every_epochs", 0, "save_every_epochs = 0, but it must be a whole number of at least 1"),
     ],
 )
 def test_what_is_unknown_is_refused(name, value, message, tmp_path):
