@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import threading
@@ -200,6 +201,13 @@ class Programs:
             check=False,
         )
         return Finished(ended.returncode, ended.stdout, ended.stderr)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def write_images(path: Path, **changes: np.ndarray) -> Path:

@@ -7,7 +7,6 @@ import pytest
 
 from tests.programs import Programs, metrics, results
 
-
 # Biases before a batch norm have gradients of pure rounding, which Adam makes steps of; this network has none.
 NO_BIAS = "--config.model.mixing=False"
 

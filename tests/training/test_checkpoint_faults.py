@@ -2,14 +2,14 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
-import textwrap
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,20 @@ import pytest
 from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
 from deepnmf_jax.training.integrity import damage
 from tests.disks import largest_file, make_read_only, small_disk
+from tests.programs import Programs
 from tests.training.conftest import make_state, names, same, steps_on_disk
+
+LARGE_STATE = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
+
+
+def save_for_ever(workdir: Path) -> None:
+    """Saves step after step, every second one as the best, and says so."""
+    saved = Checkpoints(workdir)
+    restored = saved.restore(LARGE_STATE)
+    for step in itertools.count(0 if restored is None else restored.step + 1):
+        state = {"w": np.full((20, 50_000), float(step)), "step": np.asarray(step)}
+        saved.save(step, state, {"step": step}, best=step % 2 == 0)
+        print(step, file=sys.stderr, flush=True)
 
 
 class TestDisk:
@@ -142,41 +155,17 @@ class TestKill:
         ]
 
     @pytest.mark.slow
-    def test_sigkill_while_saving(self, tmp_path: Path) -> None:
-        program = textwrap.dedent(
-            """
-            import sys
-            import numpy as np
-            from deepnmf_jax.training.checkpoints import Checkpoints
-
-            saved = Checkpoints(sys.argv[1])
-            template = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
-            restored = saved.restore(template)
-            first = 0 if restored is None else restored.step + 1
-            for step in range(first, 10_000):
-                state = {"w": np.full((20, 50_000), float(step)), "step": np.asarray(step)}
-                saved.save(step, state, {"step": step}, best=step % 2 == 0)
-                print(step, flush=True)
-            """
-        )
-        template = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
+    def test_sigkill_while_saving(self, programs: Programs, tmp_path: Path) -> None:
         rng = random.Random(0)
         reached = -1
         for _ in range(5):
-            process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", program, str(tmp_path)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert process.stdout is not None
-            printed = int(process.stdout.readline())
+            program = programs.call(partial(save_for_ever, tmp_path))
+            program.wait_for("\n")
             time.sleep(rng.uniform(0, 0.3))
-            process.send_signal(signal.SIGKILL)
-            printed = max([printed, *map(int, process.stdout.read().split())])
-            process.wait()
-            process.stdout.close()
+            program.send(signal.SIGKILL)
+            printed = max(map(int, program.end(-signal.SIGKILL).stderr.split()))
             saved = Checkpoints(tmp_path)
-            restored, best = saved.restore(template), saved.restore(template, best=True)
+            restored, best = saved.restore(LARGE_STATE), saved.restore(LARGE_STATE, best=True)
             assert restored is not None
             assert best is not None
             # The save after the last line may have been completed too, and its best alone.

@@ -1,7 +1,8 @@
 """The result depends neither on the number of devices and processes nor on how a batch is split."""
 
+import dataclasses
+import json
 import re
-import socket
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM
@@ -15,7 +16,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import base
-from deepnmf_jax.data.augmentation import Augmentation
+from deepnmf_jax.data.augmentation import Augmentation, augment
 from deepnmf_jax.data.sampling import epoch_order
 from deepnmf_jax.models import Network
 from deepnmf_jax.training.devices import data_mesh, place, replicated, split_last_axis
@@ -23,7 +24,7 @@ from deepnmf_jax.training.losses import cross_entropy_and_mse
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
 from deepnmf_jax.training.state import TrainState, create_state
 from deepnmf_jax.training.steps import make_train_step, several_steps
-from tests.programs import NUM_TRAIN, Programs, metrics, results, stop_at
+from tests.programs import NUM_TRAIN, Programs, free_port, metrics, results, stop_at
 
 NUM_STEPS, BATCH_SIZE, NUM_IMAGES, CLASSES, CROP = 20, 48, 96, 10, 16
 OPTIMIZER = base.get_config().optimizer
@@ -92,13 +93,6 @@ def devices(count: int) -> dict[str, str]:
     return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def load(path: Path) -> dict[str, np.ndarray]:
     with np.load(path) as file:
         return dict(file)
@@ -140,6 +134,29 @@ class TestSameResult:
         found = load(path)
         assert found["devices"] == 2
         assert_same(found, one_device)
+
+
+def augment_on_all_devices() -> None:
+    """Prints by how much one device and all of them differ."""
+    images = images_and_labels()[0][:16]
+    shared = place(images, NamedSharding(data_mesh(16), PartitionSpec("data")))
+    step = jax.jit(augment, static_argnums=2)
+    report: dict[str, float] = {"devices": len(jax.devices())}
+    for per in ("image", "batch"):
+        many, one = (
+            step(jax.random.key(3), x, dataclasses.replace(AUGMENTATION, per=per))
+            for x in (shared, jax.device_put(images, jax.devices()[0]))
+        )
+        report[per] = float(np.abs(np.asarray(many) - np.asarray(one)).max())
+        report[f"{per} shards"] = len(many.sharding.device_set)
+    print(json.dumps(report))
+
+
+@pytest.mark.slow
+def test_eight_devices_augment_as_one_does(programs: Programs) -> None:
+    report = json.loads(programs.call(augment_on_all_devices, **devices(8)).end(0).stdout)
+    assert report["devices"] == report["image shards"] == 8
+    assert report["image"] < 1e-6 and report["batch"] < 1e-6
 
 
 @pytest.mark.slow

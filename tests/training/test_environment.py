@@ -15,6 +15,7 @@ import pytest
 import deepnmf_jax
 from deepnmf_jax.training import environment as training_environment
 from deepnmf_jax.training.environment import environment, git_commit, installed
+from tests.programs import Programs
 
 
 def test_a_package_that_is_not_there_is_named(
@@ -26,6 +27,13 @@ def test_a_package_that_is_not_there_is_named(
         assert installed("numpy", "numbers")
     (message,) = caplog.messages
     assert message.startswith("no TensorBoard files: ") and "tensorboardX" in message
+
+
+def hold_memory() -> None:
+    """Prints by how much 256 MB, held for a moment, have raised the most that was held."""
+    before = environment()["peak_memory"]
+    np.ones(2**28, np.uint8)
+    print(environment()["peak_memory"] - before)
 
 
 class TestEnvironment:
@@ -53,14 +61,8 @@ class TestEnvironment:
         assert environment()["cpu_count"] == len(before)
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="not every system tells")
-    def test_memory_is_the_most_that_was_held(self) -> None:
-        program = (
-            "import numpy as np; from deepnmf_jax.training.environment import environment as e\n"
-            "before = e()['peak_memory']; held = np.ones(2**28, np.uint8); del held; print(e()['peak_memory'] - before)"
-        )
-        env = os.environ | {"JAX_PLATFORMS": "cpu"}
-        found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
-        assert 2**27 < int(found.stdout) < 2**29
+    def test_memory_is_the_most_that_was_held(self, programs: Programs) -> None:
+        assert 2**27 < int(programs.call(hold_memory).end(0).stdout) < 2**29
 
     def test_a_copy_without_its_git_is_told_its_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPNMF_COMMIT", "abc")
