@@ -16,18 +16,18 @@ from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
 from deepnmf_jax.training.setup import prepare
 from deepnmf_jax.training.state import create_state
 from deepnmf_jax.training.steps import make_train_step, several_steps
-from tests.programs import SETTINGS, write_images
+from tests.programs import TWO_BLOCKS, write_images
 
 
 def tiny_run(folder: Path, **changes: Any) -> Any:
     config = quickstart.get_config()
-    config.update_from_flattened_dict({"dataset": str(write_images(folder / "images.npz")), **SETTINGS, **changes})
+    config.update_from_flattened_dict({"dataset": str(write_images(folder / "images.npz")), **TWO_BLOCKS, **changes})
     return config
 
 
 @pytest.mark.parametrize(("precision", "asked"), [("float32", {"HIGHEST"}), ("tensorfloat32", {"HIGH", "HIGHEST"})])
 def test_products_ask_a_gpu_for_the_precision_of_the_config(precision, asked):
-    model, settings = Network(layer="conv", width=0.25), base.get_config().optimizer
+    model, settings = Network(layer="conv", features=(8,), kernels=(5, 0)), base.get_config().optimizer
     optimizer, plateau = create_optimizer(settings, 10), create_plateau(settings)
     step = several_steps(make_train_step(model, optimizer, Augmentation(crop=28)))
     state = jax.eval_shape(lambda seed: create_state(seed, model, (28, 28, 3), optimizer, plateau), jnp.uint32(0))
@@ -37,7 +37,7 @@ def test_products_ask_a_gpu_for_the_precision_of_the_config(precision, asked):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
     found = [set(re.findall(r"\b(DEFAULT|HIGH|HIGHEST)\b", product)) or {"DEFAULT"} for product in products]
-    assert len(products) > 20 and set().union(*found) <= asked and asked - {"HIGHEST"} <= set().union(*found)
+    assert len(products) > 10 and set().union(*found) <= asked and asked - {"HIGHEST"} <= set().union(*found)
     # Four steps, one loop: the host has nothing to say between them.
     assert text.count("stablehlo.while") == 1
 
