@@ -109,35 +109,39 @@ def read_pack(path: str | os.PathLike[str]) -> Packed:
 
 
 def decode(packed: Packed, part: str) -> np.ndarray:
-    """The images of a part, uint8 (images, height, width, channels), by as many threads as there are cores.
+    """The images of a part, uint8 (images, height, width, channels).
 
     Raises:
       ValueError: an image of another size, or an unknown encoding.
       ImportError: pillow is missing.
     """
     images = packed.images[part]
-    if packed.encoding == "pixels":
-        return np.frombuffer(b"".join(images), np.uint8).reshape(len(images), *packed.image_shape)
-    if packed.encoding != "files":
+    if packed.encoding == "files":
+        return decode_files(images, packed.image_shape)
+    if packed.encoding != "pixels":
         raise ValueError(f"the pack's encoding {packed.encoding!r} is unknown; this package reads 'files' and 'pixels'")
-    pixels = np.empty((len(images), *packed.image_shape), np.uint8)
-    starts = range(0, len(images), _CHUNK)
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for _ in threads.map(lambda start: _decode_files(images[start : start + _CHUNK], pixels[start:]), starts):
-            pass
-    return pixels
+    return np.frombuffer(b"".join(images), np.uint8).reshape(len(images), *packed.image_shape)
 
 
-def _decode_files(images: Sequence[bytes], pixels: np.ndarray) -> None:
+def decode_files(files: Sequence[bytes], image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Images of one shape from their PNG or JPEG files, by as many threads as there are cores; errors as `decode`."""
     from PIL import Image
 
-    for i, content in enumerate(images):
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            # Before decoding, so that a small file cannot ask for a large image.
-            shape = (image.height, image.width, len(image.getbands()))
-            if shape != pixels.shape[1:]:
-                raise ValueError(f"an image of the pack is {shape}, not {pixels.shape[1:]} (height, width, channels)")
-            pixels[i] = np.asarray(image).reshape(shape)
+    pixels = np.empty((len(files), *image_shape), np.uint8)
+
+    def decode_chunk(start: int) -> None:
+        for i, content in enumerate(files[start : start + _CHUNK], start):
+            with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+                # Before decoding, so that a small file cannot ask for a large image.
+                shape = (image.height, image.width, len(image.getbands()))
+                if shape != image_shape:
+                    raise ValueError(f"an image is {shape}, not {image_shape} (height, width, channels)")
+                pixels[i] = np.asarray(image).reshape(shape)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(decode_chunk, range(0, len(files), _CHUNK)):
+            pass
+    return pixels
 
 
 def _cut(content: np.ndarray, offsets: np.ndarray) -> list[bytes]:

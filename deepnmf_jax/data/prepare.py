@@ -17,18 +17,12 @@ from deepnmf_jax.data.datasets import TFDS_NAMES
 from deepnmf_jax.data.tfds import prepared_versions, resolve_data_dir
 
 
-def prepare(
-    name: str,
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    make_builder: Callable[..., Any] | None = None,
-) -> Path:
+def prepare(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Downloads data set `name` and writes it under `data_dir` as ArrayRecord files.
 
     Args:
       name: one of `datasets.TFDS_NAMES`.
       data_dir: see `tfds.resolve_data_dir`.
-      make_builder: called as `tfds.builder`, which is the default.
 
     Returns:
       The folder that holds the prepared files. If they were there already, nothing is downloaded.
@@ -42,16 +36,17 @@ def prepare(
         raise ValueError(f"unknown data set {name!r}; {', '.join(TFDS_NAMES)} can be prepared")
     root = resolve_data_dir(data_dir)
     versions = prepared_versions(name, root)
-    for version in versions:
-        if version.file_format == "array_record":
-            print(f"{name} is already prepared in {version.path}")
-            return version.path
+    for folder, file_format in versions.items():
+        if file_format == "array_record":
+            print(f"{name} is already prepared in {folder}")
+            return folder
     if versions:
+        folder, file_format = next(iter(versions.items()))
         raise FileExistsError(
-            f"{versions[0].path} holds {name} as {versions[0].file_format}, which cannot be read without "
-            "TensorFlow; give another folder with --data_dir, or move that one away"
+            f"{folder} holds {name} as {file_format}, which cannot be read without TensorFlow; give another folder "
+            "with --data_dir, or move that one away"
         )
-    builder = (make_builder or _tfds_builder())(name, data_dir=str(root), file_format="array_record")
+    builder = _tfds_builder()(name, data_dir=str(root), file_format="array_record")
     builder.download_and_prepare()
     path = Path(builder.data_dir)
     print(f"{name} is prepared in {path}")

@@ -8,21 +8,14 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from deepnmf_jax.data.own_images import Arrays
+from deepnmf_jax.data.packs import PARTS, decode_files
 
-_CHUNK = 1000  # records decoded at a time
-
-
-class PreparedVersion(NamedTuple):
-    """One version of a data set found on disk."""
-
-    version: str  # as the folder is called: "3.0.2"
-    file_format: str  # what TFDS wrote it as: "array_record", "tfrecord", ...
-    path: Path
+_CHUNK = 1000  # records read at a time
 
 
 def resolve_data_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -30,23 +23,29 @@ def resolve_data_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def prepared_versions(name: str, data_dir: Path) -> list[PreparedVersion]:
-    """The versions of `name` that lie in `data_dir`, newest first, whatever their file format."""
-    found = []
+def prepared_versions(name: str, data_dir: Path) -> dict[Path, str]:
+    """The folders of `name` in `data_dir`, called by their versions ("3.0.2"), newest first, with the format that TFDS
+    wrote them in: "array_record", "tfrecord", ..."""
+    found = {}
     for info_path in (data_dir / name).glob("*/dataset_info.json"):
         folder = info_path.parent
         # A preparation that was cut off leaves a folder "incomplete.X_3.0.2".
         if all(number.isdigit() for number in folder.name.split(".")):
             # Early TFDS wrote no format into this file, and nothing but tfrecord.
-            file_format = json.loads(info_path.read_text()).get("fileFormat", "tfrecord")
-            found.append(PreparedVersion(folder.name, file_format, folder))
-    return sorted(found, key=lambda v: [int(number) for number in v.version.split(".")], reverse=True)
+            found[folder] = json.loads(info_path.read_text()).get("fileFormat", "tfrecord")
+    newest_first = sorted(found, key=lambda folder: [int(number) for number in folder.name.split(".")], reverse=True)
+    return {folder: found[folder] for folder in newest_first}
 
 
 def read(name: str, data_dir: str | None) -> Arrays:
     """Images and labels of a set. FileNotFoundError, ImportError: as `datasets.load_dataset`."""
-    train, test = _sources(name, data_dir)
-    return *_decode(train), *_decode(test), train.dataset_info.features["label"].names
+    arrays: list[np.ndarray] = []
+    for source in _sources(name, data_dir):
+        features = source.dataset_info.features
+        files, labels = zip(*((bytes(record["image"]), record["label"]) for record in _records(source)), strict=True)
+        arrays += [decode_files(files, features["image"].shape), np.asarray(labels, np.int32)]
+    train_images, train_labels, test_images, test_labels = arrays
+    return train_images, train_labels, test_images, test_labels, features["label"].names
 
 
 def image_files(name: str, data_dir: str | None = None) -> dict[str, list[bytes]]:
@@ -55,17 +54,17 @@ def image_files(name: str, data_dir: str | None = None) -> dict[str, list[bytes]
     Raises:
       FileNotFoundError, ImportError: as `datasets.load_dataset`.
     """
-    sources = zip(("train", "test"), _sources(name, data_dir, encoded=True), strict=True)
+    sources = zip(PARTS, _sources(name, data_dir), strict=True)
     return {part: [bytes(record["image"]) for record in _records(source)] for part, source in sources}
 
 
-def _sources(name: str, data_dir: str | None, *, encoded: bool = False) -> tuple[Any, Any]:
-    """TFDS's sources of the training and test images, decoded or as they are stored."""
+def _sources(name: str, data_dir: str | None) -> list[Any]:
+    """TFDS's sources of the training and test images, which are not decoded."""
     root = resolve_data_dir(data_dir)
     versions = prepared_versions(name, root)
-    readable = [version for version in versions if version.file_format == "array_record"]
+    readable = [folder for folder, file_format in versions.items() if file_format == "array_record"]
     if not readable:
-        raise FileNotFoundError(_how_to_get(name, root, [f"{v.path} ({v.file_format})" for v in versions]))
+        raise FileNotFoundError(_how_to_get(name, root, [f"{folder} ({kind})" for folder, kind in versions.items()]))
     try:
         # TFDS needs these to read, and without them would fail far from here.
         for package in ("array_record", "PIL"):
@@ -76,22 +75,15 @@ def _sources(name: str, data_dir: str | None, *, encoded: bool = False) -> tuple
             f"reading {name} needs packages that are not installed ({error}): "
             "pip install tensorflow-datasets array_record pillow; mnist5k and .npz files do not need them"
         ) from error
-    train, test = tfds.data_source(
-        f"{name}:{readable[0].version}",
-        split=["train", "test"],
+    # TFDS would decode with OpenCV where that is installed, which gives other grey levels, and slowly.
+    sources: list[Any] = tfds.data_source(
+        f"{name}:{readable[0].name}",
+        split=list(PARTS),
         data_dir=str(root),
         download=False,
-        decoders={"image": tfds.decode.SkipDecoding()} if encoded else None,
+        decoders={"image": tfds.decode.SkipDecoding()},
     )
-    return train, test
-
-
-def _decode(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    images = np.empty((len(source), *source.dataset_info.features["image"].shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    for position, record in enumerate(_records(source)):
-        images[position], labels[position] = record["image"], record["label"]
-    return images, labels
+    return sources
 
 
 def _records(source: Any) -> Iterator[dict[str, Any]]:

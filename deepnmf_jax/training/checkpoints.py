@@ -30,6 +30,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.files import sync_folder
 from deepnmf_jax.training.devices import barrier, from_all_processes
 from deepnmf_jax.training.integrity import (
@@ -44,6 +45,9 @@ from deepnmf_jax.training.integrity import (
 )
 
 _LATEST, _BEST = "latest", "best"
+# Of the latest, so that there is one before a damaged one; of the best, because a resumed run may go back to before the
+# newest of them (`discard_after`).
+_KEPT = 2
 _LEFTOVER = re.compile(r"^\d+\.(saving|removing)|\.orbax-checkpoint-tmp")
 
 
@@ -66,24 +70,15 @@ class Checkpoints:
     several processes each makes one of these, and all call its methods at the same moments.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, keep: int = 2):
+    def __init__(self, workdir: str | os.PathLike[str]):
         """Opens `workdir`/checkpoints, making it where needed, and clears away what killed saves left.
 
-        Args:
-          workdir: the run's folder.
-          keep: number of latest steps to keep, at least 2, so that there is one before a damaged one.
-
         Raises:
-          ValueError: keep < 2.
           OSError: the folders cannot be made.
         """
-        if keep < 2:
-            raise ValueError(f"keep must be at least 2 (a step is left if the newest is damaged), got {keep}")
         self.folder = Path(workdir).absolute() / "checkpoints"
-        # Two of the best: a resumed run may go back to before the newest of them (`discard_after`).
-        self._keep = {_LATEST: keep, _BEST: 2}
         if jax.process_index() == 0:
-            for kind in self._keep:
+            for kind in (_LATEST, _BEST):
                 folder = self.folder / kind
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
@@ -107,8 +102,7 @@ class Checkpoints:
           ValueError: a negative step, a leaf that is no array of numbers, or a meta that is not JSON.
           OSError: the disk is full or not writable; older checkpoints are intact.
         """
-        if step < 0:
-            raise ValueError(f"step must be at least 0, got {step}")
+        check_integer("step", step, 0)
         leaves = named_arrays(state)
         digest = digest_of(leaves)
         try:
@@ -119,17 +113,17 @@ class Checkpoints:
         for kind in (_BEST, _LATEST) if best else (_LATEST,):
             folder = self.folder / kind
             try:
-                self._save(folder, int(step), nested(leaves), note, self._keep[kind])
+                self._save(folder, int(step), nested(leaves), note)
             except Exception as error:
                 if jax.process_index() == 0:
                     with contextlib.suppress(OSError):
                         _clear_leftovers(folder)
                 raise _cannot_save(folder / str(step), error) from error
 
-    def _save(self, folder: Path, step: int, tree: dict[str, Any], note: dict[str, Any], keep: int) -> None:
+    def _save(self, folder: Path, step: int, tree: dict[str, Any], note: dict[str, Any]) -> None:
         staging, final, aside = (folder / f"{step}{suffix}" for suffix in (".saving", "", ".replaced"))
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(note))
-        with _quiet_orbax(), _checkpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(staging, args=arguments, force=True)
         if jax.process_index() == 0:
             write_manifest(staging)
@@ -138,11 +132,11 @@ class Checkpoints:
             os.rename(staging, final)
             sync_folder(folder)
             _remove(aside)
-            for other in [s for s in _steps(folder) if s > step] + _steps(folder)[keep:]:
+            for other in [s for s in _steps(folder) if s > step] + _steps(folder)[_KEPT:]:
                 _remove(folder / str(other))
         barrier("checkpoint saved")
 
-    def restore(self, template: Any, *, best: bool = False, before: int | None = None) -> Restored | None:
+    def restore(self, template: Any, *, best: bool = False) -> Restored | None:
         """Reads the newest undamaged checkpoint, or None if there is none at all.
 
         A damaged one (a byte differs, a file is missing or new) is named in a warning and skipped.
@@ -150,22 +144,20 @@ class Checkpoints:
         Args:
           template: pytree of arrays or `jax.ShapeDtypeStruct`s: the structure, shapes and dtypes expected.
           best: of the best instead of the latest.
-          before: only steps smaller than this.
 
         Raises:
           OSError: all checkpoints are damaged.
           RuntimeError: the processes of the run see different ones.
           ValueError: the checkpoint holds another tree than the template; each differing leaf is named.
         """
-        return _restore_newest(self.folder / (_BEST if best else _LATEST), template, before)
+        return _restore_newest(self.folder / (_BEST if best else _LATEST), template)
 
     def discard_after(self, step: int) -> None:
         """Removes the checkpoints after `step`, for a run that goes on from there (0: from the start)."""
         if jax.process_index() == 0:
-            for folder in (self.folder / kind for kind in self._keep):
-                for later in _steps(folder):
-                    if later > step:
-                        _remove(folder / str(later))
+            for folder in (self.folder / kind for kind in (_LATEST, _BEST)):
+                for later in (s for s in _steps(folder) if s > step):
+                    _remove(folder / str(later))
         barrier("later checkpoints discarded")
 
 
@@ -190,7 +182,7 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
         except _DamagedError as error:
             raise OSError(errno.EIO, f"the checkpoint {path} is damaged: {error}") from error
     for kind in (_BEST, _LATEST):
-        restored = _restore_newest(path / "checkpoints" / kind, template, None)
+        restored = _restore_newest(path / "checkpoints" / kind, template)
         if restored is not None:
             return restored
     what = "holds no checkpoint" if path.exists() else "does not exist"
@@ -204,9 +196,8 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def _restore_newest(folder: Path, template: Any, before: int | None) -> Restored | None:
-    steps = [step for step in _steps(folder) if before is None or step < before]
-    reports = [(step, damage(folder / str(step))) for step in steps]
+def _restore_newest(folder: Path, template: Any) -> Restored | None:
+    reports = [(step, damage(folder / str(step))) for step in _steps(folder)]
     _check_same_everywhere([(step, not reason) for step, reason in reports], folder)
     for step, reason in reports:
         try:
@@ -236,13 +227,14 @@ def _check_same_everywhere(found: object, folder: Path) -> None:
 def _read(folder: Path, template: Any, step: int | None = None) -> Restored:
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
     try:
-        with _quiet_orbax(), _checkpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             content = checkpointer.restore(folder, args=arguments)
         note = content["meta"]
         stored_step, digest, meta = int(note["step"]), note["content"], note["meta"]
         stored = named_arrays(content["state"])
     except Exception as error:
-        raise _DamagedError(f"orbax cannot read it: {type(error).__name__}: {_first_line(error)}") from error
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise _DamagedError(f"orbax cannot read it: {type(error).__name__}: {reason}") from error
     if digest_of(stored) != digest:
         raise _DamagedError("the arrays differ from those that were saved")
     if step is not None and stored_step != step:
@@ -286,26 +278,13 @@ def _clear_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[ocp.Checkpointer]:
-    # A new one each time: one that has failed to write may not be used again.
-    checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-    try:
-        yield checkpointer
-    finally:
-        checkpointer.close()
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Keeps orbax from logging the tracebacks of its threads: what they raise is raised by its call too."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "concurrent.futures")]
-    levels = [quiet.level for quiet in loggers]
-    for quiet in loggers:
-        quiet.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for quiet, level in zip(loggers, levels, strict=True):
-            quiet.setLevel(level)
+    # Orbax would log the tracebacks of its threads; what they raise is raised by its call too.
+    with contextlib.ExitStack() as stack:
+        for quiet in map(logging.getLogger, ("absl", "asyncio", "concurrent.futures")):
+            stack.callback(quiet.setLevel, quiet.level)
+            quiet.setLevel(logging.CRITICAL + 1)
+        # A new one each time: one that has failed to write may not be used again.
+        yield stack.enter_context(contextlib.closing(ocp.Checkpointer(ocp.CompositeCheckpointHandler())))
 
 
 def _cannot_save(folder: Path, error: Exception) -> OSError:
@@ -314,7 +293,3 @@ def _cannot_save(folder: Path, error: Exception) -> OSError:
     number = int(code.group(1)) if code else getattr(error, "errno", None) or errno.EIO
     reason = os.strerror(number) if code or isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     return OSError(number, f"cannot write the checkpoint {folder}: {reason}; older ones beside it are intact")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200]

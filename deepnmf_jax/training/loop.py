@@ -18,7 +18,7 @@ from deepnmf_jax.training.environment import installed
 from deepnmf_jax.training.evaluation import Evaluation
 from deepnmf_jax.training.interruption import Interrupted, Interruption
 from deepnmf_jax.training.optimizers import learning_rates, rates_exhausted, update_plateau
-from deepnmf_jax.training.records import MemoryLog, MetricsLog, Progress, TensorBoard, open_workdir
+from deepnmf_jax.training.records import MetricsLog, Progress, TensorBoard, open_workdir
 from deepnmf_jax.training.reports import report
 from deepnmf_jax.training.setup import Run, prepare
 from deepnmf_jax.training.state import Best, Sums, TrainState
@@ -45,7 +45,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         with contextlib.closing(Training(run, workdir, interruption)) as training:
             while not training.finished():
                 training.epoch()
-        return report(run, workdir, training.state, training.log.records, training.seconds)
+        return report(run, workdir, training.state, training.records, training.seconds)
 
 
 class Training:
@@ -61,8 +61,10 @@ class Training:
             _log.info("going on at step %d of %d", start, run.num_steps)
         self.seconds: float = meta.get("seconds", 0.0)
         self.unsaved_best = False
+        # The first process of a run writes for all.
         writes = jax.process_index() == 0
-        self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if writes else MemoryLog()
+        self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if writes else None
+        self.records: list[dict[str, Any]] = self.log.records if self.log else []
         drawn = writes and installed("tensorboardX", "TensorBoard files")
         self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
         everywhere = replicated(run.mesh)
@@ -113,7 +115,8 @@ class Training:
         size = self.config.steps_per_call
         sharding = split_last_axis(run.mesh, order.ndim - (size == 1))
         images = len(run.seeds) * self.config.batch_size
-        with Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}") as progress:
+        bar = Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}")
+        with contextlib.closing(bar) as progress:
             step = first
             while step < last:
                 # Calls of one size from the epoch's start, so that a resumed run has the same ones.
@@ -169,7 +172,8 @@ class Training:
                 record[f"{name}_by_seed"] = [float(v) for v in value]
         meta = self._meta(started)
         record |= {"seconds": meta["seconds"], "images_per_second": speed}
-        self.log.append(record)
+        if self.log:
+            self.log.append(record)
         if self.tensorboard:
             self.tensorboard.write(step, {k: v for k, v in record.items() if isinstance(v, float)})
         finished = self.finished()

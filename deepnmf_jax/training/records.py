@@ -12,10 +12,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,20 +27,14 @@ from deepnmf_jax.training.environment import installed
 # ----------------------------------------------------------------------------------------- workdir and config
 
 
-def open_workdir(
-    workdir: str | os.PathLike[str],
-    config: Mapping[str, Any],
-    *,
-    resumable_fields: Sequence[str] = ("data_dir",),
-) -> Path:
+def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
     """Creates the workdir, or opens the one that an earlier start with this config left; returns its path.
 
-    The first start writes config.json; every later one compares with it.
+    The first start writes config.json; every later one compares with it: of all settings, only `data_dir` may change.
 
     Args:
       workdir: the run's folder.
       config: plain nested mappings of JSON values (`ConfigDict.to_dict()`).
-      resumable_fields: dotted names of settings that may change from start to start.
 
     Raises:
       OSError: the folder cannot be made or written to (read-only, a file is in the way).
@@ -51,7 +44,7 @@ def open_workdir(
     workdir = Path(workdir)
     _check_writable(workdir)
     path = workdir / "config.json"
-    _check_same_config(path, config, resumable_fields)
+    _check_same_config(path, config)
     if jax.process_index() == 0 and not path.exists():
         if any(workdir.glob("checkpoints/*/*")):
             raise ValueError(
@@ -61,7 +54,7 @@ def open_workdir(
         write_atomically(path, _to_json(config, "config") + "\n")
     if jax.process_count() > 1:
         barrier("config.json written")
-        _check_same_config(path, config, resumable_fields)
+        _check_same_config(path, config)
     return workdir
 
 
@@ -79,7 +72,7 @@ def _check_writable(workdir: Path) -> None:
         ) from error
 
 
-def _check_same_config(path: Path, config: Mapping[str, Any], resumable_fields: Sequence[str]) -> None:
+def _check_same_config(path: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
@@ -95,7 +88,7 @@ def _check_same_config(path: Path, config: Mapping[str, Any], resumable_fields: 
     differing = [
         f"  {key}: {stored.get(key, absent)!r} in the workdir, {given.get(key, absent)!r} now"
         for key in sorted(stored.keys() | given.keys())
-        if key not in resumable_fields and (key in stored, stored.get(key)) != (key in given, given.get(key))
+        if key != "data_dir" and (key in stored, stored.get(key)) != (key in given, given.get(key))
     ]
     if differing:
         raise ValueError(
@@ -184,17 +177,6 @@ class MetricsLog:
         return record
 
 
-class MemoryLog:
-    """The records of a process that writes none: the first process of a run writes for all."""
-
-    def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Keeps the record."""
-        self.records.append(dict(record))
-
-
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
@@ -243,14 +225,13 @@ class TensorBoard:
 
 
 class Progress:
-    """One epoch's progress bar: loss, accuracy, images/s and time left; a context manager.
+    """One epoch's progress bar: loss, accuracy, images/s and time left.
 
-    `shown` is False when `quiet` is set, stderr is not a terminal or tqdm is not installed; the caller then logs one
-    line an epoch. `done` counts the images so far.
+    `shown` is False when stderr is not a terminal or tqdm is not installed. `done` counts the images so far.
     """
 
-    def __init__(self, num_images: int, description: str, *, quiet: bool = False):
-        self.shown = not quiet and sys.stderr.isatty() and installed("tqdm", "progress bar")
+    def __init__(self, num_images: int, description: str):
+        self.shown = sys.stderr.isatty() and installed("tqdm", "progress bar")
         self.done = 0
         self._bar = None
         if self.shown:
@@ -278,14 +259,6 @@ class Progress:
         """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 # --------------------------------------------------------------------------------------------------------- results.json

@@ -28,19 +28,11 @@ from deepnmf_jax.training.evaluation import Evaluator
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
 from deepnmf_jax.training.state import TrainState, create_state
 
-# Of the run's whole numbers, the smallest that is allowed.
-_SMALLEST = {
-    "num_epochs": 1,
-    "batch_size": 1,
-    "eval_batch_size": 1,
-    "num_seeds": 1,
-    "seed": 0,
-    "num_validation": 0,
-    "save_every_steps": 0,
-    "save_every_epochs": 1,
-    "log_every_steps": 1,
-    "steps_per_call": 1,
-}
+# The run's whole numbers that are at least 0, and those that are at least 1.
+_FROM_0 = "seed", "num_validation", "save_every_steps"
+_FROM_1 = (
+    "num_epochs", "batch_size", "eval_batch_size", "num_seeds", "save_every_epochs", "log_every_steps", "steps_per_call"
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,8 +157,8 @@ def _without_retired(config: Any) -> Any:
 
 
 def _check_config(config: Any) -> None:
-    for name, smallest in _SMALLEST.items():
-        check_integer(name, config[name], smallest)
+    for name in (*_FROM_0, *_FROM_1):
+        check_integer(name, config[name], int(name in _FROM_1))
     if config.seed + config.num_seeds > 2**32:
         raise ValueError(f"seed = {config.seed} with num_seeds = {config.num_seeds}; all seeds must be below 2**32")
     check_choice("matmul_precision", config.matmul_precision, MATMUL_PRECISIONS)

@@ -42,19 +42,17 @@ class TestSaveAndRestore:
     def test_keeps_the_latest_and_two_of_the_best(self, workdir: Path) -> None:
         assert steps_on_disk(workdir) == {"2", "3"}
         assert steps_on_disk(workdir, "best") == {"1", "3"}
-        three = Checkpoints(workdir, keep=3)
-        three.save(4, make_state(4), {}, best=True)
-        assert steps_on_disk(workdir) == {"2", "3", "4"}
+        Checkpoints(workdir).save(4, make_state(4), {}, best=True)
+        assert steps_on_disk(workdir) == {"3", "4"}
         assert steps_on_disk(workdir, "best") == {"3", "4"}
 
-    def test_best_and_before(self, workdir: Path) -> None:
+    def test_the_best_is_not_the_latest(self, workdir: Path) -> None:
         saved = Checkpoints(workdir)
         saved.save(5, make_state(5), {})
-        for best, before, expected in ((True, None, 3), (True, 3, 1), (False, None, 5), (False, 5, 3)):
-            restored = saved.restore(make_state(0), best=best, before=before)
+        for best, expected in ((True, 3), (False, 5)):
+            restored = saved.restore(make_state(0), best=best)
             assert restored is not None
             assert restored.step == expected
-        assert saved.restore(make_state(0), before=3) is None
 
     def test_nothing_saved(self, tmp_path: Path) -> None:
         assert Checkpoints(tmp_path).restore(make_state(0)) is None

@@ -193,11 +193,11 @@ class TestProgress:
         def isatty(self) -> bool:
             return True
 
-    def run(self, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, *, quiet: bool = False) -> str:
+    def run(self, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(sys, "stderr", stream)
         monkeypatch.setenv("TQDM_MININTERVAL", "0")
-        with Progress(300, "epoch 2/5", quiet=quiet) as progress:
-            assert progress.shown == (stream.isatty() and not quiet)
+        with contextlib.closing(Progress(300, "epoch 2/5")) as progress:
+            assert progress.shown == stream.isatty()
             for _ in range(2):
                 progress.update(100, 1.23456, 0.875)
         return stream.getvalue()
@@ -207,9 +207,6 @@ class TestProgress:
         last = next(part for part in reversed(text.split("\r")) if "epoch" in part)
         for expected in ("epoch 2/5", "200/300", "loss 1.2346", "accuracy 87.5 %", "images/s", "<00:0"):
             assert expected in last
-
-    def test_quiet(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.run(self.Terminal(), monkeypatch, quiet=True) == ""
 
     def test_no_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.run(io.StringIO(), monkeypatch) == ""
