@@ -289,7 +289,7 @@ class Dn2MFGL:
         limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
         with progress.bar(self.verbose, limit, "fit") as report:
             if self.mode == "released":
-                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit)
+                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit, report)
             weights = weights_of(self.layer_weights, len(starts.h))
             numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
             strengths = Strengths(*(jnp.asarray(value, x.dtype) for value in numbers))

@@ -13,10 +13,9 @@ import pytest
 
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning
-from deepnmf_jax.decomposition.dn2mfgl import loop as structure_loop
 from deepnmf_jax.decomposition.dn2mfgl import objective as structure
 from deepnmf_jax.decomposition.dn2mfgl import scores
-from deepnmf_jax.decomposition.dn2mfgl.fit import make_starts
+from deepnmf_jax.decomposition.dn2mfgl.fit import advance, begin, make_starts
 from deepnmf_jax.decomposition.dn2mfgl.graph import (
     EDGE_WEIGHTS,
     Graph,
@@ -219,8 +218,8 @@ def test_nothing_is_built_for_every_pair_of_samples_or_features(form: structure.
     strengths = structure.Strengths(*(jnp.asarray(value) for value in (1.0, 0.1, 0.1, 0.01, 1e-3, [0.1, 1.0])))
 
     def fit(x: jax.Array, starts: Factors, graph: Graph) -> tuple:
-        state = structure_loop.init_state(tuple(h[0] for h in starts.h), starts.v[-1][0], x, graph, strengths, form)
-        return structure_loop.advance(state, x, graph, strengths, form, 1e-5, 20)
+        state = begin(tuple(h[0] for h in starts.h), starts.v[-1][0], x, graph, strengths, form)
+        return advance(state, x, graph, strengths, form, 1e-5, 20)
 
     shapes = set(shapes_in(jax.make_jaxpr(fit)(x, starts, graph).jaxpr))
     assert (m, n) in shapes

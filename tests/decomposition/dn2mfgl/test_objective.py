@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepnmf_jax.decomposition.dn2mfgl import loop as structure_loop
+from deepnmf_jax.decomposition.dn2mfgl import fit
 from deepnmf_jax.decomposition.dn2mfgl import objective as structure
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, find_neighbors, knn_graph
 from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, Form, Strengths
@@ -18,7 +18,7 @@ M, N, SIZES = 9, 14, (6, 3)
 
 sweep = jax.jit(structure.sweep, static_argnames=("form",))
 evaluate = jax.jit(structure.evaluate, static_argnames=("form",))
-step = jax.jit(structure_loop.step, static_argnames=("form",))
+step = jax.jit(fit.step, static_argnames=("form",))
 rescale = jax.jit(structure.rescale, static_argnames=("form",))
 
 
@@ -97,7 +97,7 @@ def test_long_steps_never_raise_it_either(seed: int, setting: tuple, form: tuple
     h, v, x, graph = example(seed)
     strengths = strengths_of(*setting, inner=0.7 if form[1] else 0.0)  # type: ignore[misc]
     kind = Form(*form)
-    state = structure_loop.init_state(h, v, x, graph, strengths, kind)
+    state = fit.begin(h, v, x, graph, strengths, kind).state
     for _ in range(25):
         new = step(state, x, graph, strengths, form=kind)
         assert float(new.value) <= float(state.value) * (1 + 1e-9)
@@ -137,8 +137,8 @@ def test_the_scale_of_the_start_does_not_matter(factor: float) -> None:
     form = Form("sample", False, False)
     values = []
     for scale in (1.0, factor):
-        state = structure_loop.init_state(*rescale((h[0] * scale,), v / scale, graph, strengths, form=form),
-                                     x, graph, strengths, form)  # fmt: skip
+        scaled = rescale((h[0] * scale,), v / scale, graph, strengths, form=form)
+        state = fit.begin(*scaled, x, graph, strengths, form).state
         for _ in range(100):
             state = step(state, x, graph, strengths, form=form)
         values.append(float(state.value))
@@ -172,13 +172,13 @@ def test_many_seeds_and_settings_at_once() -> None:
     @jax.jit
     @partial(jax.vmap, in_axes=(0, 0, 0))
     def solve(h: tuple, v: jax.Array, strengths: Strengths) -> jax.Array:
-        state = structure_loop.init_state(h, v, x, graph, strengths, form)
-        return structure_loop.advance(state, x, graph, strengths, form, 0.0, 20).v
+        start = fit.begin(h, v, x, graph, strengths, form)
+        return fit.advance(start, x, graph, strengths, form, 0.0, 20).state.v
 
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *starts)
     together = solve(*stacked, jax.tree.map(lambda *a: jnp.stack([jnp.asarray(b) for b in a]), *settings_))
     for (h, v), strengths, found in zip(starts, settings_, together, strict=True):
-        state = structure_loop.init_state(h, v, x, graph, strengths, form)
+        state = fit.begin(h, v, x, graph, strengths, form).state
         for _ in range(20):
             state = step(state, x, graph, strengths, form=form)
         np.testing.assert_allclose(found, state.v, rtol=1e-7)
