@@ -11,9 +11,10 @@ from jax import Array
 
 from deepnmf_jax.decomposition.dn2mfgl import released
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph
-from deepnmf_jax.decomposition.dn2mfgl.objective import PROVED, Form, Strengths, chain, evaluate, sweep
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths, chain, evaluate
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import dictionary_for
+from deepnmf_jax.decomposition.dn2mfgl.sweep import PROVED, sweep
 from deepnmf_jax.decomposition.updates import loop
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, in_view, over_starts
 

@@ -1,4 +1,4 @@
-"""Sparse graphs of nearest neighbours: edges and weights, nothing of n x n entries.
+"""Sparse graphs of nearest neighbours, and products with them: edges and weights, nothing of n x n entries.
 
 Samples are rows, (n, m). A graph is a list of directed edges, each undirected edge twice, ordered by its first end.
 """
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepnmf_jax.core.checks import check_choice, check_integer
+from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition.updates.quadratic import product
 
 JOINS = ("union", "mutual")
@@ -58,7 +58,6 @@ def find_neighbors(x: Array | np.ndarray, n_neighbors: int, exclude_self: bool =
     Raises:
         ValueError: fewer than n_neighbors + 1 samples.
     """
-    check_integer("n_neighbors", n_neighbors, 1)
     x = jnp.asarray(x)
     n = x.shape[0]
     if n <= n_neighbors:
@@ -161,12 +160,6 @@ def make_graph(
         jnp.asarray(weights, dtype),
         jnp.asarray(degrees, dtype),
     )
-
-
-def from_dense(s: np.ndarray, dtype: np.dtype | type = np.float64) -> Graph:
-    """The graph of a symmetric matrix S (n, n) >= 0 with an empty diagonal, for small examples and tests."""
-    rows, columns = np.nonzero(s)
-    return make_graph(rows, columns, np.asarray(s)[rows, columns].astype(np.float64), len(s), False, dtype)
 
 
 def times_similarity(v: Array, graph: Graph) -> Array:

@@ -1,4 +1,4 @@
-"""k-means and scores of clusterings, from scikit-learn and SciPy. Needs the extra `sklearn`."""
+"""Clusters of codes (k-means) and what they are worth: accuracy, NMI, ARI. Needs the extra `sklearn`."""
 
 from typing import Any, NamedTuple
 
@@ -6,11 +6,10 @@ import numpy as np
 
 
 class Clustering(NamedTuple):
-    """labels (n,), centers (c, k), inertia: sum of squared distances to the centers."""
+    """labels (n,), centers (c, k)."""
 
     labels: np.ndarray
     centers: np.ndarray
-    inertia: float
 
 
 def _sklearn(name: str) -> Any:
@@ -50,7 +49,7 @@ def kmeans(codes: Any, n_clusters: int, random_state: int = 0, n_init: int = 10)
     if not 1 <= n_clusters <= len(codes):
         raise ValueError(f"n_clusters = {n_clusters} with {len(codes)} samples; it must lie between 1 and that")
     fitted = _sklearn("k-means").cluster.KMeans(n_clusters, n_init=n_init, random_state=random_state).fit(codes)
-    return Clustering(fitted.labels_, fitted.cluster_centers_, float(fitted.inertia_))
+    return Clustering(fitted.labels_, fitted.cluster_centers_)
 
 
 def directions(x: np.ndarray) -> np.ndarray:
@@ -102,11 +101,6 @@ def single_start_scores(
     """Scores of `repeats` k-means runs of one start each, as clustering papers report them. ValueError as above."""
     runs = (kmeans(codes, n_clusters, random_state + i, n_init=1) for i in range(repeats))
     return [scores(truth, run.labels) for run in runs]
-
-
-def silhouette(codes: Any, labels: Any) -> float:
-    """Mean silhouette (Rousseeuw 1987) of codes (n, k) under labels, in [-1, 1]; it uses no classes."""
-    return float(_sklearn("the silhouette").metrics.silhouette_score(np.asarray(codes), np.asarray(labels)))
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
