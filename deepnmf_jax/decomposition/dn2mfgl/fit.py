@@ -111,20 +111,18 @@ def begin(
 ) -> Descent[Iterate]:
     """Before the first sweep, with room for `length` entries of history."""
     value, weights = evaluate(h, v, x, graph, strengths, form)
-    exponent = jnp.full((), LONGEST / 2 if form.long_steps else PROVED, x.dtype)
+    exponent = jnp.full((), LONGEST / 2, x.dtype)
     return loop.begin(Iterate(h, v, weights, value, exponent, jnp.zeros((), jnp.int32)), value, length)
 
 
 def step(state: Iterate, x: Array, graph: Graph, strengths: Strengths, form: Form) -> Iterate:
-    """One sweep. With `long_steps` its exponent grows while J falls, and a sweep that raised J is taken back.
+    """One sweep. Its exponent grows while J falls, and a sweep that raised J is taken back.
 
     Salakhutdinov and Roweis, Adaptive overrelaxed bound optimization methods, 2003: the next sweep then has exponent
     1/2, for which J cannot rise.
     """
     h, v = sweep(state.h, state.v, state.weights, x, graph, strengths, form, state.exponent)
     value, weights = evaluate(h, v, x, graph, strengths, form)
-    if not form.long_steps:
-        return state._replace(h=h, v=v, weights=weights, value=value)
     good = (value <= state.value) | (state.exponent <= PROVED)
 
     def kept(new: Array, old: Array) -> Array:

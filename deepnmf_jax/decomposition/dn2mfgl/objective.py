@@ -35,12 +35,10 @@ class Strengths(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What the compiled program depends on: `robust`; `inner`, whether any w_i with i < l is above 0; `long_steps`,
-    whether exponents above 1/2 are tried (`structure_loop`)."""
+    """What the compiled program depends on: `robust`; `inner`, whether any w_i with i < l is above 0."""
 
     robust: str = "sample"
     inner: bool = False
-    long_steps: bool = True
 
 
 def global_factors(n: int, beta: Array | float, nu: Array | float) -> tuple[Array | float, Array | float]:
