@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest bench gpu table lint data pack lock clean
+.PHONY: help setup train test test-fast test-oldest bench gpu table pages pictures lint data pack lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,13 @@ gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper'
 
 table: $(VENV)/.for-training ## train what the accuracy tables miss (hours; goes on where it stopped), write the tables
 	$(PY) -m deepnmf_jax.experiments.accuracy $(ARGS)
+
+pages: $(VENV)/.for-tests ## write the tables and draw the pictures of README and docs from the committed records
+	$(PY) docs/pages.py
+	$(PY) -m docs.draw
+
+pictures: $(VENV)/.for-training ## draw the pictures alone (ARGS="--out=paper --format=pdf" for a paper)
+	$(PY) -m docs.draw $(ARGS)
 
 lint: $(VENV)/.for-tests ## check style and type hints
 	$(PY) -m ruff check .

@@ -13,7 +13,9 @@ import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 # Inches. A README shows a picture about 830 pixels wide: letters of 9 points are then 12 pixels high.
 WIDTH = 8.3
@@ -44,6 +46,9 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # letters stay letters, which journals ask for
 }
 
+# Ticks as 0.01, 0.1, 1: powers of ten are harder to read in small letters.
+NUMBER = FuncFormatter(lambda value, _: f"{value:g}")
+
 _P = ParamSpec("_P")
 
 
@@ -64,6 +69,13 @@ def network_colour(label: str) -> str:
         if name in label:
             return colour
     raise ValueError(f"{label!r} names no network; known are {', '.join(NETWORKS)}")
+
+
+def decades(axis: Axis) -> None:
+    """Ticks of a logarithmic axis at each power of ten, however small the axes, with their numbers written out."""
+    axis.set_major_locator(LogLocator(numticks=20))
+    axis.set_major_formatter(NUMBER)
+    axis.set_minor_locator(NullLocator())
 
 
 def label_ends(axes: Axes, gap: float = 0.09) -> None:

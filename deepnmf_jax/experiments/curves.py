@@ -1,21 +1,32 @@
-"""Accuracy over epochs, from the committed records of the runs: twenty epochs, fifty and more, the quick start."""
+"""Accuracy against epochs and against the pairs of products of the inference, from the committed records."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from deepnmf_jax.experiments.accuracy_rows import ROWS, Row
 from deepnmf_jax.experiments.tables import ROOT
-from deepnmf_jax.plotting import WIDTH, label_ends, network_colour, styled
+from deepnmf_jax.plotting import BLACK, GREEN, GREY, PURPLE, WIDTH, decades, label_ends, network_colour, styled
 from deepnmf_jax.training.pictures import draw_learning_curves
 
 QUICKSTART = ROOT / "docs" / "results" / "quickstart"
+# Of the methods of acceleration.py: the name in the picture, colour, line and marker.
+ACCELERATIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "plain": ("plain", BLACK, {"marker": "o"}),
+    "plain, bfloat16": (
+        "plain, bfloat16 products",
+        BLACK,
+        {"ls": "none", "marker": "o", "ms": 8, "mfc": "none"},
+    ),
+    "adaptive 8": ("adaptive, exponent up to 8", PURPLE, {"marker": "s"}),
+    "multistep 6": ("multistep, 6 plain steps each", GREEN, {"marker": "^"}),
+}
 
 
 @styled
@@ -69,6 +80,30 @@ def draw_fifty_epochs() -> Figure:
     return figure
 
 
+@styled
+def draw_acceleration(record: Mapping[str, Any]) -> Figure:
+    """Accuracy of a trained network, and distance to the converged activities, against the pairs of products."""
+    pairs = record["pairs"]
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    accuracy, distance = figure.subplots(1, 2)
+    for method, (name, colour, line) in ACCELERATIONS.items():
+        found = record["methods"][method]
+        style: dict[str, Any] = {"color": colour, "label": name, "ms": 4, **line}
+        accuracy.plot(pairs, [100 * a for a in found["accuracy"]], **style)
+        distance.plot(pairs, [np.mean(values) for values in found["l1"]], **style)
+    accuracy.set(ylabel="CIFAR-10, validation accuracy, %", ylim=(0, 90))
+    distance.set(ylabel="L1 distance to the converged h,\nmean of the four layers", yscale="log")
+    decades(distance.yaxis)
+    for axes in (accuracy, distance):
+        axes.set(xscale="log", xlabel="pairs of products in each layer")
+        axes.axvline(20, color=GREY, lw=0.8, ls=":")
+        axes.text(19, 0.02, "as trained:\n20 plain", transform=axes.get_xaxis_transform(), ha="right", color=GREY)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(pairs, [str(p) for p in pairs])
+    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1.2)
+    return figure
+
+
 def draw_quickstart() -> Figure:
     """Learning curves of the quick start, whose seeds were trained one by one."""
     folders = [QUICKSTART, *sorted(QUICKSTART.glob("seed*"))]
@@ -105,4 +140,4 @@ def _joined(runs: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 def _limit(axes: Axes, last: float) -> None:
     axes.set(xlim=(0, last), ylim=(0, 90), xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -108,9 +108,9 @@ def draw_first_layer_parts(w: Any, patch_shape: tuple[int, int, int]) -> Figure:
     size = min(0.7, 11 / columns)
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
     figure = Figure(figsize=(max(size * columns, 3.6), size * rows + 0.6), layout=tight)
-    height, width, channels = patch_shape
     white = "white" if parts.ndim == 3 else "full colour"
-    figure.suptitle(f"{len(parts)} parts of {height} x {width} pixels\nblack: 0; {white}: the part's largest weight")
+    scale = f"black: 0; {white}: the part's largest weight"
+    figure.suptitle(f"{len(parts)} parts of {patch_shape[0]} x {patch_shape[1]} pixels\n{scale}")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
