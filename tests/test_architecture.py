@@ -22,12 +22,12 @@ ROOMS = {
     "training": {"core", "layers", "models", "data", "training", "plotting"},
     "experiments": {
         *("core", "layers", "models", "data", "training", "decomposition", "experiments", "plotting"),
-        *("configs.base", "configs.clustering"),
+        "configs.base",
     },
     "sklearn": {"core", "decomposition"},
     "__init__": {"core", "layers", "models", "decomposition"},
     "main": {"training", "experiments"},
-    "configs": {"configs.base", "configs.fast"},
+    "configs": {"configs.base", "configs.fast", "configs.clustering"},
 }
 
 # Libraries that only some files may import; no pattern: no file.
@@ -39,7 +39,10 @@ LIBRARIES = {
     "tensorflow": ["deepnmf_jax/data/prepare.py"],
     "matplotlib": ["deepnmf_jax/plotting.py", "deepnmf_jax/*/pictures.py", "deepnmf_jax/experiments/*"],
     "mlxtend": ["deepnmf_jax/data/datasets.py"],
-    "sklearn": ["deepnmf_jax/sklearn.py", "deepnmf_jax/decomposition/dn2mfgl/scores.py"],
+    "sklearn": [
+        *("deepnmf_jax/sklearn.py", "deepnmf_jax/decomposition/dn2mfgl/scores.py"),
+        "deepnmf_jax/experiments/clustering_pictures.py",
+    ],
     "torch": [],
 }
 

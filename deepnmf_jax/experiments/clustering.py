@@ -21,7 +21,7 @@ from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE
-from deepnmf_jax.experiments import pictures
+from deepnmf_jax.experiments import clustering_pictures
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.training.environment import environment
 
@@ -30,7 +30,11 @@ GRAPH_NMF_ALPHA = 100.0
 PICTURED = "two-layer Dn2MFGL"
 # Methods that draw no random numbers: one factorization serves all seeds.
 FIXED = ("k-means", "start of Dn2MFGL", "one-layer Dn2MFGL")
-SCORES = "ACC ± deviation between seeds, NMI, ARI of single k-means starts; in brackets ACC of codes at unit length; percent"
+# What a cell of `scores_table` holds.
+SCORES = (
+    "ACC ± deviation between seeds, NMI, ARI of single k-means starts; "
+    "in brackets ACC of codes at unit length; percent."
+)
 
 
 class Result(NamedTuple):
@@ -97,7 +101,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         workdir: folder, made if it is missing.
 
     Returns:
-        What results.json holds: config, environment, and for every set and method the scores (`compare`).
+        What results.json holds: config, environment, and for every set and method the scores (`compared`).
 
     Raises:
         ValueError: an unknown method, or a file without x and y. ImportError: no scikit-learn.
@@ -107,7 +111,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         check_choice("methods", name, tuple(METHODS))
     measurements = {name: compared(METHODS[name], name in FIXED) for name in names}
     record = measure(read_sets(config), measurements, config, Path(workdir) / "results.json")
-    (Path(workdir) / "table.md").write_text(f"{SCORES}.\n\n{scores_table(record['sets'])}\n")
+    (Path(workdir) / "table.md").write_text(f"{SCORES}\n\n{scores_table(record['sets'])}\n")
     return record
 
 
@@ -119,23 +123,25 @@ def measure(sets: Sets, measurements: Mapping[str, Measurement], config: Any, pa
     path.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for title, (x, y) in sets.items():
-        found[title] = {"samples": len(x), "features": x.shape[1], "methods": {}}
+        methods: dict[str, Any] = {}
+        found[title] = {"samples": len(x), "features": x.shape[1], "methods": methods}
         for name, measurement in measurements.items():
-            found[title]["methods"][name], result = measurement(x, y, config)
-            shown = {k: v for k, v in found[title]["methods"][name].items() if k.endswith("mean") or k == "refused"}
+            with warnings.catch_warnings():
+                # Whether a fit converged and was bounded is in its details.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", UnboundedWarning)
+                methods[name], result = measurement(x, y, config)
+            shown = {key: value for key, value in methods[name].items() if key.endswith("mean") or key == "refused"}
             logging.info("%s, %s: %s", title, name, shown)
             if name == PICTURED and result is not None:
-                pictures.keep(result.codes, y, result.dictionaries, path.with_name(f"{title}.npz"))
+                clustering_pictures.keep(result.codes, y, result.dictionaries, path.with_name(f"{title}.npz"))
             # The folder of the faces says nothing of the result.
             record = {"config": {**config, "faces": ""}, **environment(), "sets": found}
-            path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+            # Five digits are more than two machines agree in.
+            text = json.dumps(record, default=float)
+            record = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
+            path.write_text(json.dumps(record, indent=1) + "\n")
     return record
-
-
-def _rounded(record: dict[str, Any]) -> dict[str, Any]:
-    """Five digits are more than two machines agree in."""
-    text = json.dumps(record, default=float)
-    return json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
 
 
 def listed(names: str) -> list[str]:
@@ -185,7 +191,7 @@ def compared(method: Method, fixed: bool = False) -> Measurement:
         for seed in seeds(config):
             if result is None or not fixed:
                 start = time.perf_counter()
-                result = quietly(method, x, sizes, seed, config)
+                result = method(x, sizes, seed, config)
                 seconds.append(round(time.perf_counter() - start, 3))
                 details.append(result.details)
             unit = scores.directions(result.codes)
@@ -196,18 +202,10 @@ def compared(method: Method, fixed: bool = False) -> Measurement:
             for key in ("acc", "nmi", "ari"):
                 found[key].append(float(np.mean([run[key] for run in runs])))
             found["unit_acc"].append(float(np.mean([run["acc"] for run in unit_runs])))
-            found["best_acc"].append(scores.accuracy(y, scores.kmeans(unit, sizes[-1], seed).labels))
+            found["best_acc"].append(scores.accuracy(y, scores.kmeans(unit, sizes[-1], seed)[0]))
         return {"layer_sizes": list(sizes), "seconds": seconds, "details": details} | with_spread(found), result
 
     return measurement
-
-
-def quietly(method: Method, x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Result:
-    """A result without its warnings: whether the fit converged and was bounded is in the details."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", UnboundedWarning)
-        return method(x, sizes, seed, config)
 
 
 def with_spread(found: Mapping[str, Sequence[float]]) -> dict[str, Any]:

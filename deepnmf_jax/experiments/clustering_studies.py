@@ -18,22 +18,8 @@ import numpy as np
 from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.strengths import Rule
-from deepnmf_jax.experiments.clustering import (
-    SCORES,
-    Measurement,
-    Method,
-    Result,
-    compared,
-    deep,
-    layer_sizes,
-    listed,
-    measure,
-    quietly,
-    read_sets,
-    scores_table,
-    seeds,
-    with_spread,
-)
+from deepnmf_jax.experiments import clustering
+from deepnmf_jax.experiments.clustering import Measurement, Method, Result, deep
 from deepnmf_jax.experiments.tables import ROOT, table
 
 RECORDS = ROOT / "docs" / "results" / "clustering"
@@ -98,7 +84,7 @@ def variant(layers: int = 1, times: tuple[float, ...] | None = None, **arguments
 def ablated(arguments: Mapping[str, Any]) -> Measurement:
     """The scores of a variant, with seeds where they matter; or why the setting is refused."""
     fixed = arguments.get("layers", 1) == 1 and arguments.get("init") != "pretrained"
-    measurement = compared(variant(**arguments), fixed)
+    measurement = clustering.compared(variant(**arguments), fixed)
 
     def unless_refused(x: np.ndarray, y: np.ndarray, config: Any) -> tuple[dict[str, Any], Result | None]:
         try:
@@ -114,22 +100,22 @@ def spoiled(method: Method, share: float) -> Measurement:
 
     def measurement(x: np.ndarray, y: np.ndarray, config: Any) -> tuple[dict[str, Any], None]:
         found: dict[str, list[float]] = {"error": [], "acc": []}
-        for seed in seeds(config):
+        for seed in clustering.seeds(config):
             rng = np.random.default_rng(seed)
             bad = rng.choice(len(x), round(share * len(x)), replace=False)
             noise = rng.random((len(bad), x.shape[1]))
             given = x.copy()
             given[bad] = NOISE_LENGTH * noise / np.linalg.norm(noise, axis=1, keepdims=True)
             clean = np.setdiff1d(np.arange(len(x)), bad)
-            sizes = layer_sizes(x, y, config)
-            result = quietly(method, given, sizes, seed, config)
+            sizes = clustering.layer_sizes(x, y, config)
+            result = method(given, sizes, seed, config)
             residual = x[clean] - result.codes[clean] @ reduce(np.matmul, result.dictionaries).T
             found["error"].append(float(np.linalg.norm(residual) / np.linalg.norm(x[clean])))
             # The clusters are found among all samples, as one would have to.
             starts = range(1000 * seed, 1000 * seed + config.num_kmeans)
             runs = [scores.kmeans(result.codes, sizes[-1], start, n_init=1) for start in starts]
-            found["acc"].append(float(np.mean([scores.accuracy(y[clean], run.labels[clean]) for run in runs])))
-        return with_spread(found), None
+            found["acc"].append(float(np.mean([scores.accuracy(y[clean], labels[clean]) for labels, _ in runs])))
+        return clustering.with_spread(found), None
 
     return measurement
 
@@ -138,7 +124,7 @@ def spoiled(method: Method, share: float) -> Measurement:
 STUDIES: dict[str, tuple[tuple[str, ...], dict[str, Measurement]]] = {
     "rule": (
         ("digits", "umist", "jaffe", "orl", "yale"),
-        {name: compared(deep(layers=1, rule=rule), fixed=True) for name, rule in RULES.items()},
+        {name: clustering.compared(deep(layers=1, rule=rule), fixed=True) for name, rule in RULES.items()},
     ),
     "ablation": (("digits", "umist", "jaffe"), {name: ablated(arguments) for name, arguments in ABLATION.items()}),
     "noise": (
@@ -161,26 +147,27 @@ def run(config: Any, workdir: str) -> None:
     Raises:
         ValueError: an unknown study, none of its sets, or a file without x and y. ImportError: no scikit-learn.
     """
-    names = listed(config.studies)
+    names = clustering.listed(config.studies)
     for name in names:
         check_choice("studies", name, tuple(STUDIES))
-    sets = read_sets(config)
+    sets = clustering.read_sets(config)
     for name in names:
         titles, measurements = STUDIES[name]
         chosen = {title: sets[title] for title in titles if title in sets}
         if not chosen:
             raise ValueError(f"the study {name!r} is of the sets {', '.join(titles)}; there are {', '.join(sets)}")
-        measure(chosen, measurements, config, Path(workdir) / f"{name}.json")
+        clustering.measure(chosen, measurements, config, Path(workdir) / f"{name}.json")
 
 
 def written(study: str, write: Callable[[Mapping[str, Any]], str]) -> str:
     """What `write` makes of the sets of a committed record, and before it where they are from."""
+    path = f"results/clustering/{study}.json"
     record = json.loads((RECORDS / f"{study}.json").read_text())
-    cores, path = record["cpu_count"], f"results/clustering/{study}.json"
+    config, cores, day = record["config"], record["cpu_count"], record["date"][:10]
+    where = f"{record['device']}, {'one core' if cores == 1 else f'{cores} cores'}, jax {record['versions']['jax']}"
     return (
-        f"{record['config']['num_seeds']} seeds from {record['config']['seed']}; {record['device']}, "
-        f"{'one core' if cores == 1 else f'{cores} cores'}, jax {record['versions']['jax']}, {record['date'][:10]}, "
-        f"commit {record['commit']}; every seed in [docs/{path}](../{path}). {SCORES}.\n\n{write(record['sets'])}"
+        f"{config['num_seeds']} seeds from {config['seed']}; {where}, {day}, commit {record['commit']}; "
+        f"every seed in [docs/{path}](../{path}). {clustering.SCORES}\n\n{write(record['sets'])}"
     )
 
 
@@ -200,6 +187,6 @@ def noise_table(sets: Mapping[str, Any]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    **{study: partial(written, study, scores_table) for study in ("comparison", "rule", "ablation")},
+    **{study: partial(written, study, clustering.scores_table) for study in ("comparison", "rule", "ablation")},
     "noise": partial(written, "noise", noise_table),
 }

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from scipy import sparse
+from scipy.sparse import linalg
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, times_similarity
+from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, similarity, times_similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, global_factors
 
 SEARCH_STEPS = 1000
@@ -116,12 +118,7 @@ def spectral_gaps(graph: Graph, membership: np.ndarray, sizes: np.ndarray) -> tu
 
     Also the low eigenvectors (q, n) of the largest components, beyond the constant ones, 0 outside the component.
     """
-    # SciPy comes with JAX.
-    from scipy import sparse
-
-    n = len(graph.degrees)
-    weights = np.asarray(graph.weights, np.float64)
-    s = sparse.csr_matrix((weights, (np.asarray(graph.rows), np.asarray(graph.columns))), shape=(n, n))
+    n, s = len(graph.degrees), similarity(graph)
     laplacian = (sparse.diags(np.asarray(s.sum(axis=1)).ravel()) - s).tocsr()
     gaps, found = np.full(len(sizes), np.inf), []
     largest = set(np.argsort(-sizes)[:STARTS].tolist())
@@ -138,8 +135,6 @@ def spectral_gaps(graph: Graph, membership: np.ndarray, sizes: np.ndarray) -> tu
 
 
 def _low_eigenpairs(laplacian: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.sparse import linalg
-
     size = laplacian.shape[0]
     if size <= DENSE:
         values, vectors = np.linalg.eigh(laplacian.toarray())

@@ -180,8 +180,7 @@ class Dn2MFGL:
             self._publish(solution, choice, certificate, m)
         if self.n_clusters is not None:
             codes = self._for_clusters(self.embedding_)
-            found = scores.kmeans(codes, self.n_clusters, self.random_state)
-            self.labels_, self.cluster_centers_ = found.labels, found.centers
+            self.labels_, self.cluster_centers_ = scores.kmeans(codes, self.n_clusters, self.random_state)
         elif hasattr(self, "labels_"):
             del self.labels_, self.cluster_centers_
         return self

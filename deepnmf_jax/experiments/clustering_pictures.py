@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from deepnmf_jax.decomposition.dn2mfgl.scores import directions
+from deepnmf_jax.decomposition.pictures import draw_concepts
 from deepnmf_jax.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, save, styled
 
-# Most parts of a layer that are shown, and how many beside one another.
-SHOWN, COLUMNS = 30, 10
 # Of ten classes each has its own colour and each neighbour in the legend another marker; then both begin anew.
 COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, "#999933", "#882255", GREY)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -20,26 +21,25 @@ LEGEND = 20
 
 
 def keep(codes: np.ndarray, classes: np.ndarray, dictionaries: Sequence[np.ndarray], path: Path) -> None:
-    """Writes an .npz file with all that the pictures show, and the pictures beside it.
+    """Writes all that the pictures show to NAME.npz, and NAME_codes.png, NAME_layer1.png, ... beside it.
 
     Args:
         codes: (n, k).
         classes: (n,) of the samples.
         dictionaries: H_1 (m, r_1), ..., H_l.
-        path: of the file.
+        path: of the .npz file; `draw_codes_of` draws its codes again.
     """
-    layers = {f"H{i}": h for i, h in enumerate(dictionaries, start=1)}
-    np.savez_compressed(path, codes=codes, classes=classes, **layers)
-    draw(path, path.parent)
+    np.savez_compressed(path, codes=codes, classes=classes, **{f"H{i}": h for i, h in enumerate(dictionaries, start=1)})
+    save(draw_codes(codes, classes), path.with_name(f"{path.stem}_codes.png"))
+    shape = image_shape(len(dictionaries[0]))
+    for i, q in enumerate(accumulate(dictionaries, np.matmul), start=1):
+        save(draw_concepts(q.T, shape), path.with_name(f"{path.stem}_layer{i}.png"))
 
 
-def draw(path: Path, folder: Path) -> None:
-    """Writes NAME_codes.png and NAME_parts.png of a file NAME.npz to a folder."""
+def draw_codes_of(path: Path) -> Figure:
+    """`draw_codes` of a file that `keep` has written."""
     with np.load(path, allow_pickle=False) as file:
-        stored = dict(file)
-    save(draw_codes(stored["codes"], stored["classes"]), folder / f"{path.stem}_codes.png")
-    layers = [stored[f"H{i}"] for i in range(1, len(stored) - 1)]
-    save(draw_parts(layers), folder / f"{path.stem}_parts.png")
+        return draw_codes(file["codes"], file["classes"])
 
 
 @styled
@@ -49,14 +49,11 @@ def draw_codes(codes: np.ndarray, classes: np.ndarray) -> Figure:
     Principal directions would show the few samples whose part of the graph is not connected to the rest, which have
     components of their own, and all others in one spot.
     """
-    # scikit-learn is there where there are clusterings.
+    # The extra `sklearn` is there where there are clusterings.
     from sklearn.manifold import TSNE
 
-    lengths = np.linalg.norm(codes, axis=1, keepdims=True)
-    unit = codes / np.where(lengths > 0, lengths, 1)
-    nearest = min(30, (len(codes) - 1) // 3)
-    start = "pca" if codes.shape[1] > 1 else "random"
-    plane = TSNE(init=start, perplexity=nearest, random_state=0).fit_transform(unit)
+    start, perplexity = "pca" if codes.shape[1] > 1 else "random", min(30, len(codes) // 3)
+    plane = TSNE(init=start, perplexity=perplexity, random_state=0).fit_transform(directions(codes))
     names, numbers = np.unique(classes, return_inverse=True)
     figure = Figure(figsize=(WIDTH * 0.75, WIDTH * 0.6), layout="constrained")
     axes = figure.subplots()
@@ -71,29 +68,6 @@ def draw_codes(codes: np.ndarray, classes: np.ndarray) -> Figure:
     axes.set(xlabel="t-SNE of the codes, arbitrary units", ylabel="t-SNE, arbitrary units", xticks=[], yticks=[])
     if len(names) <= LEGEND:
         figure.legend(title="class", loc="outside right center", markerscale=1.8)
-    return figure
-
-
-@styled
-def draw_parts(dictionaries: Sequence[np.ndarray]) -> Figure:
-    """The first 30 columns of H_1, H_1 H_2, ... as images, a block of rows a layer. H_1 is (m, r_1)."""
-    blocks, product = [], None
-    for h in dictionaries:
-        product = h if product is None else product @ h
-        blocks.append(product.T)
-    rows = [math.ceil(min(len(block), SHOWN) / COLUMNS) for block in blocks]
-    figure = Figure(figsize=(COLUMNS * 0.7, sum(rows) * 0.75 + 0.4 * len(rows) + 0.3), layout="constrained")
-    figure.suptitle("each part from white (0) to black (its largest pixel)")
-    shape = image_shape(dictionaries[0].shape[0])
-    panels = np.ravel(np.asarray(figure.subfigures(len(blocks), 1, height_ratios=rows)))
-    for i, (panel, block) in enumerate(zip(panels, blocks, strict=True)):
-        shown = f"the first {SHOWN} of " if len(block) > SHOWN else ""
-        panel.suptitle(f"layer {i + 1}: {shown}{len(block)} parts")
-        grid = panel.subplots(rows[i], COLUMNS, squeeze=False).ravel()
-        for axes in grid:
-            axes.set_axis_off()
-        for axes, image in zip(grid, block[:SHOWN], strict=False):
-            axes.imshow(image.reshape(shape), cmap="gray_r", vmin=0)
     return figure
 
 
