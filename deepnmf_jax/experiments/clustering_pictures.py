@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -29,7 +30,8 @@ def keep(codes: np.ndarray, classes: np.ndarray, dictionaries: Sequence[np.ndarr
         dictionaries: H_1 (m, r_1), ..., H_l.
         path: of the .npz file; `draw_codes_of` draws its codes again.
     """
-    np.savez_compressed(path, codes=codes, classes=classes, **{f"H{i}": h for i, h in enumerate(dictionaries, start=1)})
+    layers: Any = {f"H{i}": h for i, h in enumerate(dictionaries, start=1)}
+    np.savez_compressed(path, codes=codes, classes=classes, **layers)
     save(draw_codes(codes, classes), path.with_name(f"{path.stem}_codes.png"))
     shape = image_shape(len(dictionaries[0]))
     for i, q in enumerate(accumulate(dictionaries, np.matmul), start=1):
@@ -59,8 +61,8 @@ def draw_codes(codes: np.ndarray, classes: np.ndarray) -> Figure:
     axes = figure.subplots()
     for i, name in enumerate(names):
         own = plane[numbers == i]
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        axes.scatter(*own.T, s=11, linewidths=0, label=str(name), **style)
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        axes.scatter(own[:, 0], own[:, 1], s=11, linewidths=0, color=colour, marker=marker, label=str(name))
         # On the sample in the middle: the middle itself may lie between two groups.
         x, y = own[np.argmin(np.sum((own - np.median(own, axis=0)) ** 2, axis=1))]
         halo = [withStroke(linewidth=2.5, foreground="white")]
