@@ -79,7 +79,7 @@ def draw_factorization(result: Mapping[str, Any]) -> Figure:
         label_ends(axes, gap=0.12)
     figure.supxlabel(
         "seconds, without compilation; the least error so far, "
-        "from the first run of a method to the longest it was asked for",
+        "from the first run of a method to the longest it was run for",
         fontsize=9,
     )
     return figure

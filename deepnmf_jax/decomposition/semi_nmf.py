@@ -98,7 +98,7 @@ class SemiNMF(DescentEstimator):
         dtype: as in `NMF`.
 
     Raises:
-        ValueError: an argument outside what it allows. TypeError: an unknown one.
+        ValueError: an argument outside what it allows.
     """
 
     solvers = SOLVERS
