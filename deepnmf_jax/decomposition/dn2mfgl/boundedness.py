@@ -81,6 +81,24 @@ def refuse_or_warn(certificate: Boundedness, strengths: tuple[float, float, floa
     warnings.warn(f"{message}; max_iter decides the result", UnboundedWarning, stacklevel=4)
 
 
+def after_fit(certificate: Boundedness, objective: float, sweeps: int, well_posed: bool) -> Boundedness:
+    """The certificate, or what the fit itself showed: a negative objective is a proof that there is no lower bound.
+
+    Raises:
+        ValueError: an objective that is not finite.
+    """
+    if not np.isfinite(objective):
+        raise ValueError(
+            f"the objective is {objective} after {sweeps} sweeps: this setting has no lower bound "
+            f"({certificate.reason}); lower beta or raise alpha"
+        )
+    if objective >= 0 or not well_posed:
+        return certificate
+    reason = "the objective fell below 0 during the fit, which it can only do if it has no lower bound"
+    warnings.warn(f"{reason}; lower beta, or raise alpha or nu", UnboundedWarning, stacklevel=3)
+    return Boundedness("unbounded", reason)
+
+
 def _node(degrees: np.ndarray, n: int, alpha: float, beta: float) -> Boundedness | None:
     i = int(np.argmin(degrees))
     value = alpha * degrees[i] - beta * (1 - 1 / n) + RIDGE

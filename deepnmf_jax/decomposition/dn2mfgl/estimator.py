@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import warnings
 from typing import Any, Self
 
 import jax
@@ -12,18 +11,13 @@ import numpy as np
 from deepnmf_jax.decomposition.codes import compiled_codes
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_of, weights_of
-from deepnmf_jax.decomposition.dn2mfgl.boundedness import (
-    Boundedness,
-    UnboundedWarning,
-    check_boundedness,
-    refuse_or_warn,
-)
+from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
 from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
 from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
-from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, balanced_alpha, trust
+from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, balanced_alpha, choice_of, trust
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io import saving as serialization
@@ -179,11 +173,13 @@ class Dn2MFGL:
                 raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
             neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
             graph, choice, starts = self._prepare(neighbors, x.T, init, rule)
-            strengths = (choice.alpha, choice.beta, choice.nu)
+            strengths, well_posed = (choice.alpha, choice.beta, choice.nu), self.mode == "well_posed"
             certificate = check_boundedness(graph, *strengths)
-            refuse_or_warn(certificate, strengths, refuse=self.mode == "well_posed")
+            refuse_or_warn(certificate, strengths, refuse=well_posed)
             solution = self._solve(starts, x.T, graph, choice)
-            certificate = self._after(solution, certificate)
+            certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed)
+            if well_posed and not solution.converged and self.tol > 0:
+                warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=3)
             self._publish(solution, choice, certificate, m)
         if self.n_clusters is not None:
             codes = self._for_clusters(self.embedding_)
@@ -256,17 +252,8 @@ class Dn2MFGL:
         self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None, rule: Rule
     ) -> tuple[Graph, Choice, Factors]:
         """The graph, the structure terms and a start for every seed; x (m, n)."""
-        sizes, given = sizes_of(self.layer_sizes), (self.alpha, self.beta, self.nu)
-        released = self.mode == "released"
-        ruled = not released and all(value is None for value in given)
-        alpha, beta, nu = (float(released) if value is None else float(value) for value in given)
-        if released:
-            choice = Choice(alpha, beta, nu, self.n_neighbors, "union", "binary", False, "the released code's graph")
-        else:
-            kept = rule.kept(self.n_neighbors) if ruled else self.n_neighbors
-            weights = self.edge_weights or ("shared" if ruled else "binary")
-            normalize = ruled if self.normalize_graph is None else self.normalize_graph
-            choice = Choice(alpha, beta, nu, kept, self.join or "union", weights, normalize, "given")
+        sizes, released = sizes_of(self.layer_sizes), self.mode == "released"
+        choice, ruled = choice_of(self.get_params(), rule)
         near = neighbors if released else nearest_of(neighbors, choice.n_neighbors)
         graph = knn_graph(near, choice.join, choice.edge_weights, choice.normalize)
         spectral = init is None and not released and self.init == "spectral"
@@ -293,21 +280,6 @@ class Dn2MFGL:
             strengths = Strengths(*(jnp.asarray(value, x.dtype) for value in numbers))
             form = Form(self.robust, any(weight > 0 for weight in weights[:-1]))
             return solve_well_posed(starts, x, graph, strengths, form, limit, self.tol, report)
-
-    def _after(self, solution: Solution, certificate: Boundedness) -> Boundedness:
-        """What the run itself showed: a negative objective is a proof that there is no lower bound."""
-        if not np.isfinite(solution.history[-1]):
-            raise ValueError(
-                f"the objective is {solution.history[-1]} after {solution.sweeps} sweeps: this setting has no lower "
-                f"bound ({certificate.reason}); lower beta or raise alpha"
-            )
-        if self.mode == "well_posed" and solution.history[-1] < 0:
-            reason = "the objective fell below 0 during the fit, which it can only do if it has no lower bound"
-            warnings.warn(f"{reason}; lower beta, or raise alpha or nu", UnboundedWarning, stacklevel=3)
-            return Boundedness("unbounded", reason)
-        if self.mode == "well_posed" and not solution.converged and self.tol > 0:
-            warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=4)
-        return certificate
 
     def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
         self.dictionaries_ = solution.dictionaries

@@ -4,9 +4,9 @@ The graph is tested on neighbours that are left out of it (`trust`); the more it
 terms weigh against the data (`balanced_alpha`). docs/dn2mfgl.md has the reasons and the measurements.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +69,19 @@ class Choice(NamedTuple):
             f"terms are {balance:.2g} times the data term at the start"
         )
         return self._replace(alpha=alpha, reason=reason, trust=trusted, balance=balance)
+
+
+def choice_of(arguments: Mapping[str, Any], rule: Rule) -> tuple[Choice, bool]:
+    """What the arguments of `Dn2MFGL` choose, and whether its alpha is still to be found by the rule."""
+    given, kept = [arguments[name] for name in ("alpha", "beta", "nu")], arguments["n_neighbors"]
+    if arguments["mode"] == "released":
+        alpha, beta, nu = (1.0 if value is None else float(value) for value in given)
+        return Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph"), False
+    alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
+    ruled, normalize = all(value is None for value in given), arguments["normalize_graph"]
+    weights = arguments["edge_weights"] or ("shared" if ruled else "binary")
+    kept, join = rule.kept(kept) if ruled else kept, arguments["join"] or "union"
+    return Choice(alpha, beta, nu, kept, join, weights, ruled if normalize is None else normalize, "given"), ruled
 
 
 def trust(neighbors: Neighbors, kept: int, groups: np.ndarray) -> float:
