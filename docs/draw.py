@@ -3,7 +3,8 @@
     python -m docs.draw                               PNG into docs/pictures
     python -m docs.draw --out=paper --format=pdf      PDF for a paper
 
-Nothing is measured or trained, but for the parts of the digits in `parts`, which takes some seconds.
+Nothing is measured or trained, but for the parts of the digits in `parts`, which takes some seconds, and where the
+codes of `digits_codes` lie in the plane.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness import record
 from benchmarks.speed import pictures as speed
-from deepnmf_jax.experiments import acceleration, curves, sum_of_parts
+from deepnmf_jax.experiments import acceleration, clustering_pictures, clustering_studies, curves, sum_of_parts
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.models import load_pretrained
 from deepnmf_jax.plotting import save
@@ -38,6 +39,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "fifty_epochs": curves.draw_fifty_epochs,
     "factorization": lambda: speed.draw_factorization(record("factorization")),
     "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
+    "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

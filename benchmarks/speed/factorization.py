@@ -55,7 +55,7 @@ def start(a: np.ndarray, k: int, init: str) -> tuple[np.ndarray, np.ndarray]:
     """Z (n, k) and D (k, p) that all methods start from."""
     import jax
 
-    from deepnmf_jax.decomposition.updates.loop import init_factors
+    from deepnmf_jax.decomposition.updates.starts import init_factors
 
     zt, d = jax.jit(init_factors, static_argnums=(2, 3))(jax.random.key(0), a, k, init)
     return np.ascontiguousarray(np.asarray(zt).T), np.array(d)

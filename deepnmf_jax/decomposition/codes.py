@@ -14,8 +14,9 @@ from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.updates import quadratic
+from deepnmf_jax.decomposition.updates.loop import Descent, begin, descend
 from deepnmf_jax.decomposition.updates.multiplicative import beta_terms, floor_of
-from deepnmf_jax.decomposition.updates.objective import Penalties, codes_gradient, divergence, has_many_atoms, penalty
+from deepnmf_jax.decomposition.updates.objective import Penalties, codes_gradient, has_many_atoms
 from deepnmf_jax.decomposition.updates.quadratic import product
 from deepnmf_jax.decomposition.updates.solvers import Settings, improve
 
@@ -56,14 +57,27 @@ def solve_codes(
     settings: Settings = Settings(),  # noqa: B008 - immutable
     max_iter: Array | int = 300,
     tol: Array | float = 1e-4,
-    progress: Callable[[Array, Array], None] | None = None,
 ) -> tuple[Array, CodesReport]:
     """Codes Z^T (k, n) of A (n, p) for D (k, p), and how the search ended.
 
     Squared error is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated gradients;
-    other divergences by the multiplicative rule. `progress` is called on the
-    host with the sweeps made and the objective; it is static under jit. Not differentiable in reverse: see `encode`.
+    other divergences by the multiplicative rule. Not differentiable in reverse: see `encode`.
     """
+    found = search(None, a, d, penalties, weights, settings, tol, max_iter)
+    return found.state, CodesReport(found.sweeps, found.converged & ~jnp.isnan(found.value), found.value)
+
+
+def search(
+    start: Descent[Array] | None,
+    a: Array | BCOO,
+    d: Array,
+    penalties: Penalties,
+    weights: Array | None,
+    settings: Settings,
+    tol: Array | float,
+    stop_at: Array | int,
+) -> Descent[Array]:
+    """`solve_codes` from the beginning or from where an earlier search ended, until `stop_at` sweeps in all."""
     multiplicative = settings.beta != 2
     if settings.beta == 2 and settings.solver != "pgd":
         settings = settings._replace(solver="hals", inner=1)
@@ -77,20 +91,10 @@ def solve_codes(
     def left(zt: Array) -> Array:
         return jnp.max(jnp.max(jnp.abs(residual(zt)), axis=0) / unit, initial=0)
 
-    def unsolved(carry: tuple[Array, Array, Array]) -> Array:
-        return (carry[1] < max_iter) & (carry[2] > goal)
-
-    def advance(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        zt, done, _ = carry
-        count = jnp.minimum(CHECK_EVERY, max_iter - done)
-        zt = lax.fori_loop(0, count, lambda _, zt: step(zt), zt)
-        if progress is not None:
-            value = divergence(a, zt, d, settings.beta, weights) + penalty(zt, d, penalties)
-            jax.debug.callback(progress, done + count, value)
-        return zt, done + count, left(zt)
-
-    zt, done, rest = lax.while_loop(unsolved, advance, (zt, jnp.zeros((), jnp.int32), left(zt)))
-    return zt, CodesReport(done, rest <= goal, rest)
+    if start is None:
+        rest = left(zt)
+        start = begin(zt, rest, converged=~(rest > goal))
+    return descend(start, step, left, lambda _, rest, zt: ~(rest > goal), stop_at, every=CHECK_EVERY)
 
 
 def _stepper(
@@ -201,4 +205,5 @@ def _curvature(a: Array, w: Array, beta: float, weights: Array | None) -> Array:
 
 _encode.defvjp(_encode_fwd, _encode_bwd)
 
-compiled_codes = jax.jit(solve_codes, static_argnames=("settings", "progress"))
+compiled_codes = jax.jit(solve_codes, static_argnames=("settings",))
+compiled_search = jax.jit(search, static_argnames=("settings",))

@@ -11,8 +11,7 @@ from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
-from deepnmf_jax.decomposition.updates.descent import Descent, Factors, descend
-from deepnmf_jax.decomposition.updates.loop import history_length
+from deepnmf_jax.decomposition.updates.loop import Descent, Factors, history_length, settle
 from deepnmf_jax.decomposition.updates.objective import square_sum
 from deepnmf_jax.decomposition.updates.projected_gradient import accelerate, project_simplex
 from deepnmf_jax.decomposition.updates.quadratic import (
@@ -94,8 +93,14 @@ def _objective(a: Array, zt: Array, w: Array, l1: Array | float) -> Array:
 
 @partial(jax.jit, static_argnames=("constraints", "length"))
 def solve(
-    zt: Array, w: Array, a: Array, l1: Array | float, constraints: Constraints, max_iter: int, tol: float, length: int
-) -> Descent:
+    start: Factors | Descent[Factors],
+    a: Array,
+    l1: Array | float,
+    constraints: Constraints,
+    tol: float,
+    stop_at: int,
+    length: int,
+) -> Descent[Factors]:
     """A (n, p) ~ Z W A from Z^T and W, both (k, n): codes, then W, until the objective settles."""
     gram = product(a.T, a) if a.shape[1] <= a.shape[0] else product(a, a.T)
     largest = largest_eigenvalue_bound(gram)
@@ -114,25 +119,25 @@ def solve(
     def value(factors: Factors) -> Array:
         return _objective(a, *factors, l1)
 
-    return descend((zt, w), step, value, 0.5 * square_sum(a), max_iter, tol, length)
+    return settle(start, step, value, 0.5 * square_sum(a), tol, stop_at, length)
 
 
 @partial(jax.jit, static_argnames=("simplex", "length"))
 def solve_codes(
-    a: Array, d: Array, l1: Array | float, simplex: bool, max_iter: int, tol: float, length: int
-) -> Descent:
-    """Codes of A (n, p) for the fixed atoms D (k, p), from a fixed start: factors are Z^T (k, n) and D."""
+    a: Array, d: Array, l1: Array | float, simplex: bool, tol: float, stop_at: int, length: int
+) -> Descent[Array]:
+    """Codes Z^T (k, n) of A (n, p) for the fixed atoms D (k, p), from a fixed start."""
     k = d.shape[0]
-    zt = jnp.full((k, a.shape[0]), 1 / k if simplex else 0, d.dtype)
+    start = jnp.full((k, a.shape[0]), 1 / k if simplex else 0, d.dtype)
 
-    def value(factors: Factors) -> Array:
-        return 0.5 * jnp.sum((a - product(factors[0].T, factors[1])) ** 2) + l1 * jnp.sum(factors[0])
+    def value(zt: Array) -> Array:
+        return 0.5 * jnp.sum((a - product(zt.T, d)) ** 2) + l1 * jnp.sum(zt)
 
-    def step(factors: Factors) -> Factors:
-        return codes_step(*factors, a, l1, simplex, CODES_STEPS), factors[1]
+    def step(zt: Array) -> Array:
+        return codes_step(zt, d, a, l1, simplex, CODES_STEPS)
 
     # The objective is quadratic in the codes, so that theirs are exact to the root of the tolerance: much sharper.
-    return descend((zt, d), step, value, 0.5 * square_sum(a), max_iter, tol**2, length)
+    return settle(start, step, value, 0.5 * square_sum(a), tol**2, stop_at, length)
 
 
 @partial(jax.jit, static_argnames=("k",))
@@ -242,10 +247,12 @@ class ConvexNMF(DescentEstimator):
             constraints = self._constraints._replace(signed=signed)
             zt, w = self._start(data)
             l1 = self._l1(a.shape[1], data.scale)
-            done = self._descend(
-                lambda: solve(zt, w, a, l1, constraints, limit, self.tol, history_length(limit)), limit
-            )
-            self._w = done.factors[1]
+
+            def advance(start: Any, stop_at: int) -> Descent[Factors]:
+                return solve(start, a, l1, constraints, self.tol, stop_at, history_length(limit))
+
+            done = self._descend(advance, (zt, w), limit)
+            self._w = done.state[1]
             self._d = product(self._w, a) * data.scale
             self._zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
             self._report_descent(done, float(jnp.linalg.norm(a - product(self._zt.T, self._d / data.scale))))
@@ -260,7 +267,7 @@ class ConvexNMF(DescentEstimator):
         w = jax.nn.one_hot(chosen, n, dtype=data.a.dtype)
         if not self._constraints.simplex_z:
             w = 0.8 * w + 0.2 / n
-        codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 20, 0.0, 64).factors[0]
+        codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 0.0, 20, 64).state
         return (codes if self._constraints.simplex_z else codes + 0.2 / k), w
 
     def _codes_unit(self) -> float:
@@ -271,7 +278,7 @@ class ConvexNMF(DescentEstimator):
         d = self._dictionary() / self._scale
         l1 = self._l1(d.shape[1], self._scale)
         simplex = self._constraints.simplex_z
-        return solve_codes(dense(data.a), d, l1, simplex, limit, tol, history_length(limit)).factors[0]
+        return solve_codes(dense(data.a), d, l1, simplex, tol, limit, history_length(limit)).state
 
     def init_random_w(self, A: Any, key: Array | None = None) -> Any:
         """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""

@@ -10,11 +10,11 @@ from jax import Array
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, read_data
-from deepnmf_jax.decomposition.updates.descent import Descent
+from deepnmf_jax.decomposition.updates.loop import Descent, Factors, in_view
 
 
 class DescentEstimator(Estimator):
-    """Base of the estimators that `descent.descend` fits."""
+    """Base of the estimators that `loop.settle` fits."""
 
     def __init__(
         self,
@@ -50,16 +50,13 @@ class DescentEstimator(Estimator):
         self._remember_kind(a)
         self._scale = data.scale
 
-    def _descend(self, descent: Callable[[], Descent], limit: int) -> Descent:
+    def _descend(self, advance: Callable[[Any, int], Descent[Factors]], start: Factors, limit: int) -> Descent[Factors]:
         with progress.bar(self.verbose, limit, "fit", self._scale**2) as report:
-            done = descent()
-            if report is not None:
-                report(int(done.iterations), float(done.history[done.checks - 1]))
-        return done
+            return in_view(advance, start, limit, report)
 
     def _report_descent(self, done: Descent, error: float) -> None:
-        history = np.asarray(done.history)[: int(done.checks)] * self._scale**2
-        self._report(int(done.iterations), bool(done.converged), history, error * self._scale)
+        history = np.asarray(done.history)[: int(done.looks)] * self._scale**2
+        self._report(int(done.sweeps), bool(done.converged), history, error * self._scale)
 
     def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
         """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the fitted data those of `fit`.

@@ -1,6 +1,7 @@
 """NMF: A ~ Z D with Z >= 0 and D >= 0, in the interface of overcomplete over the functions of `solve` and `codes`."""
 
 import math
+import warnings
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,13 +13,15 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
 from deepnmf_jax.decomposition import streaming
-from deepnmf_jax.decomposition.codes import compiled_codes, encode
+from deepnmf_jax.decomposition.codes import compiled_search, encode
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, with_missing_filled
-from deepnmf_jax.decomposition.updates.loop import INITS, State, compiled_start, history_length, run
+from deepnmf_jax.decomposition.updates.fit import Factorization, fit
+from deepnmf_jax.decomposition.updates.loop import Descent, history_length, in_view
 from deepnmf_jax.decomposition.updates.objective import Penalties, divergence, penalty, rescaled, scaled_penalties
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, Settings
+from deepnmf_jax.decomposition.updates.starts import INITS, compiled_start
 
 BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 
@@ -26,12 +29,14 @@ BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 # The arithmetic around a fit is compiled in a few pieces: one operation after the other, each would be a program of
 # its own for every new shape, and to compile them takes longer than the fit of a small matrix.
 @jax.jit
-def _outcome(states: State, penalties: Penalties, root: Array | float) -> tuple[State, Array, Array]:
-    """Of the states of all starts: the one with the least objective, its dictionary times `root`, all divergences."""
-    values = jnp.take_along_axis(states.history, states.checks[:, None] - 1, axis=1)[:, 0]
-    best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
-    state = jax.tree.map(lambda x: x[best], states)
-    return state, state.d * root, values - jax.vmap(penalty, (0, 0, None))(states.zt, states.d, penalties)
+def _outcome(
+    done: Descent[Factorization], penalties: Penalties, root: Array | float
+) -> tuple[Descent[Factorization], Array, Array]:
+    """Of the fits from all starts: the one with the least objective, its dictionary times `root`, all divergences."""
+    best = jnp.argmin(jnp.where(jnp.isnan(done.value), jnp.inf, done.value))
+    divergences = done.value - jax.vmap(penalty, (0, 0, None))(done.state.zt, done.state.d, penalties)
+    done = jax.tree.map(lambda x: x[best], done)
+    return done, done.state.d * root, divergences
 
 
 @partial(jax.jit, static_argnames=("beta",))
@@ -75,7 +80,7 @@ class NMF(Estimator):
             projected gradient). Other divergences than the squared error need "mu".
         tol: a fit ends when the objective falls by less than tol times itself over ten sweeps; 0: at max_iter. Codes
             are solved until the projected gradient of each is below 0.01 tol of the largest one at Z = 0.
-        verbose: a progress bar with the objective, in `fit` and `encode`.
+        verbose: a progress bar, with the objective in `fit` and the gradient left (relative, see `tol`) in `encode`.
         n_components: k.
         init: "nndsvda", "nndsvd", "random".
         max_iter: sweeps of `fit` and of `encode`; None: 500 and 300.
@@ -232,7 +237,11 @@ class NMF(Estimator):
         for i in range(len(starts), self.n_restarts):
             starts.append(compiled_start(keys[i], filled, self.nb_concepts, self.init if i == 0 else "random"))
         if self.solver == "mu" and any(bool(jnp.any(f == 0)) for pair in starts for f in pair):
-            progress.warn_of_zeros()
+            warnings.warn(
+                "the start of solver='mu' holds zeros, which it can never leave; use init='nndsvda' or 'random'",
+                UserWarning,
+                stacklevel=4,
+            )
         return jnp.stack([zt for zt, _ in starts]), jnp.stack([d for _, d in starts])
 
     def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
@@ -240,39 +249,39 @@ class NMF(Estimator):
         zts, ds = self._starts(data, start)
         length = history_length(limit)
         with progress.bar(self.verbose, limit, "fit", data.scale**self._settings.beta) as report:
-            states = run(zts, ds, data.a, penalties, self._settings, limit, self.tol, data.weights, length, report)
+
+            def advance(start: Any, stop_at: int) -> Descent[Factorization]:
+                return fit(start, data.a, penalties, self._settings, data.weights, self.tol, stop_at, length)
+
+            done = in_view(advance, (zts, ds), limit, report)
         root = math.sqrt(data.scale)
-        state, self._d, divergences = _outcome(states, penalties, root)
+        done, self._d, divergences = _outcome(done, penalties, root)
+        state = done.state
         zt = self._solve_codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
         z, error, dead = _judge(data.a, zt, state.d, data.weights, root, self._settings.beta)
         unit = data.scale**self._settings.beta
         self.restart_errors_ = np.sqrt(2 * np.maximum(np.asarray(divergences), 0) * unit)
         self.n_dead_ = n_dead = int(dead)
+        history = np.asarray(done.history)[: int(done.looks)]
+        change = (history[-2] - history[-1]) / (history[-2] if history[-2] > 0 else 1) if len(history) > 1 else np.inf
         relative = float(state.gradient) / (float(state.first_gradient) or 1.0)
-        self.report_ = Report(
-            bool(state.converged),
-            int(state.iteration),
-            float(state.change),
-            relative,
-            n_dead,
-            int(state.revived),
-        )
-        history = np.asarray(state.history)[: int(state.checks)] * unit
+        n_iter, converged = int(done.sweeps), bool(done.converged)
+        self.report_ = Report(converged, n_iter, float(change), relative, n_dead, int(state.revived))
         if self.warm_start:
             self._zt = z.T
-        self._report(int(state.iteration), bool(state.converged), history, math.sqrt(2 * max(float(error) * unit, 0)))
+        self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(error) * unit, 0)))
         return self._restore(z), self.D
 
     def _solve_codes(self, data: Data, limit: int, tol: float) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
         d = self._dictionary() / math.sqrt(self._scale)
         penalties = self._penalties(data.a.shape, self._scale)
-        with progress.bar(self.verbose, limit, "encode", data.scale**self._settings.beta) as report:
-            zt, _ = compiled_codes(
-                data.a, d, penalties, data.weights, self._settings, limit, tol, report and progress.show
-            )
-            zt = jax.block_until_ready(zt)
-        return zt
+        with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
+
+            def advance(start: Any, stop_at: int) -> Descent[Array]:
+                return compiled_search(start, data.a, d, penalties, data.weights, self._settings, tol, stop_at)
+
+            return in_view(advance, None, limit, report).state
 
     def encode(
         self, A: Any, max_iter: int | None = None, tol: float | None = None, *, weights: Any = None, mask: Any = None

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.decomposition.codes import compiled_codes
+from deepnmf_jax.decomposition.codes import compiled_search
 from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, dense
 from deepnmf_jax.decomposition.updates import quadratic
-from deepnmf_jax.decomposition.updates.descent import Descent, Factors, descend
-from deepnmf_jax.decomposition.updates.loop import history_length
+from deepnmf_jax.decomposition.updates.loop import Descent, Factors, history_length, in_view, settle
 from deepnmf_jax.decomposition.updates.objective import Penalties, objective, square_sum
 from deepnmf_jax.decomposition.updates.quadratic import product
 from deepnmf_jax.decomposition.updates.solvers import Settings
@@ -59,8 +58,14 @@ def codes_step(zt: Array, d: Array, a: Array, l1: Array | float, settings: Setti
 
 @partial(jax.jit, static_argnames=("settings", "length"))
 def solve(
-    zt: Array, d: Array, a: Array, l1: Array | float, settings: Settings, max_iter: int, tol: float, length: int
-) -> Descent:
+    start: Factors | Descent[Factors],
+    a: Array,
+    l1: Array | float,
+    settings: Settings,
+    tol: float,
+    stop_at: int,
+    length: int,
+) -> Descent[Factors]:
     """SemiNMF of A (n, p) from Z^T (k, n), D (k, p): codes, then dictionary, until the objective settles."""
     penalties = Penalties(l1_z=l1)
 
@@ -71,7 +76,7 @@ def solve(
     def value(factors: Factors) -> Array:
         return objective(a, *factors, penalties)
 
-    return descend((zt, d), step, value, 0.5 * square_sum(a), max_iter, tol, length)
+    return settle(start, step, value, 0.5 * square_sum(a), tol, stop_at, length)
 
 
 _dictionary = jax.jit(least_squares_dictionary)
@@ -136,12 +141,14 @@ class SemiNMF(DescentEstimator):
             d = _dictionary(dense(data.a), zt, jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype))
             l1 = self._l1(data.a.shape[1], data.scale)
             settings = Settings(self.solver)
-            done = self._descend(
-                lambda: solve(zt, d, data.a, l1, settings, limit, self.tol, history_length(limit)), limit
-            )
-            self._d = done.factors[1] * root
+
+            def advance(start: Any, stop_at: int) -> Descent[Factors]:
+                return solve(start, data.a, l1, settings, self.tol, stop_at, history_length(limit))
+
+            done = self._descend(advance, (zt, d), limit)
+            self._d = done.state[1] * root
             zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
-            self._report_descent(done, float(jnp.linalg.norm(data.a - product(zt.T, done.factors[1]))))
+            self._report_descent(done, float(jnp.linalg.norm(data.a - product(zt.T, done.state[1]))))
             return self._restore(zt.T * root), self.D
 
     def _start(self, data: Data) -> Array:
@@ -154,9 +161,12 @@ class SemiNMF(DescentEstimator):
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
         penalties = Penalties(l1_z=self._l1(data.a.shape[1], self._scale))
         d = self._dictionary() / self._codes_unit()
-        with progress.bar(self.verbose, limit, "encode", self._scale**2) as report:
-            shown = None if report is None else progress.show
-            return compiled_codes(data.a, d, penalties, None, Settings(self.solver), limit, tol, shown)[0]
+        with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
+
+            def advance(start: Any, stop_at: int) -> Descent[Array]:
+                return compiled_search(start, data.a, d, penalties, None, Settings(self.solver), tol, stop_at)
+
+            return in_view(advance, None, limit, report).state
 
     def init_random_d(self, A: Any, Z: Any = None, key: Array | None = None) -> Any:  # type: ignore[override]
         """Least-squares dictionary for the codes Z (n, k), by default random ones; of the kind of A."""

@@ -17,10 +17,10 @@ from deepnmf_jax.decomposition.codes import compiled_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.updates import quadratic
-from deepnmf_jax.decomposition.updates.loop import compiled_start
 from deepnmf_jax.decomposition.updates.objective import Penalties, penalty, square_sum, squared_error
 from deepnmf_jax.decomposition.updates.quadratic import product
 from deepnmf_jax.decomposition.updates.solvers import improve
+from deepnmf_jax.decomposition.updates.starts import compiled_start
 
 if TYPE_CHECKING:
     from deepnmf_jax.decomposition.nmf import NMF

@@ -79,7 +79,7 @@ def peak_memory() -> int | None:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit of the checkout that tracks `folder`, with "-dirty" if tracked files have changed since.
+    """The commit of the checkout that tracks `folder`, with "+changes" if tracked Python files differ from it.
 
     None where there is no git, no checkout, no commit yet, or where the checkout does not track the folder
     (a package installed inside somebody else's repository).
@@ -93,10 +93,11 @@ def git_commit(folder: Path) -> str | None:
         if not git("ls-files", "--", "."):
             return None
         commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/")
+        # Other files are records and words: a benchmark writes its results where the next one finds them.
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return commit + "-dirty" if changed else commit
+    return commit + "+changes" if changed else commit
 
 
 def installed(package: str, what: str) -> bool:
