@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "names": {"core", "layers", "models", *FACTORIZATIONS},
     "sklearn": {"core", *SHARED, *FACTORIZATIONS},
     "configs": set(),
-    "experiments": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "configs"},
+    "experiments": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS},
     "benchmarks": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "sklearn", "configs", "experiments"},
     "docs": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "configs", "experiments", "benchmarks"},
     "main": {"training", "experiments"},

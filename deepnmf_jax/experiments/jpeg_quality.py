@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from deepnmf_jax.data.datasets import load_dataset
+from deepnmf_jax.files import write_atomically
 
 QUALITIES = (50, 25, 10)
 FOLDER = Path("runs/jpeg")
@@ -42,8 +43,7 @@ def provide(source: str) -> None:
         dataset = load_dataset("cifar10")
         train, test = (encoded(images, quality) for images in (dataset.train_images, dataset.test_images))
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, x_train=train, y_train=dataset.train_labels, x_test=test, y_test=dataset.test_labels)
-        temporary.replace(path)
+        arrays = {"x_train": train, "y_train": dataset.train_labels, "x_test": test, "y_test": dataset.test_labels}
+        write_atomically(path, lambda file, arrays=arrays: np.savez(file, **arrays))
         distance = np.sqrt(np.mean((test.astype(np.float32) - dataset.test_images) ** 2))
         print(f"{path}: {distance:.2f} grey levels from the copy (root mean square, test images)", flush=True)

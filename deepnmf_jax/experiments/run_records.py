@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepnmf_jax.training.records import write_atomically
+from deepnmf_jax.files import write_atomically
 
 # Of several seeds, and not of one of them.
 _JOINT = ("test_accuracy_mean", "test_accuracy_deviation")

@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from deepnmf_jax.data.packs import pack
+from deepnmf_jax.data.make_pack import pack
 from deepnmf_jax.experiments import paper
 from tests.programs import SETTINGS, write_images
 
