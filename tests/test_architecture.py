@@ -52,7 +52,7 @@ LIBRARIES = {
     "tensorflow": ["deepnmf_jax/data/prepare.py"],
     "matplotlib": ["deepnmf_jax/plotting.py", "deepnmf_jax/*/pictures.py", "deepnmf_jax/experiments/*"],
     "mlxtend": ["deepnmf_jax/data/datasets.py"],
-    "sklearn": ["deepnmf_jax/sklearn.py", "deepnmf_jax/decomposition/dn2mfgl/scores.py"],
+    "sklearn": [f"deepnmf_jax/{file}" for file in ("sklearn.py", "decomposition/dn2mfgl/scores.py", "experiments/*")],
     "torch": [],
 }
 
