@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from benchmarks.gpu import train as train_gpu
 from benchmarks.gpu.configdict import ConfigDict
-from deepnmf_jax.data.packs import pack
+from deepnmf_jax.data.make_pack import pack
 from deepnmf_jax.training.records import flatten
 from tests.programs import SETTINGS, write_images
 

@@ -227,9 +227,7 @@ def test_one_of_several_seeds_is_published(programs: Programs, tmp_path):
     found = read_network(publish.publish(tmp_path / "run", "net", "configs/x.py", tmp_path / "shelf", seed=4))
     assert found.results["test_loss"] == results["test_loss"][1] != results["test_loss"][0]
     run = prepare(ConfigDict(results["config"] | {"num_seeds": 1, "seed": 4}))
-    evaluator = Evaluator(
-        run.model, crop=run.augmentation.crop, batch_size=50, mesh=run.mesh, statistics="running", seeds=1
-    )
+    evaluator = Evaluator(run.model, crop=run.augmentation.crop, batch_size=50, mesh=run.mesh, seeds=1)
     images, labels = run.dataset.test_images, run.dataset.test_labels
     again = evaluator(found.variables["params"], found.variables["batch_stats"], images, labels, np.arange(len(labels)))
     np.testing.assert_allclose(again.loss, results["test_loss"][1], rtol=1e-5)
