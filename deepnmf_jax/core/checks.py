@@ -1,5 +1,7 @@
 """Argument checks of the core, and their messages."""
 
+from math import inf
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from deepnmf_jax.core.kernels.tiles import MOST_UNITS
 DTYPES = ("float32", "float64", "bfloat16")
 
 
-def is_concrete(*arrays: Array) -> bool:
+def is_concrete(*arrays: object) -> bool:
     """Whether the values of all arrays can be looked at (they are not being traced by jit, grad or vmap)."""
     return not any(isinstance(a, jax.core.Tracer) for a in arrays)
 
@@ -31,26 +33,50 @@ def check_integer(name: str, value: object, smallest: int) -> None:
         raise ValueError(f"{name} = {value!r}, but it must be a whole number of at least {smallest}")
 
 
+def check_number(
+    name: str, value: object, smallest: float = -inf, largest: float = inf, *, above: bool = False, below: bool = False
+) -> None:
+    """ValueError unless `value` is a finite number from `smallest` to `largest`.
+
+    Args:
+        name: of the argument, for the message.
+        value: number of Python or numpy, or array without axes; truth values are no numbers.
+        smallest: of the allowed numbers.
+        largest: of the allowed numbers.
+        above: whether `smallest` itself is excluded.
+        below: whether `largest` itself is excluded.
+    """
+    scalar = isinstance(value, (np.generic, np.ndarray, Array)) and value.ndim == 0 and is_concrete(value)
+    number = value.item() if scalar else value  # type: ignore[attr-defined]
+    if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < inf:
+        enough = smallest < number if above else smallest <= number
+        if enough and (number < largest if below else number <= largest):
+            return
+    if -inf < smallest and largest < inf:
+        allowed = f"number in {'(' if above else '['}{smallest}, {largest}{')' if below else ']'}"
+    elif -inf < smallest:
+        allowed = f"number {'above' if above else 'of at least'} {smallest}"
+    elif largest < inf:
+        allowed = f"number {'below' if below else 'of at most'} {largest}"
+    else:
+        allowed = "finite number"
+    raise ValueError(f"{name} = {value!r}, but it must be a {allowed}")
+
+
 def check_settings(settings: Settings) -> None:
     """ValueError for settings of `infer` outside what they allow, or that exclude each other."""
     check_integer("num_iters", settings.num_iters, 1)
-    epsilon = settings.epsilon
-    if not (_is_number(epsilon) and 0 < epsilon <= 1):
-        raise ValueError(
-            f"epsilon = {epsilon!r}, but it must lie in (0, 1], in the paper's convention "
-            "(e of the authors' code is e / (1 + e) here)"
-        )
+    check_number("epsilon", settings.epsilon, 0, 1, above=True)
     check_choice("gradient", settings.gradient, GRADIENTS)
     check_integer("cg_steps", settings.cg_steps, 0)
     check_choice("acceleration", settings.acceleration, ACCELERATIONS)
     check_choice("products", settings.products, PRODUCTS)
     check_choice("implementation", settings.implementation, IMPLEMENTATIONS)
-    for name, value, smallest in (("exponent", settings.exponent, 1), ("tolerance", settings.tolerance, 0)):
-        if not (_is_number(value) and smallest <= value < float("inf")):
-            raise ValueError(f"{name} = {value!r}, but it must be a number of at least {smallest}")
-    if epsilon != 1 and (settings.acceleration != "none" or settings.tolerance):
+    check_number("exponent", settings.exponent, 1)
+    check_number("tolerance", settings.tolerance, 0)
+    if settings.epsilon != 1 and (settings.acceleration != "none" or settings.tolerance):
         raise ValueError(
-            f"epsilon = {epsilon!r} with acceleration = {settings.acceleration!r} and tolerance = "
+            f"epsilon = {settings.epsilon!r} with acceleration = {settings.acceleration!r} and tolerance = "
             f"{settings.tolerance!r}; accelerated steps and the stopping rule need epsilon = 1"
         )
     if settings.gradient == "unrolled" and settings.tolerance:
@@ -81,10 +107,6 @@ def has_cuda() -> bool:
         return False
     device = jax.devices()[0]
     return "rocm" not in device.client.platform_version.lower() and float(device.compute_capability) >= 8
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def check_arguments(x: Array, w: Array, settings: Settings) -> None:

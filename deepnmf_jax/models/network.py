@@ -10,7 +10,7 @@ import numpy as np
 from flax.core import FrozenDict
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number, is_concrete
 from deepnmf_jax.core.initializers import uniform_power
 from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.layers import PatchWhitening
@@ -184,10 +184,8 @@ class Network(nn.Module):
         check_choice("normalization", self.normalization, NORMALIZATIONS)
         check_choice("batch_statistics", self.batch_statistics, STATISTICS)
         for name in ("width", "logit_scale", "init_exponent"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)}, but it must be positive")
-        if not 0 <= self.batch_norm_momentum < 1:
-            raise ValueError(f"batch_norm_momentum = {self.batch_norm_momentum}, but it must lie in [0, 1)")
+            check_number(name, getattr(self, name), 0, above=True)
+        check_number("batch_norm_momentum", self.batch_norm_momentum, 0, 1, below=True)
         if len(self.whitening) != 3:
             raise ValueError(f"whitening = {self.whitening!r}; give kernel_size, strides and features")
         for features in self.features:

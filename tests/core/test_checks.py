@@ -1,10 +1,14 @@
 """Every wrong argument of the core is a ValueError that says what was given."""
 
+import re
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import checkify
 
+from deepnmf_jax.core.checks import check_number
 from deepnmf_jax.core.gradients import local_gradient
 from deepnmf_jax.core.inference import infer, infer_checked
 from deepnmf_jax.core.patches import extract_patches
@@ -77,6 +81,48 @@ def test_tolerance_of_the_row_sums():
     infer((X * (1 + 9e-3)).astype(jnp.bfloat16), W.astype(jnp.bfloat16))
     with pytest.raises(ValueError, match="neither 1 nor 0"):
         infer(X * (1 + 2e-3), W)
+
+
+ANY, POSITIVE = {"smallest": -np.inf}, {"smallest": 0, "above": True}
+SHARE, SMALL = {"smallest": 0, "largest": 1, "below": True}, {"largest": 2.5}
+NO_NUMBERS = (True, np.True_, np.array(True), "0.5", None, 0.5j, [0.5], np.array([0.5]), np.nan, jnp.asarray(jnp.nan))
+
+
+@pytest.mark.parametrize(
+    "allowed, values",
+    [
+        (SHARE, (0, 0.999, np.float32(0.5), np.int8(0), np.array(0.5), jnp.bfloat16(0.5))),
+        (POSITIVE, (1e-300, 10**400, jnp.asarray(3))),
+        (SMALL, (2.5, -7)),
+        (ANY, (0, 1e300)),
+    ],
+)
+def test_numbers_that_are_allowed(allowed, values):
+    for value in values:
+        check_number("x", value, **allowed)
+
+
+@pytest.mark.parametrize(
+    "allowed, values, range_",
+    [
+        (SHARE, (1, -1e-9, *NO_NUMBERS), "number in [0, 1)"),
+        ({"smallest": 0, "largest": 1, "above": True}, (0, 1.5), "number in (0, 1]"),
+        (POSITIVE, (0.0, np.inf), "number above 0"),
+        ({"smallest": 0}, (-1,), "number of at least 0"),
+        (SMALL, (3, -np.inf), "number of at most 2.5"),
+        ({**SMALL, "below": True}, (2.5,), "number below 2.5"),
+        (ANY, (np.inf, "1"), "finite number"),
+    ],
+)
+def test_numbers_that_are_refused(allowed, values, range_):
+    for value in values:
+        with pytest.raises(ValueError, match=re.escape(f"x = {value!r}, but it must be a {range_}")):
+            check_number("x", value, **allowed)
+
+
+def test_a_traced_number_is_refused():
+    with pytest.raises(ValueError, match=r"x = .*Trace.*, but it must be a number in \[0, 1\)"):
+        jax.jit(lambda x: check_number("x", x, **SHARE))(0.5)
 
 
 def test_unknown_local_rule():
