@@ -1,6 +1,8 @@
 """The estimators in scikit-learn's protocol, thin over `decomposition`. Needs the extra `sklearn`."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted, check_non_negative, valida
 
 from deepnmf_jax import decomposition
 
-SOLVERS = {"cd": "hals"}
+# Their names of solvers, and ours.
+THEIR_SOLVERS = {"cd": "hals"}
 
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -82,7 +85,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"init={self.init!r}, W is {'' if W is None else 'not '}None, H likewise"
             )
         core = self._make_core(X.shape[1])
-        with _their_warning():
+        with _their_warnings():
             codes, components = core.fit(X, init=(W, H) if self.init == "custom" else None)
         self._core = core
         self._publish(components)
@@ -112,7 +115,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         k = features if self.n_components in (None, "auto") else self.n_components
         return decomposition.NMF(
             k,  # type: ignore[arg-type]
-            solver=SOLVERS.get(self.solver, self.solver),
+            solver=THEIR_SOLVERS.get(self.solver, self.solver),
             tol=self.tol,
             verbose=bool(self.verbose),
             init="nndsvda" if self.init in (None, "custom") else self.init,
@@ -156,7 +159,7 @@ class Dn2MFGL(ClassNamePrefixFeaturesOutMixin, decomposition.Dn2MFGL, ClusterMix
     def fit(self, X: Any, y: Any = None, init: Any = None) -> Self:
         """See `deepnmf_jax.Dn2MFGL.fit`."""
         X = _validated(self, X, reset=True)
-        with _their_warning():
+        with _their_warnings():
             return super().fit(X, y, init)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
@@ -185,19 +188,12 @@ def _validated(estimator: Any, X: Any, reset: bool) -> Any:
     return X
 
 
-class _their_warning(warnings.catch_warnings):
+@contextmanager
+def _their_warnings() -> Iterator[None]:
     """Our ConvergenceWarning as scikit-learn's."""
-
-    def __init__(self) -> None:
-        super().__init__(record=True)
-
-    def __enter__(self) -> Any:
-        self.seen = super().__enter__()
+    with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        return self.seen
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        for warning in self.seen or ():
-            ours = issubclass(warning.category, decomposition.ConvergenceWarning)
-            warnings.warn(str(warning.message), ConvergenceWarning if ours else warning.category, stacklevel=3)
+        yield
+    for warning in seen:
+        ours = issubclass(warning.category, decomposition.ConvergenceWarning)
+        warnings.warn(str(warning.message), ConvergenceWarning if ours else warning.category, stacklevel=4)

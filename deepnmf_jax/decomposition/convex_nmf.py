@@ -7,20 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
-from deepnmf_jax.decomposition.updates.loop import Descent, Factors, history_length, settle
+from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
+from deepnmf_jax.decomposition.updates.loop import Descent, FactorPair, history_length, settle
+from deepnmf_jax.decomposition.updates.multiplicative import square_root_step
 from deepnmf_jax.decomposition.updates.objective import square_sum
-from deepnmf_jax.decomposition.updates.projected_gradient import accelerate, project_simplex
-from deepnmf_jax.decomposition.updates.quadratic import (
+from deepnmf_jax.decomposition.updates.projected_gradient import (
+    accelerate,
     accelerated_gradient,
-    inverse,
-    largest_eigenvalue_bound,
     nonnegative,
-    product,
-    square_root_step,
+    project_simplex,
 )
 
 SOLVERS = ("pgd", "mu")
@@ -93,20 +91,20 @@ def _objective(a: Array, zt: Array, w: Array, l1: Array | float) -> Array:
 
 @partial(jax.jit, static_argnames=("constraints", "length"))
 def solve(
-    start: Factors | Descent[Factors],
+    start: FactorPair | Descent[FactorPair],
     a: Array,
     l1: Array | float,
     constraints: Constraints,
     tol: float,
     stop_at: int,
     length: int,
-) -> Descent[Factors]:
+) -> Descent[FactorPair]:
     """A (n, p) ~ Z W A from Z^T and W, both (k, n): codes, then W, until the objective settles."""
     gram = product(a.T, a) if a.shape[1] <= a.shape[0] else product(a, a.T)
     largest = largest_eigenvalue_bound(gram)
     multiplicative = constraints.solver == "mu"
 
-    def step(factors: Factors) -> Factors:
+    def step(factors: FactorPair) -> FactorPair:
         zt, w = factors
         if multiplicative and not constraints.simplex_z:
             zt = multiplicative_codes(zt, w, a, l1, constraints.signed)
@@ -116,7 +114,7 @@ def solve(
             return zt, multiplicative_weights(zt, w, a, constraints.signed)
         return zt, weights_step(zt, w, a, largest, constraints.simplex_w)
 
-    def value(factors: Factors) -> Array:
+    def value(factors: FactorPair) -> Array:
         return _objective(a, *factors, l1)
 
     return settle(start, step, value, 0.5 * square_sum(a), tol, stop_at, length)
@@ -165,7 +163,7 @@ def furthest_sum(key: Array, a: Array, k: int) -> Array:
     return jax.lax.fori_loop(1, k + 1, choose, (start, taken, distances(first)))[0]
 
 
-class ConvexNMF(DescentEstimator):
+class ConvexNMF(SignedEstimator):
     """A ~ Z D with D = W A: codes Z (n, k) >= 0, weights W (k, n) >= 0 of the samples, A of any sign.
 
     Args:
@@ -208,7 +206,16 @@ class ConvexNMF(DescentEstimator):
         dtype: str | None = None,
     ) -> None:
         super().__init__(
-            nb_concepts, device, solver, tol, verbose, l1_penalty, n_components, max_iter, random_state, dtype
+            nb_concepts,
+            n_components,
+            solver=solver,
+            device=device,
+            tol=tol,
+            verbose=verbose,
+            l1_penalty=l1_penalty,
+            max_iter=max_iter,
+            random_state=random_state,
+            dtype=dtype,
         )
         self.strict_convex = strict_convex
         self._constraints = Constraints(False, strict_convex, solver)
@@ -247,7 +254,7 @@ class ConvexNMF(DescentEstimator):
             zt, w = self._start(data)
             l1 = self._l1(a.shape[1], data.scale)
 
-            def advance(start: Any, stop_at: int) -> Descent[Factors]:
+            def advance(start: Any, stop_at: int) -> Descent[FactorPair]:
                 return solve(start, a, l1, constraints, self.tol, stop_at, history_length(limit))
 
             done = self._descend(advance, (zt, w), limit)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from deepnmf_jax.core.checks import check_choice, check_integer
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 JOINS = ("union", "mutual")
 EDGE_WEIGHTS = ("binary", "heat", "local_scaling", "shared")

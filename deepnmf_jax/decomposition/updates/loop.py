@@ -19,7 +19,7 @@ from jax import Array, lax
 
 CHECK_EVERY = 10
 
-Factors = tuple[Array, Array]
+FactorPair = tuple[Array, Array]
 StateT = TypeVar("StateT")
 T = TypeVar("T")
 
@@ -148,9 +148,10 @@ def in_view(
     """
     if report is None:
         return advance(start, max_iter)
-    done, now = 0, start
-    while done < max_iter and not (isinstance(now, Descent) and bool(jnp.all(now.converged))):
-        done = min(done + CHECK_EVERY, max_iter)
-        now = advance(now, done)
-        report(done, float(jnp.nanmin(now.value)))
+    for stop_at in (*range(CHECK_EVERY, max_iter, CHECK_EVERY), max_iter):
+        now = advance(start, stop_at)
+        report(int(jnp.max(now.sweeps)), float(jnp.nanmin(now.value)))
+        if bool(jnp.all(now.converged)):
+            break
+        start = now
     return now
