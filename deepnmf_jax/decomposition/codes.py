@@ -15,7 +15,7 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_curvature, beta_terms
 from deepnmf_jax.decomposition.updates.linear_algebra import product
-from deepnmf_jax.decomposition.updates.loop import Descent, begin, descend, in_view
+from deepnmf_jax.decomposition.updates.loop import Descent, descend, in_view
 from deepnmf_jax.decomposition.updates.objective import Penalties, Target, gradient_of
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings, settings_for_codes, step_of
 
@@ -66,17 +66,17 @@ def solve_codes(
     Squared error is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated gradients;
     other divergences by the multiplicative rule. Not differentiable in reverse: see `encode`.
     """
-    found = search(None, Target(a, penalties, weights), d, settings, tol, max_iter)
+    found = search(None, max_iter, Target(a, penalties, weights), d, settings, tol)
     return found.state, CodesReport(found.sweeps, found.converged & ~jnp.isnan(found.value), found.value)
 
 
 def search(
     start: Descent[Array] | None,
+    stop_at: Array | int,
     target: Target,
     d: Array,
     settings: SolverSettings,
     tol: Array | float,
-    stop_at: Array | int,
 ) -> Descent[Array]:
     """`solve_codes` from the beginning or from where an earlier search ended, until `stop_at` sweeps in all.
 
@@ -93,11 +93,11 @@ def search(
     def left(zt: Array) -> Array:
         return jnp.max(jnp.max(jnp.abs(gradient(zt)), axis=0) / unit, initial=0)
 
-    if start is None:
-        rest = left(first)
-        start = begin(first, rest, converged=~(rest > goal))
+    def stop(_: Array, rest: Array, zt: Array) -> Array:
+        return ~(rest > goal)
+
     step = step_of(half, settings_for_codes(settings))
-    return descend(start, step, left, lambda _, rest, zt: ~(rest > goal), stop_at, every=CHECK_EVERY)
+    return descend(first if start is None else start, stop_at, step, left, stop, every=CHECK_EVERY)
 
 
 def find_codes(
@@ -109,11 +109,8 @@ def find_codes(
     report: Callable[[int, float], None] | None = None,
 ) -> Array:
     """`solve_codes` compiled, Z^T alone; `report` is called as in `loop.in_view`, with the projected gradient left."""
-
-    def advance(start: Any, stop_at: int) -> Descent[Array]:
-        return _compiled_search(start, target, d, settings, tol, stop_at)
-
-    return in_view(advance, None, max_iter, report).state
+    compiled = partial(_compiled_search, target=target, d=d, settings=settings, tol=tol)
+    return in_view(compiled, None, max_iter, report).state
 
 
 def encode(

@@ -18,8 +18,8 @@ from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimat
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, read_start, with_missing_filled
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
-from deepnmf_jax.decomposition.updates.fit import Factorization, Report, best_of, fit, judge, report_of
-from deepnmf_jax.decomposition.updates.loop import Descent, history_length, in_view
+from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, report_of
+from deepnmf_jax.decomposition.updates.loop import history_length, in_view
 from deepnmf_jax.decomposition.updates.objective import Penalties, Target, rescaled, scaled_penalties
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches, check_solver
 from deepnmf_jax.decomposition.updates.starts import INITS, compiled_start
@@ -121,7 +121,7 @@ class NMF(Estimator):
         self._zt: Array | None = None
         self._m: Array | None = None
         self._n: Array | None = None
-        self._seen: float = 0.0
+        self._seen: Array | None = None
         self.report_: Report | None = None
         self.n_dead_: int | None = None
         self.restart_errors_: np.ndarray | None = None
@@ -203,18 +203,13 @@ class NMF(Estimator):
     def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
         target = self._target(data)
         zts, ds = self._starts(data, start)
-        length = history_length(limit)
-        with progress.bar(self.verbose, limit, "fit", data.scale**self._settings.beta) as report:
-
-            def advance(start: Any, stop_at: int) -> Descent[Factorization]:
-                return fit(start, target, self._settings, self.tol, stop_at, length)
-
-            done = in_view(advance, (zts, ds), limit, report)
-        root = math.sqrt(data.scale)
+        compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
+        root, unit = math.sqrt(data.scale), data.scale**self._settings.beta
+        with progress.bar(self.verbose, limit, "fit", unit) as report:
+            done = in_view(compiled, (zts, ds), limit, report)
         done, self._d, divergences = best_of(done, target.penalties, root)
         zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol)
         z, error, dead = judge(zt, done.state.d, target, root, self._settings.beta)
-        unit = data.scale**self._settings.beta
         self.restart_errors_ = np.sqrt(2 * np.maximum(np.asarray(divergences), 0) * unit)
         history = np.asarray(done.history)[: int(done.looks)]
         self.report_ = report_of(done, history, int(dead))
@@ -285,7 +280,7 @@ class NMF(Estimator):
                 d = d / math.sqrt(self._scale)
             statistics = streaming.no_statistics(d)
             if self._m is not None and self._n is not None:
-                statistics = streaming.Statistics(self._m, self._n, float(self._seen))
+                statistics = streaming.Statistics(self._m, self._n, jnp.asarray(self._seen, dtype))
             penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
             zt, d, statistics = streaming.step(d, statistics, data.a, penalties_for, self._settings)
             self._m, self._n, self._seen = statistics
@@ -316,17 +311,18 @@ class NMF(Estimator):
         with arrays.with_precision(dtype):
             data = self._read(first, dtype)
             p, scale = data.a.shape[1], data.scale
-            walk = streaming.same_each_time(batches, lambda batch: self._read(batch, dtype, features=p, scale=scale).a)
+            all_of = streaming.Batches(batches, lambda batch: self._read(batch, dtype, features=p, scale=scale).a)
             penalties_for = partial(self._penalties, p=p, scale=scale)
             start = compiled_start(self._key(), data.a, self.nb_concepts, self.init)[1]
             with progress.bar(self.verbose, limit, "fit", scale**2) as report:
-                done = streaming.fit_epochs(walk, start, penalties_for, self._settings, limit, self.tol, report)
+                d, history, converged = streaming.fit_epochs(
+                    all_of, start, penalties_for, self._settings, limit, self.tol, report
+                )
             limit = self._limit(None, ENCODE_LIMIT)
-            codes, error = streaming.codes_of(walk, done.d, penalties_for(1), self._settings, limit, self.tol)
+            codes, error = streaming.codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
             self._begin(None, data)
-            self._d = done.d * math.sqrt(scale)
-            history = np.asarray(done.history) * scale**2
-            self._report(len(history), done.converged, history, error * scale, stacklevel=5)
+            self._d = d * math.sqrt(scale)
+            self._report(len(history), converged, np.asarray(history) * scale**2, error * scale, stacklevel=5)
             return np.concatenate([zt.T * math.sqrt(scale) for zt in codes]), self.D
 
     def init_nndsvda(self, A: Any) -> tuple[Any, Any]:

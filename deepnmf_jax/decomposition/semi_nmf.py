@@ -16,7 +16,7 @@ from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, dense
 from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
 from deepnmf_jax.decomposition.updates.linear_algebra import product
-from deepnmf_jax.decomposition.updates.loop import Descent, FactorPair, history_length, settle
+from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall
 from deepnmf_jax.decomposition.updates.multiplicative import square_root_step
 from deepnmf_jax.decomposition.updates.objective import Penalties, Target, objective, square_sum
 from deepnmf_jax.decomposition.updates.projected_gradient import accelerated_gradient
@@ -44,6 +44,7 @@ def square_root_codes(zt: Array, c: Array, b: Array, l1: Array | float = 0.0) ->
     return square_root_step(zt, above, below)
 
 
+Pair = tuple[Array, Array]
 # name -> one improvement of Z^T (k, n), from C = D A^T (k, n), B = D D^T (k, k) and the L1 penalty.
 SOLVERS: dict[str, Callable[[Array, Array, Array, Array | float], Array]] = {
     "hals": lambda zt, c, b, l1: coordinate_sweep(zt, c - l1, b),
@@ -59,22 +60,19 @@ def codes_step(zt: Array, d: Array, a: Array, l1: Array | float, solver: str) ->
 
 @partial(jax.jit, static_argnames=("solver", "length"))
 def solve(
-    start: FactorPair | Descent[FactorPair],
-    a: Array,
-    l1: Array | float,
-    solver: str,
-    tol: float,
-    stop_at: int,
-    length: int,
-) -> Descent[FactorPair]:
+    start: Pair | Descent[Pair], stop_at: int, a: Array, l1: Array | float, solver: str, tol: float, length: int
+) -> Descent[Pair]:
     """SemiNMF of A (n, p) from Z^T (k, n), D (k, p): codes, then dictionary, until the objective settles."""
     target = Target(a, Penalties(l1_z=l1))
 
-    def step(factors: FactorPair) -> FactorPair:
+    def step(factors: Pair) -> Pair:
         zt = codes_step(*factors, a, l1, solver)
         return zt, least_squares_dictionary(a, zt, factors[1])
 
-    return settle(start, step, lambda f: objective(*f, target), 0.5 * square_sum(a), tol, stop_at, length)
+    def value(factors: Pair) -> Array:
+        return objective(*factors, target)
+
+    return descend(start, stop_at, step, value, small_fall(tol, 0.5 * square_sum(a)), length=length)
 
 
 _dictionary = jax.jit(least_squares_dictionary)
@@ -139,27 +137,20 @@ class SemiNMF(SignedEstimator):
         with arrays.with_precision(dtype):
             data = self._read(A, dtype)
             self._begin(A, data)
-            root = self._codes_unit()
-            zt = self._start(data)
+            a, root = dense(data.a), self._codes_unit()
+            zt = random_factor(self._key(), jnp.mean(jnp.abs(a)), (self.nb_concepts, a.shape[0]))
+            nothing = jnp.zeros((self.nb_concepts, a.shape[1]), dtype)
             if data.zero:
-                self._d = jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype)
+                self._d = nothing
                 self._report(0, True, np.zeros(1, dtype), 0.0)
                 return self._restore(jnp.zeros_like(zt).T), self.D
-            d = _dictionary(dense(data.a), zt, jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype))
-            l1 = self._l1(data.a.shape[1], data.scale)
-
-            def advance(start: Any, stop_at: int) -> Descent[FactorPair]:
-                return solve(start, data.a, l1, self.solver, self.tol, stop_at, history_length(limit))
-
-            done = self._descend(advance, (zt, d), limit)
+            l1 = self._l1(a.shape[1], data.scale)
+            compiled = partial(solve, a=a, l1=l1, solver=self.solver, tol=self.tol, length=history_length(limit))
+            done = self._descend(compiled, (zt, _dictionary(a, zt, nothing)), limit)
             self._d = done.state[1] * root
             zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
-            self._report_descent(done, float(jnp.linalg.norm(data.a - product(zt.T, done.state[1]))))
+            self._report_descent(done, float(jnp.linalg.norm(a - product(zt.T, done.state[1]))))
             return self._restore(zt.T * root), self.D
-
-    def _start(self, data: Data) -> Array:
-        mean = jnp.mean(jnp.abs(dense(data.a)))
-        return random_factor(self._key(), mean, (self.nb_concepts, data.a.shape[0]))
 
     def _codes_unit(self) -> float:
         return math.sqrt(self._scale)

@@ -31,36 +31,23 @@ Batch = Array | BCOO
 
 
 class Statistics(NamedTuple):
-    """All that is kept of the batches so far: m (k, p) = sum Z^T A, n (k, k) = sum Z^T Z, seen samples."""
+    """All that is kept of the batches so far: m (k, p) = sum Z^T A, n (k, k) = sum Z^T Z, seen () samples."""
 
     m: Array
     n: Array
-    seen: float
-
-
-class Epochs(NamedTuple):
-    """d (k, p) at the end, the objective after each epoch, and whether the tolerance ended them."""
-
-    d: Array
-    history: list[float]
-    converged: bool
+    seen: Array
 
 
 def no_statistics(d: Array) -> Statistics:
     """Of no batches, for a dictionary of the shape of D."""
-    k, p = d.shape
-    return Statistics(jnp.zeros((k, p), d.dtype), jnp.zeros((k, k), d.dtype), 0.0)
-
-
-def gather(statistics: Statistics, zt: Array, a: Batch) -> Statistics:
-    """The statistics with one more batch, of codes Z^T (k, b)."""
-    m, n = _sums(statistics.m, statistics.n, zt, a)
-    return Statistics(m, n, statistics.seen + a.shape[0])
+    return Statistics(jnp.zeros_like(d), jnp.zeros((len(d), len(d)), d.dtype), jnp.zeros((), d.dtype))
 
 
 @jax.jit
-def _sums(m: Array, n: Array, zt: Array, a: Batch) -> tuple[Array, Array]:
-    return m + product(zt, a), n + product(zt, zt.T)
+def gather(statistics: Statistics, zt: Array, a: Batch) -> Statistics:
+    """The statistics with one more batch, of codes Z^T (k, b)."""
+    m, n, seen = statistics
+    return Statistics(m + product(zt, a), n + product(zt, zt.T), seen + a.shape[0])
 
 
 @partial(jax.jit, static_argnames=("sweeps",))
@@ -87,7 +74,7 @@ def step(
     """
     zt = find_codes(Target(a, penalties_for(a.shape[0])), d, settings, CODES_LIMIT, CODES_TOL)
     statistics = gather(statistics, zt, a)
-    penalties = penalties_for(max(1, round(statistics.seen)))
+    penalties = penalties_for(max(1, round(float(statistics.seen))))
     return zt, _improved(d, statistics.m, statistics.n, penalties, DICTIONARY_SWEEPS), statistics
 
 
@@ -116,75 +103,65 @@ def epoch(
     return new, d, float(error + penalty(nothing, d, penalties)) + of_codes
 
 
+class Batches:
+    """Batches that can be walked through again, as `read` makes them, and that are the same each time."""
+
+    def __init__(self, batches: Iterable, read: Callable[[Any], Batch]) -> None:
+        self.batches, self.read = batches, read
+        # Samples and the sum of squares of each batch, once they have been walked through.
+        self.seen: list[tuple[int, float]] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        seen = []
+        for batch in batches_of(self.batches):
+            a = self.read(batch)
+            seen.append((a.shape[0], float(square_sum(a))))
+            if self.seen and self.seen[: len(seen)] != seen:
+                break
+            yield a
+        if self.seen and seen != self.seen:
+            raise ValueError(
+                "the iterable gives other batches in each epoch (a loader that shuffles?), but codes belong to "
+                "samples; switch shuffling off, or call partial_fit on each batch"
+            )
+        self.seen = seen
+
+
 def fit_epochs(
-    walk: Callable[[], Iterator[Batch]],
+    batches: Batches,
     d: Array,
     penalties_for: Callable[[int], Penalties],
     settings: SolverSettings,
     limit: int,
     tol: float,
     report: Callable[[int, float], None] | None = None,
-) -> Epochs:
-    """Epochs over the batches of `walk`, from the dictionary D.
+) -> tuple[Array, list[float], bool]:
+    """Epochs from the dictionary D: D at the end, the objective after each, and whether the tolerance ended them.
 
     `limit` of them at most, or until over ten of them the objective fell by less than `tol` times what it was.
     """
     # One pass to know how many samples there are, and codes for the first dictionary.
-    codes, squares = [], 0.0
-    for a in walk():
-        codes.append(np.asarray(find_codes(Target(a), d, settings, CODES_LIMIT, CODES_TOL)))
-        squares += float(square_sum(a))
-    penalties = penalties_for(sum(zt.shape[1] for zt in codes))
+    codes = [np.asarray(find_codes(Target(a), d, settings, CODES_LIMIT, CODES_TOL)) for a in batches]
+    penalties, squares = penalties_for(sum(n for n, _ in batches.seen)), sum(square for _, square in batches.seen)
     history: list[float] = []
     converged = squares == 0
     while len(history) < limit and not converged:
-        codes, d, value = epoch(walk(), codes, d, penalties, settings, squares)
+        codes, d, value = epoch(batches, codes, d, penalties, settings, squares)
         history.append(value)
         if report is not None:
             report(len(history), value)
         before = history[max(0, len(history) - 11)]
         converged = len(history) > 10 and before - value < tol * before
-    return Epochs(d if squares else jnp.zeros_like(d), history, converged)
+    return d if squares else jnp.zeros_like(d), history, converged
 
 
 def codes_of(
-    walk: Callable[[], Iterator[Batch]],
-    d: Array,
-    penalties: Penalties,
-    settings: SolverSettings,
-    limit: int,
-    tol: float,
+    batches: Batches, d: Array, penalties: Penalties, settings: SolverSettings, limit: int, tol: float
 ) -> tuple[list[np.ndarray], float]:
     """Codes Z^T (k, b) of each batch for the dictionary D, and ||A - Z D||_F of all."""
     codes, squares = [], 0.0
-    for a in walk():
+    for a in batches:
         zt = find_codes(Target(a, penalties), d, settings, limit, tol)
         squares += 2 * float(_error(a, zt, d))
         codes.append(np.asarray(zt))
     return codes, math.sqrt(max(squares, 0))
-
-
-def same_each_time(batches: Iterable, read: Callable[[Any], Batch]) -> Callable[[], Iterator[Batch]]:
-    """A function that walks through the batches as `read` makes them.
-
-    Its iterators raise ValueError where they meet other batches than the first one did, as of a loader that shuffles.
-    """
-    first: list[tuple[int, float]] | None = None
-
-    def walk() -> Iterator[Batch]:
-        nonlocal first
-        seen = []
-        for batch in batches_of(batches):
-            a = read(batch)
-            seen.append((a.shape[0], float(square_sum(a))))
-            if first and first[: len(seen)] != seen:
-                break
-            yield a
-        if first and seen != first:
-            raise ValueError(
-                "the iterable gives other batches in each epoch (a loader that shuffles?), but codes belong to "
-                "samples; switch shuffling off, or call partial_fit on each batch"
-            )
-        first = seen
-
-    return walk

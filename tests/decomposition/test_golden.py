@@ -20,17 +20,12 @@ def runs_of(path: Path) -> list[str]:
         return sorted({key[2:].rsplit("_", 1)[0] for key in file if key.startswith("Z_") and key != "Z_init"})
 
 
-RUNS = [
-    pytest.param(path, run, block, id=f"{path.stem}-{run}-{block}")
-    for path in FILES
-    for run in runs_of(path)
-    for block in ((32, 4) if run.startswith("hals") else (32,))
-]
+RUNS = [pytest.param(path, run, id=f"{path.stem}-{run}") for path in FILES for run in runs_of(path)]
 
 
-def settings_of(run: str, block: int) -> SolverSettings:
+def settings_of(run: str) -> SolverSettings:
     beta = float(run.split("beta")[1].split("_")[0]) if "beta" in run else 2.0
-    return SolverSettings(run.split("_")[0], beta, block=block)
+    return SolverSettings(run.split("_")[0], beta)
 
 
 def furthest(array: np.ndarray, expected: np.ndarray) -> float:
@@ -41,15 +36,15 @@ def test_there_are_golden_files() -> None:
     assert RUNS, f"no nmf_*.npz in {FOLDER}"
 
 
-@pytest.mark.parametrize(("path", "run", "block"), RUNS)
-def test_iterates(path: Path, run: str, block: int) -> None:
+@pytest.mark.parametrize(("path", "run"), RUNS)
+def test_iterates(path: Path, run: str) -> None:
     with np.load(path, allow_pickle=False) as file:
         golden = dict(file)
     target = Target(golden["A"])
     if "_pen" in run:
         strengths = (float(golden[name]) for name in ("alpha_W", "alpha_H", "l1_ratio"))
         target = Target(golden["A"], scaled_penalties(*strengths, *golden["A"].shape))  # type: ignore[call-arg]
-    step = jax.jit(partial(sweep, settings=settings_of(run, block)))
+    step = jax.jit(partial(sweep, settings=settings_of(run)))
     value = jax.jit(objective)
     zt, d = golden["Z_init"].T, golden["D_init"]
     values = [value(zt, d, target)]

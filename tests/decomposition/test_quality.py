@@ -20,7 +20,7 @@ SWEEP = jax.jit(sweep)
 
 
 def solve(zt: np.ndarray, d: np.ndarray, a: np.ndarray, sweeps: int) -> Descent[Factorization]:
-    done = fit((zt[None], d[None]), Target(a), SolverSettings(), 0.0, sweeps, 64)
+    done = fit((zt[None], d[None]), sweeps, Target(a), SolverSettings(), 0.0, 64)
     return jax.tree.map(lambda x: x[0], done)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-KINDS = ("numpy", "jax", "torch")
 DTYPES = ("float32", "float64")
 
 

@@ -15,7 +15,7 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.updates import loop
 from deepnmf_jax.decomposition.updates.linear_algebra import product
-from deepnmf_jax.decomposition.updates.loop import Descent, FactorPair, over_starts
+from deepnmf_jax.decomposition.updates.loop import Descent, over_starts
 from deepnmf_jax.decomposition.updates.objective import (
     Penalties,
     Target,
@@ -25,6 +25,8 @@ from deepnmf_jax.decomposition.updates.objective import (
     projected_gradient_norm,
 )
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, sweep
+
+Pair = tuple[Array, Array]
 
 
 class Factorization(NamedTuple):
@@ -54,26 +56,26 @@ class Report(NamedTuple):
     n_revived: int
 
 
-def begin(zt: Array, d: Array, target: Target, beta: float = 2.0, length: int = 64) -> Descent[Factorization]:
-    """Before the first sweep, from factors Z^T (k, n) and D (k, p); `length` entries of history."""
-    gradient = projected_gradient_norm(zt, d, target, beta)
-    state = Factorization(zt, d, gradient, gradient, without_effect(zt, d), jnp.zeros((), jnp.int32))
-    return loop.begin(state, objective(zt, d, target, beta), length, gradient == 0)
-
-
 def without_effect(zt: Array, d: Array) -> Array:
     """Whether each atom (k,) has no codes or is 0 itself."""
     return ~(jnp.any(zt != 0, axis=1) & jnp.any(d != 0, axis=1))
 
 
-def advance(
-    start: Descent[Factorization],
+@partial(jax.jit, static_argnames=("settings", "length"))
+def fit(
+    start: Pair | Descent[Factorization],
+    stop_at: Array | int,
     target: Target,
     settings: SolverSettings,
     tol: Array | float,
-    stop_at: Array | int,
+    length: int,
 ) -> Descent[Factorization]:
-    """Sweeps from wherever `start` stands until `loop.relative_fall`, a projected gradient of 0, or `stop_at`."""
+    """Sweeps from every start at once, Z^T (r, k, n) and D (r, k, p), or from where an earlier call ended.
+
+    They end by `loop.relative_fall`, at a projected gradient of 0, or when `stop_at` of them are made. Every field of
+    the result has the first axis. `length` of the history: at least stop_at // 10 + 2 (`history_length`). The codes are
+    those of the last sweep, one step of the dictionary behind; `codes.solve_codes` brings them up to date.
+    """
     beta = settings.beta
     revives = beta == 2 and target.weights is None and not SOLVERS[settings.solver].keeps_zeros
 
@@ -89,10 +91,21 @@ def advance(
         gradient = projected_gradient_norm(zt, d, target, beta)
         return Factorization(zt, d, gradient, state.first_gradient, dead, revived)
 
+    def value(state: Factorization) -> Array:
+        return objective(state.zt, state.d, target, beta)
+
     def stop(before: Array, now: Array, state: Factorization) -> Array:
         return loop.relative_fall(before, now, tol) | (state.gradient == 0)
 
-    return loop.descend(start, step, lambda s: objective(s.zt, s.d, target, beta), stop, stop_at, mend=mend)
+    def begin(zt: Array, d: Array) -> Factorization:
+        gradient = projected_gradient_norm(zt, d, target, beta)
+        return Factorization(zt, d, gradient, gradient, without_effect(zt, d), jnp.zeros((), jnp.int32))
+
+    def one(start: Pair | Descent[Factorization]) -> Descent[Factorization]:
+        first = start if isinstance(start, Descent) else begin(*start)
+        return loop.descend(first, stop_at, step, value, stop, length=length, mend=mend)
+
+    return over_starts(one, start)
 
 
 def _revive(zt: Array, d: Array, dead: Array, a: Array | BCOO, penalties: Penalties) -> tuple[Array, Array, Array]:
@@ -132,30 +145,6 @@ def _worst_row(a: Array | BCOO, zt: Array, d: Array) -> tuple[Array, Callable[[A
     worst = jax.nn.one_hot(jnp.argmax(errors), a.shape[0], dtype=d.dtype)[None]
     row = product(worst, a)[0] - product(product(worst, zt.T), d)[0]
     return row, lambda vector: product(vector[None], a.T)[0] - product(product(vector[None], d.T), zt)[0]
-
-
-@partial(jax.jit, static_argnames=("settings", "length"))
-def fit(
-    start: FactorPair | Descent[Factorization],
-    target: Target,
-    settings: SolverSettings,
-    tol: Array | float,
-    stop_at: Array | int,
-    length: int,
-) -> Descent[Factorization]:
-    """`stop_at` sweeps at most from every start at once: factors Z^T (r, k, n), D (r, k, p), or what an earlier call
-    returned. Every field of the result has the first axis.
-
-    `length` must be at least stop_at // 10 + 2 (`history_length`). The codes are those of the last sweep, one step of
-    the dictionary behind; `codes.solve_codes` brings them up to date.
-    """
-
-    def one(start: FactorPair | Descent[Factorization]) -> Descent[Factorization]:
-        if not isinstance(start, Descent):
-            start = begin(*start, target, settings.beta, length)
-        return advance(start, target, settings, tol, stop_at)
-
-    return over_starts(one, start)
 
 
 # The arithmetic around a fit is compiled in a few pieces: one operation after the other, each would be a program of

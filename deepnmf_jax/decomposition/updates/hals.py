@@ -8,12 +8,14 @@ residual A - X^T F is kept instead.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from deepnmf_jax.decomposition.updates.linear_algebra import inverse, product
+from deepnmf_jax.decomposition.updates.loop import descend
 from deepnmf_jax.decomposition.updates.objective import Half, projected_gradient
 
 # Rows solved one after the other inside one block; the rest of a sweep is matrix products. The iterates do not depend
@@ -24,20 +26,22 @@ ANLS_TOLERANCE, ANLS_SWEEPS = 1e-3, 100
 WEIGHTED_ANLS_SWEEPS = 10
 
 
-def hals_step(half: Half, inner: int = 1, block: int = BLOCK) -> Callable[[Array], Array]:
+def hals_step(half: Half, inner: int = 1) -> Callable[[Array], Array]:
     """X -> X after `inner` sweeps over its rows; what does not depend on X is computed once."""
     if half.weights is not None:
-        return lambda x: lax.fori_loop(0, inner, lambda _, x: weighted_sweep(x, half), x)
-    if half.prefers_residual():
-        return lambda x: lax.fori_loop(0, inner, lambda _, x: residual_sweep(x, half, block), x)
-    c, b = half.gram()
-    return lambda x: lax.fori_loop(0, inner, lambda _, x: coordinate_sweep(x, c, b, block), x)
+        once = partial(weighted_sweep, half=half)
+    elif half.prefers_residual():
+        once = partial(residual_sweep, half=half)
+    else:
+        c, b = half.gram()
+        once = partial(coordinate_sweep, c=c, b=b)
+    return lambda x: lax.fori_loop(0, inner, lambda _, x: once(x), x)
 
 
-def anls_step(half: Half, block: int = BLOCK) -> Callable[[Array], Array]:
+def anls_step(half: Half) -> Callable[[Array], Array]:
     """X -> the X that solves this half, nearly: alternating non-negative least squares. By HALS's sweeps."""
     if half.weights is not None:
-        return lambda x: lax.fori_loop(0, WEIGHTED_ANLS_SWEEPS, lambda _, x: weighted_sweep(x, half), x)
+        return hals_step(half, WEIGHTED_ANLS_SWEEPS)
     c, b = half.gram()
 
     def size(x: Array) -> Array:
@@ -45,15 +49,8 @@ def anls_step(half: Half, block: int = BLOCK) -> Callable[[Array], Array]:
 
     def solve(x: Array) -> Array:
         goal = ANLS_TOLERANCE * size(x)
-
-        def unsolved(carry: tuple[Array, Array]) -> Array:
-            x, count = carry
-            return (count < ANLS_SWEEPS) & (size(x) > goal)
-
-        def sweep(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            return coordinate_sweep(carry[0], c, b, block), carry[1] + 1
-
-        return lax.while_loop(unsolved, sweep, (x, jnp.zeros((), jnp.int32)))[0]
+        sweep = partial(coordinate_sweep, c=c, b=b)
+        return descend(x, ANLS_SWEEPS, sweep, size, lambda _, left, x: ~(left > goal), every=1).state
 
     return solve
 

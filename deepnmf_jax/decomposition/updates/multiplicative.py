@@ -1,6 +1,6 @@
 """Multiplicative rules: of Lee and Seung, for every beta divergence, and for data of any sign.
 
-They never leave an exact zero. Shapes as in `objective.Half`, but for `beta_step`.
+They never leave an exact zero. Shapes as in `objective.Half`.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,13 @@ NEWTON_STEPS = 8
 
 def multiplicative_step(half: Half, beta: float = 2.0, inner: int = 1) -> Callable[[Array], Array]:
     """X -> X after `inner` multiplicative updates; for beta = 2 without weights products with A are made once."""
-    f, a, l1, l2, weights = half
-    if beta == 2 and weights is None:
-        b, c = product(f, f.T), product(f, a.T)
-        return _repeated(lambda x: lee_seung_step(x, c, b, l1, l2), inner)
-    once = _repeated(lambda x: beta_step(cast(Array, a), x, f, beta, l1, l2, weights), inner)
-    return lambda x: once(x.T).T
+    squared = beta == 2 and half.weights is None
+    if squared:
+        b, c = product(half.f, half.f.T), product(half.f, half.a.T)
 
-
-def _repeated(step: Callable[[Array], Array], count: int) -> Callable[[Array], Array]:
     def steps(x: Array) -> Array:
-        for _ in range(count):
-            x = step(x)
+        for _ in range(inner):
+            x = lee_seung_step(x, c, b, half.l1, half.l2) if squared else beta_step(x, half, beta)
         return x
 
     return steps
@@ -52,29 +47,24 @@ def square_root_step(x: Array, above: Array, below: Array) -> Array:
     return x * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1))
 
 
-def beta_step(
-    a: Array,
-    x: Array,
-    f: Array,
-    beta: float,
-    l1: Array | float = 0.0,
-    l2: Array | float = 0.0,
-    weights: Array | None = None,
-) -> Array:
-    """One multiplicative update of x (m, k) that never raises divergence + l1 sum x + 0.5 l2 sum x^2.
+def beta_step(x: Array, half: Half, beta: float) -> Array:
+    """One multiplicative update of X (k, m) that never raises divergence + l1 sum X + 0.5 l2 sum X^2.
 
-    x <- x * (above / (below + l1 + l2 x))^g with g = 1/(2-beta) for beta < 1, 1/(beta-1) for beta > 2, else 1. For
-    beta < 2 an L2 penalty in the denominator can raise the objective; there x is multiplied with the root of the exact
-    majoriser's derivative instead (for beta = 1 a quadratic equation). Shapes of `beta_divergence`.
+    X <- X * (above / (below + l1 + l2 X))^g with g = 1/(2-beta) for beta < 1, 1/(beta-1) for beta > 2, else 1. For
+    beta < 2 an L2 penalty in the denominator can raise the objective; there X is multiplied with the root of the exact
+    majoriser's derivative instead (for beta = 1 a quadratic equation).
     """
-    above, below = beta_terms(a, x, f, beta, weights)
+    f, a, l1, l2, weights = half
+    x = x.T
+    above, below = beta_terms(cast(Array, a), x, f, beta, weights)
     below = below + l1
     if beta >= 2:
         below = below + l2 * x
         factor = above / jnp.where(below > 0, below, 1)
-        return x * (factor if beta == 2 else factor ** (1 / (beta - 1)))
-    exponent = 2 - beta if beta < 1 else 1.0
-    return x * _positive_root(above, below, l2 * x, exponent, 3 - beta)
+        factor = factor if beta == 2 else factor ** (1 / (beta - 1))
+    else:
+        factor = _positive_root(above, below, l2 * x, 2 - beta if beta < 1 else 1.0, 3 - beta)
+    return (x * factor).T
 
 
 def _positive_root(above: Array, below: Array, extra: Array, q: float, r: float) -> Array:

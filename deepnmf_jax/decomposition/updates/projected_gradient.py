@@ -1,7 +1,6 @@
 """Accelerated projected gradient: on one half of a factorization, on any simple set, and onto the simplex."""
 
 from collections.abc import Callable
-from typing import cast
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -15,15 +14,10 @@ STEPS = 10
 
 def projected_gradient_step(half: Half) -> Callable[[Array], Array]:
     """X -> X after `STEPS` projected gradient steps, accelerated where there are no element weights."""
-    if half.weights is not None:
-        return lambda x: _weighted_gradient(x, half)
-    c, b = half.gram()
-    return lambda x: accelerated_gradient(x, c, b)
-
-
-def _weighted_gradient(x: Array, half: Half) -> Array:
-    f, a, l1, l2, _ = half
-    weights = cast(Array, half.weights)
+    f, a, l1, l2, weights = half
+    if weights is None:
+        c, b = half.gram()
+        return lambda x: accelerated_gradient(x, c, b)
     # Each sample has its own Gram matrix F diag(q_i) F^T, bounded by max q_i F F^T; so has the length of its step.
     bound = largest_eigenvalue_bound(product(f, f.T)) * jnp.max(weights, axis=1) + l2
     length = inverse(bound)
@@ -33,7 +27,7 @@ def _weighted_gradient(x: Array, half: Half) -> Array:
         return jnp.maximum(x - length * gradient, 0)
 
     observed = jnp.any(weights > 0, axis=1)
-    return jnp.where(observed, lax.fori_loop(0, STEPS, step, x), 0)
+    return lambda x: jnp.where(observed, lax.fori_loop(0, STEPS, step, x), 0)
 
 
 def nonnegative(x: Array) -> Array:

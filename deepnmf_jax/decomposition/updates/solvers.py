@@ -13,14 +13,12 @@ class SolverSettings(NamedTuple):
     """How a sweep is made; static under jit.
 
     solver: a name of `SOLVERS`. beta: 2 squared error; any other is minimised by "mu". inner: repeats of the column
-    loop of "hals" and of the update of "mu" for each product with A. block: rows of a block of coordinate descent
-    (the same iterates for any).
+    loop of "hals" and of the update of "mu" for each product with A.
     """
 
     solver: str = "hals"
     beta: float = 2.0
     inner: int = 1
-    block: int = hals.BLOCK
 
 
 class Solver(NamedTuple):
@@ -39,14 +37,14 @@ class Solver(NamedTuple):
 
 
 SOLVERS = {
-    "hals": Solver(lambda half, how: hals.hals_step(half, how.inner, how.block)),
+    "hals": Solver(lambda half, how: hals.hals_step(half, how.inner)),
     "mu": Solver(
         lambda half, how: multiplicative.multiplicative_step(half, how.beta, how.inner),
         any_beta=True,
         keeps_zeros=True,
         batches=False,
     ),
-    "anls": Solver(lambda half, how: hals.anls_step(half, how.block)),
+    "anls": Solver(lambda half, how: hals.anls_step(half)),
     "pgd": Solver(lambda half, how: projected_gradient.projected_gradient_step(half), codes_by="pgd"),
 }
 

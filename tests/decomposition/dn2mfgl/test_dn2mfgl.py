@@ -219,7 +219,7 @@ def test_nothing_is_built_for_every_pair_of_samples_or_features(form: structure.
 
     def fit(x: jax.Array, starts: Factors, graph: Graph) -> tuple:
         state = begin(tuple(h[0] for h in starts.h), starts.v[-1][0], x, graph, strengths, form)
-        return advance(state, x, graph, strengths, form, 1e-5, 20)
+        return advance(state, 20, x, graph, strengths, form, 1e-5)
 
     shapes = set(shapes_in(jax.make_jaxpr(fit)(x, starts, graph).jaxpr))
     assert (m, n) in shapes

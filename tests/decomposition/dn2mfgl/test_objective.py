@@ -97,7 +97,7 @@ def test_long_steps_never_raise_it_either(seed: int, setting: tuple, form: tuple
     h, v, x, graph = example(seed)
     strengths = strengths_of(*setting, inner=0.7 if form[1] else 0.0)  # type: ignore[misc]
     kind = Form(*form)
-    state = fit.begin(h, v, x, graph, strengths, kind).state
+    state = fit.begin(h, v, x, graph, strengths, kind)
     for _ in range(25):
         new = step(state, x, graph, strengths, form=kind)
         assert float(new.value) <= float(state.value) * (1 + 1e-9)
@@ -138,7 +138,7 @@ def test_the_scale_of_the_start_does_not_matter(factor: float) -> None:
     values = []
     for scale in (1.0, factor):
         scaled = rescale((h[0] * scale,), v / scale, graph, strengths, form=form)
-        state = fit.begin(*scaled, x, graph, strengths, form).state
+        state = fit.begin(*scaled, x, graph, strengths, form)
         for _ in range(100):
             state = step(state, x, graph, strengths, form=form)
         values.append(float(state.value))
@@ -173,12 +173,12 @@ def test_many_seeds_and_settings_at_once() -> None:
     @partial(jax.vmap, in_axes=(0, 0, 0))
     def solve(h: tuple, v: jax.Array, strengths: Strengths) -> jax.Array:
         start = fit.begin(h, v, x, graph, strengths, form)
-        return fit.advance(start, x, graph, strengths, form, 0.0, 20).state.v
+        return fit.advance(start, 20, x, graph, strengths, form, 0.0).state.v
 
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *starts)
     together = solve(*stacked, jax.tree.map(lambda *a: jnp.stack([jnp.asarray(b) for b in a]), *settings_))
     for (h, v), strengths, found in zip(starts, settings_, together, strict=True):
-        state = fit.begin(h, v, x, graph, strengths, form).state
+        state = fit.begin(h, v, x, graph, strengths, form)
         for _ in range(20):
             state = step(state, x, graph, strengths, form=form)
         np.testing.assert_allclose(found, state.v, rtol=1e-7)
