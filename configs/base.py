@@ -3,7 +3,29 @@
 Command: python main.py --config=configs/base.py --workdir=runs/base. The other files name what they change.
 """
 
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
+
+NO_JITTER = {f"augmentation.{name}": 0.0 for name in ("brightness", "contrast", "saturation", "hue")}
+
+
+def variant(*changes: Mapping[str, Any]) -> Callable[[], ConfigDict]:
+    """A `get_config` with other values by name, such as {"model.width": 2.0}; of two for one name the later holds."""
+
+    def changed() -> ConfigDict:
+        config = get_config()
+        for part in changes:
+            for name, value in part.items():
+                *parents, setting = name.split(".")
+                place = functools.reduce(getattr, parents, config)
+                getattr(place, setting)  # an AttributeError if there is none of that name
+                setattr(place, setting, value)
+        return config
+
+    return changed
 
 
 def get_config() -> ConfigDict:
@@ -28,7 +50,6 @@ def get_config() -> ConfigDict:
             # progress and saving wait for its end (docs/gpu.md)
             "matmul_precision": "float32",  # of float32 products where the device would round: "float32", or
             # "tensorfloat32"
-            "command_buffers": "default",  # what XLA makes CUDA graphs of, on a GPU: "default", or "loops" too
             "model": {
                 "layer": "nmf",  # "nmf" or "conv"
                 "mixing": True,  # a 1x1 convolution after each layer
@@ -43,7 +64,6 @@ def get_config() -> ConfigDict:
                 "whitening": (3, 1, 10),  # side of the patches, pixels between two of them, components kept
                 "rectification": "relu",  # what later blocks start with: "relu", or "on_off" (both signs apart)
                 "residual": False,  # whether blocks add their input, weighted positively, where shapes allow
-                "normalization": "maps",  # batch norm after layers with "maps", or in all blocks but the last, "hidden"
                 "batch_statistics": "running",  # "running", or "batch": of the test batch, as in the authors' code
                 "batch_norm_momentum": 0.9,  # share of the old running statistics kept at each step
                 "use_bias": True,  # of convolutions in place of NMF
@@ -51,8 +71,8 @@ def get_config() -> ConfigDict:
                 "epsilon": 1.0,  # step size of the inference, in (0, 1], in the paper's convention
                 "gradient": "approximate",  # "approximate", "scaled", "unrolled", "implicit"
                 "cg_steps": 4,  # of the implicit gradient
-                "acceleration": "none",  # "none", "power", "adaptive", "multistep"
-                "exponent": 8.0,  # of "power" and "multistep", the largest of "adaptive"; at least 1
+                "acceleration": "none",  # "none", "adaptive", "multistep"
+                "exponent": 8.0,  # plain steps in one of "multistep", the largest exponent of "adaptive"; at least 1
                 "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
                 "products": "full",  # of the inference: "full" (float32), "tf32" or "bfloat16"
                 "implementation": "xla",  # of the inference: "xla", or "pallas", a kernel for one CUDA GPU
@@ -76,17 +96,11 @@ def get_config() -> ConfigDict:
             },
             "loss": {
                 "mse_weight": 0.5,  # of the squared error beside the cross entropy, 0 or more
-                "label_smoothing": 0.0,  # share of the target that all classes share, in [0, 1)
-            },
-            "early": {  # fewer iterations at the beginning of the training
-                "share": 0.0,  # of the steps, in [0, 1]
-                "num_iters": 5,  # iterations of the inference in these
             },
             "optimizer": {  # Adam
                 "learning_rate": {"nmf": 0.001, "mixing": 0.001, "batch_norm": 0.001},  # of each parameter group
                 "b1": 0.9,  # share of the old mean of the gradients, in [0, 1)
                 "b2": 0.999,  # share of the old mean of their squares, in [0, 1)
-                "average": 0.0,  # share of the moving average of the variables that a step keeps; 0: no average
                 "eps": 1e-8,  # the first layer's gradients are of its order
                 "schedule": "plateau",  # "constant", "plateau", "one_cycle"
                 "plateau": {

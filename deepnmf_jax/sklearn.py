@@ -36,8 +36,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         verbose: a progress bar.
 
     Attributes:
-        components_: H (k, p). n_components_: k. n_iter_: sweeps. reconstruction_err_: root of twice the divergence.
-        n_features_in_: p. feature_names_in_: names of the columns, where X had some.
+        components_: H (k, p).
+        n_components_: k.
+        n_iter_: sweeps.
+        reconstruction_err_: root of twice the divergence.
+        n_features_in_: p.
+        feature_names_in_: names of the columns, where X had some.
     """
 
     def __init__(

@@ -146,7 +146,7 @@ def by_block(run: Run, variables: dict[str, Any], inputs: list[tuple[Any, Any]])
 
 
 def main() -> None:
-    """Measures, prints the tables, writes acceleration.json and acceleration.png."""
+    """Measures, prints the tables, writes acceleration.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="of a trained network with NMF layers")
     parser.add_argument("--data_dir", default="", help="folder of the TFDS sets")
@@ -188,7 +188,6 @@ def main() -> None:
         for pairs in (4, 6, 20)
     }
     write("acceleration", {**result, "differences": ratios}, args.out)
-    picture(result, args.out if args.out != RESULTS else RESULTS.parent.parent / "docs" / "pictures")
 
 
 def report(result: dict[str, Any]) -> None:
@@ -199,24 +198,6 @@ def report(result: dict[str, Any]) -> None:
             for name, found in result["methods"].items()
         ]
         print(f"\n{quantity}\n" + table(rows, ("method", *PAIRS)))
-
-
-def picture(result: dict[str, Any], folder: Path) -> None:
-    """Accuracy and distance to the converged activities against the pairs of products."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    accuracy, distance = figure.subplots(1, 2)
-    for name, found in result["methods"].items():
-        accuracy.plot(PAIRS, [100 * a for a in found["accuracy"]], "o-", ms=3, label=name)
-        distance.semilogy(PAIRS, [np.mean(v) for v in found["l1"]], "o-", ms=3, label=name)
-    for axes, label in ((accuracy, "validation accuracy, %"), (distance, "mean L1 distance to the converged h")):
-        axes.set(xscale="log", xlabel="pairs of products", ylabel=label)
-        axes.set_xticks(PAIRS, [str(p) for p in PAIRS])
-        axes.minorticks_off()
-    distance.legend(fontsize=8)
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "acceleration.png", dpi=90)
 
 
 if __name__ == "__main__":

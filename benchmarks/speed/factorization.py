@@ -24,7 +24,6 @@ from benchmarks.speed.programs.factorizers import METHODS
 from deepnmf_jax.experiments.tables import table
 
 MODULE = "benchmarks.speed.programs.factorizers"
-PICTURES = ROOT / "docs" / "pictures"
 GRID = tuple(sorted({round(1.4**i) for i in range(24)}))
 
 Curve = Mapping[str, Sequence[Any]]
@@ -136,26 +135,6 @@ def many(sizes: Sequence[int]) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def draw(problems: Mapping[str, Any], folder: Path) -> None:
-    """One panel a problem: relative error against seconds, ours drawn through, the others dashed."""
-    from matplotlib.figure import Figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = Figure(figsize=(4.6 * len(problems), 4), layout="constrained")
-    panels = figure.subplots(1, len(problems), squeeze=False)[0]
-    colours = dict(zip(METHODS, ("C3", "C1", "C5", "gold", "C4", "C6", "C0", "C9", "C7", "C2", "C8"), strict=True))
-    for axes, (name, found) in zip(panels, problems.items(), strict=True):
-        for method, curve in found["curves"].items():
-            line = "-" if method.startswith("ours") else "--"
-            seconds = [best(s) for s in curve["seconds"]]
-            axes.plot(seconds, curve["error"], line, color=colours[method], label=method, marker=".", markersize=4)
-        axes.set(title=name, xscale="log", yscale="log", xlabel="seconds, without compilation")
-        axes.grid(alpha=0.3)
-    panels[0].set_ylabel("relative error")
-    panels[-1].legend(frameon=False, fontsize=8)
-    figure.savefig(folder / "factorization.png", dpi=90)
-
-
 def summary(found: Mapping[str, Any]) -> str:
     """A few levels of one problem as a Markdown table: least seconds of each method."""
     levels = found["levels"]
@@ -171,7 +150,6 @@ def arguments() -> argparse.Namespace:
     """The flags of this benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
-    parser.add_argument("--pictures", type=Path, help="folder of the picture (docs/pictures)")
     parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs, not to measure")
     parser.add_argument("--faces", type=Path, help='.npz with 8-bit images in "x" (ORL, 400 x 1024, for the figures)')
     parser.add_argument("--sizes", type=int, nargs=3, metavar=("N", "P", "K"), help="of the synthetic data")
@@ -199,7 +177,7 @@ def problems_of(args: argparse.Namespace) -> dict[str, tuple[np.ndarray, int, st
 
 
 def main() -> None:
-    """Measures, prints the tables, writes factorization.json and factorization.png."""
+    """Measures, prints the tables, writes factorization.json."""
     args = arguments()
     rounds = args.rounds or (2 if args.quick else 5)
     grid = GRID[:4] if args.quick else GRID
@@ -236,7 +214,6 @@ def main() -> None:
         {"problems": problems, "many": concepts, "rounds": rounds, "versions": versions, "ratios": ratios},
         args.out,
     )
-    draw(problems, args.pictures or (PICTURES if args.out == RESULTS else args.out))
 
 
 if __name__ == "__main__":

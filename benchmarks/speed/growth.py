@@ -7,10 +7,9 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks.gpu.roofline import products_of_inference
-from benchmarks.harness import RESULTS, arguments, best, write
+from benchmarks.harness import arguments, best, write
 from benchmarks.speed.programs.training import compile_train_step
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.training.devices import keep_freed_memory
@@ -44,7 +43,7 @@ def predict(batch: int, side: int, model: dict[str, Any]) -> tuple[float, float]
 
 
 def main() -> None:
-    """Measures, prints the tables, writes growth.json and growth.png."""
+    """Measures, prints the tables, writes growth.json."""
     args = arguments(main.__doc__ or "")
     keep_freed_memory()
     a = jax.numpy.ones((2048, 2048))
@@ -82,29 +81,6 @@ def main() -> None:
         print("\n" + table(rows, (name, "step, ms", "products at the large product's rate, ms", "share",
                                   "x and h, MB", "temporary, MB")), flush=True)  # fmt: skip
     write("growth", {**result, "ratios": ratios}, args.out)
-    picture(result, args.out if args.out != RESULTS else RESULTS.parent.parent / "docs" / "pictures")
-
-
-def picture(result: dict[str, Any], folder: Any) -> None:
-    """Measured and predicted time of each sweep, on logarithmic axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 3.2), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(SWEEPS)), SWEEPS, strict=True):
-        keys = [k for k in result["samples"] if k.startswith(name + " ")]
-        x = [float(k.rsplit(" ", 1)[1]) for k in keys]
-        step = [1e3 * best(result["samples"][k]["step"]) for k in keys]
-        rate = [2 * 2048**3 / best(result["samples"][k]["product"]) for k in keys]
-        products = [1e3 * result["predicted"][k]["operations"] / r for k, r in zip(keys, rate, strict=True)]
-        axes.loglog(x, step, "o-", label="measured")
-        axes.loglog(x, products, "s--", label="its products alone")
-        axes.set(xlabel=name, ylabel="ms a step" if name == "iterations" else "")
-        axes.set_xticks(x, [f"{v:g}" for v in x])
-        axes.minorticks_off()
-    axes.legend()
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "growth.png", dpi=90)
-    assert np.isfinite(step).all()
 
 
 if __name__ == "__main__":

@@ -184,10 +184,11 @@ class ConvexNMF(SignedEstimator):
         dtype: as in `NMF`.
 
     Attributes:
-        W: weights of the samples (k, n). Z: codes of the fit (n, k). Both None before a fit.
+        W: weights of the samples (k, n); None before a fit.
+        Z: codes of the fit (n, k); None before a fit.
 
     Raises:
-        ValueError: an argument outside what it allows. TypeError: an unknown one.
+        ValueError: an argument outside what it allows.
     """
 
     solvers = SOLVERS

@@ -60,11 +60,12 @@ class NMF(Estimator):
         inner_iter: repeats of the column loop of "hals" (updates of "mu") for each product with A.
 
     Attributes:
-        report_: how the fit ended (`Report`). n_dead_: atoms without effect. restart_errors_: reconstruction error
-        of every restart, of the start that was kept alone if there was one. The rest: see `Estimator`.
+        report_: how the fit ended (`Report`).
+        n_dead_: atoms without effect.
+        restart_errors_: reconstruction error of every restart, of the start that was kept alone if there was one.
 
     Raises:
-        ValueError: an argument outside what it allows. TypeError: an unknown one.
+        ValueError: an argument outside what it allows.
 
     Sources: Lee and Seung 2001; Cichocki and Phan 2009; Fevotte and Idier 2011; Boutsidis and Gallopoulos 2008.
     """

@@ -94,7 +94,7 @@ class SemiNMF(SignedEstimator):
         dtype: as in `NMF`.
 
     Raises:
-        ValueError: an argument outside what it allows. TypeError: an unknown one.
+        ValueError: an argument outside what it allows.
     """
 
     solvers = tuple(SOLVERS)

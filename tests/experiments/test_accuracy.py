@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from deepnmf_jax import load_pretrained, pretrained_names
 from deepnmf_jax.data.datasets import load_dataset
-from deepnmf_jax.experiments import accuracy, accuracy_rows, curves, jpeg_quality, publish
+from deepnmf_jax.experiments import accuracy, accuracy_rows, jpeg_quality, publish
 from deepnmf_jax.experiments.trials import FILE, flat_settings
 from deepnmf_jax.models.pretrained import read_network
 from deepnmf_jax.training.evaluation import Evaluator
@@ -160,11 +160,6 @@ def test_the_command_of_a_run(records, monkeypatch, tmp_path):
         results = json.loads((ROW.folder(seed) / "results.json").read_text())
         assert results == {"seed": seed, "seeds_at_once": [0, 1], "test_accuracy": right}
         assert json.loads((ROW.folder(seed) / "metrics.jsonl").read_text()) == {"epoch": 1, "loss": loss}
-
-
-def test_the_picture_of_the_long_runs_is_drawn(tmp_path):
-    curves.draw(tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_images_are_encoded_anew_at_a_quality():

@@ -1,6 +1,7 @@
 """Networks kept as files: what is written is read, what is damaged is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,18 +11,25 @@ import pytest
 
 from deepnmf_jax import load_pretrained, models, pretrained_names
 from deepnmf_jax.models import pretrained
+from deepnmf_jax.models.retired import drop_retired
 
 SETTINGS = {"layer": "nmf", "mixing": True, "features": [6, 5, 8], "groups": [1], "num_iters": 2}
 SHAPE = (12, 12, 3)
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written")
     model = models.Network(num_classes=4, **{k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()})
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    pretrained.write_network(tmp_path / "net", SETTINGS, 4, SHAPE, variables)
-    (tmp_path / "net" / "results.json").write_text(json.dumps({"test_accuracy": 0.5}))
-    return tmp_path / "net"
+    pretrained.write_network(path, SETTINGS, 4, SHAPE, variables)
+    (path / "results.json").write_text(json.dumps({"test_accuracy": 0.5}))
+    return path
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "net")
 
 
 @pytest.mark.slow
@@ -73,6 +81,6 @@ def test_the_networks_of_the_package(name):
     assert sum(a.size for a in jax.tree.leaves(found.variables["params"])) == found.results["parameters"]
     logits = jax.jit(found.model.apply)(found.variables, jnp.full((2, *found.image_shape), 0.5))
     assert logits.shape == (2, found.model.num_classes) and bool(jnp.isfinite(logits).all())
-    for field, value in found.results["config"]["model"].items():
+    for field, value in drop_retired(found.results["config"])["model"].items():
         ours = getattr(found.model, field)
         assert (list(ours) if isinstance(ours, tuple) else ours) == value

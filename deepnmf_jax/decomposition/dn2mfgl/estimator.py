@@ -92,12 +92,19 @@ class Dn2MFGL:
 
     Attributes:
         components_: Q^T (r_l, m), rows of unit length (as they come in mode="released"). All arrays are numpy.
-        dictionaries_: H_1, ..., H_l. embedding_: codes (n, r_l). labels_, cluster_centers_: of k-means on them
-            (at unit length if `normalize`), the best of ten starts.
-        n_iter_: sweeps. loss_history_: objective at the start and after every tenth sweep. losses_: of every seed.
-        boundedness_: "bounded", "undecided", "unbounded". certificate_: why (`Boundedness`).
-        choice_: alpha, beta, nu and the graph that were used, and why (`Choice`). converged_, n_features_in_.
-        loss_history_ and losses_ are of the data as computed with: of unit length if `normalize`.
+        dictionaries_: H_1, ..., H_l.
+        embedding_: codes (n, r_l).
+        labels_: clusters (n,) by k-means on the codes (at unit length if `normalize`), the best of ten starts.
+        cluster_centers_: their centres (n_clusters, r_l).
+        n_iter_: sweeps.
+        converged_: whether `tol` ended the fit.
+        loss_history_: objective at the start and after every tenth sweep, for the data as computed with (at unit length
+            if `normalize`).
+        losses_: the last one of every seed.
+        boundedness_: "bounded", "undecided" or "unbounded".
+        certificate_: why (`Boundedness`).
+        choice_: alpha, beta, nu and the graph that were used, and why (`Choice`).
+        n_features_in_: m.
 
     Raises:
         ValueError: by `fit`, for arguments or data outside what they allow, and for settings without a lower bound.
