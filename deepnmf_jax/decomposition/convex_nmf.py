@@ -239,10 +239,6 @@ class ConvexNMF(SignedEstimator):
         """Codes of the fit (n, k), of the kind of array given to `fit`; None before a fit or after `load`."""
         return None if self._zt is None else self._restore(self._zt.T)
 
-    def _l1(self, p: int, scale: float) -> float:
-        # mean squared error + l1 mean |Z|, times n p / 2; here Z has no unit.
-        return self.l1_penalty * p / (2 * self.nb_concepts) * scale**-2
-
     def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
         """Z (n, k) and D = W A (k, p) for A (n, p), of the kind of A. ValueError for what is no such matrix."""
         limit = self._limit(max_iter, FIT_LIMIT)
@@ -255,7 +251,7 @@ class ConvexNMF(SignedEstimator):
                 raise ValueError(f"solver 'mu' forms {a.shape[0]} x {a.shape[0]} matrices here; use solver='pgd'")
             self._begin(A, data)
             constraints = self._constraints._replace(signed=signed)
-            l1, length = self._l1(a.shape[1], data.scale), history_length(limit)
+            l1, length = self._l1(a.shape[1]), history_length(limit)
             compiled = partial(solve, a=a, l1=l1, constraints=constraints, tol=self.tol, length=length)
             done = self._descend(compiled, self._start(a), limit)
             self._w = done.state[1]
@@ -281,10 +277,8 @@ class ConvexNMF(SignedEstimator):
         return 1.0
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
-        d = self._dictionary() / self._scale
-        l1 = self._l1(d.shape[1], self._scale)
-        simplex = self._constraints.simplex_z
-        return solve_codes(dense(data.a), d, l1, simplex, tol, limit, history_length(limit)).state
+        d, simplex = self._dictionary() / self._scale, self._constraints.simplex_z
+        return solve_codes(dense(data.a), d, self._l1(d.shape[1]), simplex, tol, limit, history_length(limit)).state
 
     def init_random_w(self, A: Any, key: Array | None = None) -> Any:
         """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""

@@ -249,6 +249,11 @@ class SignedEstimator(Estimator):
         """Unit of the codes: what those of scaled data are multiplied with."""
         raise NotImplementedError
 
+    def _l1(self, p: int) -> float:
+        """Weight of sum Z of scaled data beside half the squared error: of mean squared error + l1 mean |Z|, times
+        n p / 2."""
+        return self.l1_penalty * p / (2 * self.nb_concepts) * self._codes_unit() / self._scale**2
+
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         return read_data(arrays.without_sparse(a), dtype, self.device, nonnegative=False, **more)
 

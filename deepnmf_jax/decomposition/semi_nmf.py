@@ -126,10 +126,6 @@ class SemiNMF(SignedEstimator):
             dtype=dtype,
         )
 
-    def _l1(self, p: int, scale: float) -> float:
-        # mean squared error + l1 mean |Z|, times n p / 2; Z has the unit sqrt(scale).
-        return self.l1_penalty * p / (2 * self.nb_concepts) * scale**-1.5
-
     def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
         """Z (n, k) and D (k, p) for A (n, p) of any sign, of the kind of A. ValueError for what is no such matrix."""
         limit = self._limit(max_iter, FIT_LIMIT)
@@ -144,8 +140,8 @@ class SemiNMF(SignedEstimator):
                 self._d = nothing
                 self._report(0, True, np.zeros(1, dtype), 0.0)
                 return self._restore(jnp.zeros_like(zt).T), self.D
-            l1 = self._l1(a.shape[1], data.scale)
-            compiled = partial(solve, a=a, l1=l1, solver=self.solver, tol=self.tol, length=history_length(limit))
+            l1, length = self._l1(a.shape[1]), history_length(limit)
+            compiled = partial(solve, a=a, l1=l1, solver=self.solver, tol=self.tol, length=length)
             done = self._descend(compiled, (zt, _dictionary(a, zt, nothing)), limit)
             self._d = done.state[1] * root
             zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
@@ -156,7 +152,7 @@ class SemiNMF(SignedEstimator):
         return math.sqrt(self._scale)
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
-        target = Target(data.a, Penalties(l1_z=self._l1(data.a.shape[1], self._scale)))
+        target = Target(data.a, Penalties(l1_z=self._l1(data.a.shape[1])))
         d = self._dictionary() / self._codes_unit()
         with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
             return find_codes(target, d, SolverSettings(self.solver), limit, tol, report)
