@@ -61,15 +61,15 @@ test-oldest: .venv-oldest/.for-tests ## run all tests with the oldest supported 
 
 data: ## download and prepare DATASET, e.g. DATASET=cifar10 (TensorFlow, in .venv-data)
 	@if [ -z "$(DATASET)" ]; then \
-	  echo "Say which: make data DATASET=cifar10 (or cifar100, fashion_mnist, mnist)" >&2; exit 2; fi
+	  echo "Say which: make data DATASET=cifar10 (or another of TFDS in deepnmf_jax/data/datasets.py)" >&2; exit 2; fi
 	@$(MAKE) --no-print-directory .venv-data/.for-data
 	.venv-data/bin/python -m deepnmf_jax.data.prepare $(DATASET) $(ARGS)
 
 pack: ## write DATASET to one file, DATASET.pack, read without TFDS (--config.dataset=cifar10.pack)
 	@if [ -z "$(DATASET)" ]; then \
-	  echo "Say which: make pack DATASET=cifar10 (or cifar100, fashion_mnist, mnist, mnist5k)" >&2; exit 2; fi
+	  echo "Say which: make pack DATASET=cifar10 (or another of deepnmf_jax/data/datasets.py)" >&2; exit 2; fi
 	@$(MAKE) --no-print-directory $(VENV)/.for-training
-	$(PY) -m deepnmf_jax.data.packs $(DATASET) $(ARGS)
+	$(PY) -m deepnmf_jax.data.make_pack $(DATASET) $(ARGS)
 
 setup: $(VENV)/.for-tests ## install all that training and the tests need (.venv)
 

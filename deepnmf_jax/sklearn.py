@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from deepnmf_jax import decomposition
+from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Rule
 
 # Their names of solvers, and ours.
 THEIR_SOLVERS = {"cd": "hals"}
@@ -151,11 +152,11 @@ class Dn2MFGL(ClassNamePrefixFeaturesOutMixin, decomposition.Dn2MFGL, ClusterMix
     the same. `transform` of the training samples differs from `fit_transform`: codes of a fit know their neighbours.
     """
 
-    def fit(self, X: Any, y: Any = None, init: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, init: Any = None, rule: Rule = RULE) -> Self:
         """See `deepnmf_jax.Dn2MFGL.fit`."""
         X = _validated(self, X, reset=True)
         with _their_warnings():
-            return super().fit(X, y, init)
+            return super().fit(X, y, init, rule)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """`fit`, and the codes (n, r_l) of the training samples."""

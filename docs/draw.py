@@ -3,7 +3,8 @@
     python -m docs.draw                               PNG into docs/pictures
     python -m docs.draw --out=paper --format=pdf      PDF for a paper
 
-Nothing is measured or trained, but for the parts of the digits in `parts`, which takes some seconds.
+Nothing is measured or trained, but for the parts of the digits in `parts`, which takes some seconds, and where the
+codes of `digits_codes` lie in the plane.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness import RESULTS
 from benchmarks.speed import pictures as speed
-from deepnmf_jax.experiments import curves, sum_of_parts
+from deepnmf_jax.experiments import clustering_pictures, clustering_studies, curves, sum_of_parts
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.models import load_pretrained
 from deepnmf_jax.plotting import save
@@ -43,6 +44,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "fifty_epochs": curves.draw_fifty_epochs,
     "factorization": lambda: speed.draw_factorization(_record("factorization")),
     "acceleration": lambda: curves.draw_acceleration(_record("acceleration")),
+    "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "growth": lambda: speed.draw_growth(_record("growth")),
 }
 

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from deepnmf_jax.training.records import CLOCK_FIELDS
 from tests.compilation import compile_as, known_options
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,8 +48,10 @@ SETTINGS = {
     "optimizer.plateau.patience": 0,
     "optimizer.plateau.threshold": 0.5,
 }
-# What the results of two otherwise equal runs may differ in.
-RESULT_CLOCKS = ("seconds", "images_per_second", "peak_memory", "date", "commit")
+# What main.py is run with: most of a tiny run's time is the tracing of its blocks.
+TWO_BLOCKS = {**SETTINGS, "model.features": (32,), "model.kernels": (5, 0)}
+# What the metrics and the results of two otherwise equal runs may differ in.
+CLOCKS = ("seconds", "images_per_second", "peak_memory", "date", "commit")
 LONGEST_RUN = 300.0
 
 # A server that has imported the package forks each program: it starts in no time, as a process of its own all the
@@ -126,9 +128,13 @@ def _call(
         atexit._run_exitfuncs()
 
 
-def _run_main(arguments: list[str], change: Callable[[], None] | None) -> None:
+def _run_main(arguments: list[str], change: Callable[[], None] | None, pictures: bool) -> None:
     sys.path.insert(0, str(ROOT))
     sys.argv = arguments
+    if not pictures:
+        from deepnmf_jax.training import reports
+
+        reports._draw = lambda *_: None
     if change is not None:
         change()
     runpy.run_path("main.py", run_name="__main__")
@@ -151,16 +157,23 @@ class Programs:
 
     def arguments(self, *flags: str, config: str | None = None) -> list[str]:
         """A command line; `config` stands in place of the tiny run's."""
-        settings = {"dataset": self.images, **SETTINGS} if config is None else {}
+        settings = {"dataset": self.images, **TWO_BLOCKS} if config is None else {}
         overrides = [f"--config.{name}={value}" for name, value in settings.items()]
         first = f"--config={config or 'configs/quickstart.py'}"
         return ["main.py", first, *overrides, f"--compilation_cache={self.cache}", *flags]
 
     def start(
-        self, *flags: str, config: str | None = None, change: Callable[[], None] | None = None, **environment: str
+        self,
+        *flags: str,
+        config: str | None = None,
+        change: Callable[[], None] | None = None,
+        pictures: bool = False,
+        **environment: str,
     ) -> Program:
-        """Starts main.py with these flags; `change` is called in its process first."""
-        return self.call(functools.partial(_run_main, self.arguments(*flags, config=config), change), **environment)
+        """Starts main.py with these flags; `change` is called in its process first. Drawing `pictures` takes a third of
+        a tiny run's time."""
+        run = functools.partial(_run_main, self.arguments(*flags, config=config), change, pictures)
+        return self.call(run, **environment)
 
     def call(self, function: Callable[[], None], **environment: str) -> Program:
         """Starts a function in a process of its own."""
@@ -169,6 +182,12 @@ class Programs:
     def run(self, *flags: str, status: int = 0, **options: Any) -> Finished:
         """A run to its end, which must be with this status; for the options see `start`."""
         return self.start(*flags, **options).end(status)
+
+    def evaluate(self, checkpoint: Path, *flags: str) -> dict[str, Any]:
+        """What main.py prints of a checkpoint."""
+        found = json.loads(self.run("--mode=evaluate", f"--checkpoint={checkpoint}", *flags).stdout)
+        assert isinstance(found, dict)
+        return found
 
     def run_from_scratch(self, *flags: str, **environment: str) -> Finished:
         """A run by a Python of its own, as a user starts it."""
@@ -182,6 +201,13 @@ class Programs:
             check=False,
         )
         return Finished(ended.returncode, ended.stdout, ended.stderr)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def write_images(path: Path, **changes: np.ndarray) -> Path:
@@ -243,13 +269,13 @@ def stop_in_compilation(number: int) -> None:
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without clock fields."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in CLOCK_FIELDS} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in CLOCKS} for line in lines]
 
 
 def results(workdir: Path) -> dict[str, Any]:
     """results.json without clock fields."""
     content = json.loads((workdir / "results.json").read_text())
-    return {k: v for k, v in content.items() if k not in RESULT_CLOCKS}
+    return {k: v for k, v in content.items() if k not in CLOCKS}
 
 
 def tensorboard_scalars(workdir: Path) -> dict[str, dict[int, float]]:

@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from configs import base
-from docs.hooks import reference
+from docs.hooks import notebooks, reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -123,6 +124,23 @@ def test_the_commands_of_the_reference_are_those_of_make() -> None:
     assert re.findall(r"`make ([\w-]+)`", reference.targets(ROOT)) and sorted(
         re.findall(r"^\| `make ([\w-]+)`", reference.targets(ROOT), re.MULTILINE)
     ) == sorted(phony.split())
+
+
+def test_a_notebook_becomes_a_page_with_all_of_its_outputs() -> None:
+    path = ROOT / "colabs" / "dictionary_learning.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    page, pictures = notebooks.read(path, "concepts")
+    shown = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(shown) == len(pictures) == page.count("![Output of the cell above](concepts_") > 0
+    assert all(output.text.rstrip() in page for output in outputs if output.output_type == "stream")
+
+
+def test_an_output_that_no_page_can_show_is_an_error(tmp_path: Path) -> None:
+    cell = nbformat.v4.new_code_cell("1", outputs=[nbformat.v4.new_output("display_data", {"text/latex": "1"})])
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "odd.ipynb")
+    with pytest.raises(ValueError, match="display_data with .'text/latex'. has no page"):
+        notebooks.read(tmp_path / "odd.ipynb", "odd")
 
 
 # The site, in small: the repository's own hooks and settings around two pages and a package of four names.

@@ -77,15 +77,23 @@ import json, sys, time
 import jax, flax.linen
 start = time.perf_counter()
 import deepnmf_jax
-print(json.dumps([time.perf_counter() - start, sorted({name.split(".")[0] for name in sys.modules})]))
+seconds = time.perf_counter() - start
+first = {name.split(".")[0] for name in sys.modules}
+from deepnmf_jax.data import make_pack, prepare
+from deepnmf_jax.training import loop
+second = {name.split(".")[0] for name in sys.modules}
+print(json.dumps([seconds, sorted(first), sorted(second)]))
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    seconds, modules = json.loads(done.stdout)
+    seconds, modules, for_training = json.loads(done.stdout)
     print(f"import deepnmf_jax: {seconds:.3f} s on top of jax and flax.linen")
-    heavy = {"matplotlib", "mlxtend", "optax", "orbax", "sklearn", "tensorboardX", "tensorflow"}
-    assert not (heavy | {"tensorflow_datasets", "torch", "tqdm"}) & set(modules)
+    heavy = {"matplotlib", "mlxtend", "sklearn", "tensorboardX", "tensorflow", "tensorflow_datasets", "torch", "tqdm"}
+    assert not (heavy | {"optax", "orbax"}) & set(modules)
     assert "deepnmf_jax" in modules
+    # What a run may or may not have is loaded where it is used.
+    assert not (heavy | {"PIL", "array_record"}) & set(for_training)
+    assert {"optax", "orbax"} <= set(for_training)
 
 
 def tracked_files() -> list[Path]:

@@ -5,13 +5,13 @@ and hue; brightness multiplies, as torchvision's (and so the paper's) does.
 """
 
 import dataclasses
-import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number
 from deepnmf_jax.data.colors import adjust_contrast, adjust_saturation_and_hue
 
 _CUTOUT = ("cutout_row", "cutout_column")
@@ -57,17 +57,13 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         for name in ("crop", "pad", "cutout"):
-            _check_pixels(name, getattr(self, name))
+            check_integer(f"augmentation.{name}", getattr(self, name), 0)
+        for name in ("brightness", "contrast", "saturation"):
+            check_number(f"augmentation.{name}", getattr(self, name), 0)
+        check_number("augmentation.hue", self.hue, 0, 0.5)
+        check_choice("augmentation.per", self.per, ("image", "batch"))
         if self.pad and not self.crop:
-            raise ValueError(f"augmentation pad = {self.pad} needs a crop: set crop to the side of the window")
-        for name in ("brightness", "contrast", "saturation", "hue"):
-            strength = getattr(self, name)
-            most = 0.5 if name == "hue" else math.inf
-            if not (0 <= strength <= most and math.isfinite(strength)):
-                allowed = "between 0 and 0.5 turns" if name == "hue" else "0 or more"
-                raise ValueError(f"augmentation {name} must be {allowed}, got {strength}")
-        if self.per not in ("image", "batch"):
-            raise ValueError(f"augmentation per must be 'image' or 'batch', got {self.per!r}")
+            raise ValueError(f"augmentation.pad = {self.pad} needs a crop: set crop to the side of the window")
 
 
 def alternating_flips(key: jax.Array, indices: jax.Array, epoch: jax.Array) -> jax.Array:
@@ -110,7 +106,7 @@ def augment(
     _check_images(images, augmentation.crop)
     size, pad = augmentation.crop, augmentation.pad
     if pad >= min(images.shape[1:3]):
-        raise ValueError(f"augmentation pad = {pad} must be less than the side of the images, {min(images.shape[1:3])}")
+        raise ValueError(f"augmentation.pad = {pad} must be less than the side of the images, {min(images.shape[1:3])}")
     x = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect") if pad else images
     height, width, channels = x.shape[1:]
     positions = jnp.arange(images.shape[0], dtype=jnp.uint32)
@@ -143,7 +139,7 @@ def center_crop(images: jax.Array, crop: int) -> jax.Array:
     Raises:
       ValueError: as for `augment`.
     """
-    _check_pixels("crop", crop)
+    check_integer("crop", crop, 0)
     _check_images(images, crop)
     if not crop:
         return _to_float(images)
@@ -204,11 +200,6 @@ def _integers(uniform: jax.Array, count: int) -> jax.Array:
 
 def _per_image(values: jax.Array) -> jax.Array:
     return values[:, None, None, None]
-
-
-def _check_pixels(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{name} must be a whole number of pixels, 0 (none) or more; got {value!r}")
 
 
 def _check_images(images: jax.Array, crop: int) -> None:

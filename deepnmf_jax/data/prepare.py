@@ -1,62 +1,28 @@
-"""Where the TFDS data sets lie on disk, and how they get there.
+"""Downloads a data set of TFDS and writes it as ArrayRecord files, the form that is read without TensorFlow.
 
-    python -m deepnmf_jax.data.prepare cifar10 --data_dir=DIR
+    python -m deepnmf_jax.data.prepare cifar10 --data_dir=DIR        (make data DATASET=cifar10)
 
-downloads a data set and writes it as ArrayRecord files, the form that is read without TensorFlow. TFDS
-itself needs TensorFlow for this one step, so `make data DATASET=cifar10` runs it in an environment of its
-own; for that reason this file imports nothing but the standard library at the top, and no jax.
+TFDS itself needs TensorFlow for this one step, so `make data` runs it in an environment of its own.
 """
 
 import argparse
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-TFDS_NAMES = ("cifar10", "cifar100", "fashion_mnist", "mnist")
-
-
-class PreparedVersion(NamedTuple):
-    """One version of a data set found on disk."""
-
-    version: str  # as the folder is called: "3.0.2"
-    file_format: str  # what TFDS wrote it as: "array_record", "tfrecord", ...
-    path: Path
+from deepnmf_jax.data.datasets import TFDS_NAMES
+from deepnmf_jax.data.tfds import prepared_versions, resolve_data_dir
 
 
-def resolve_data_dir(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of the TFDS sets: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-
-
-def prepared_versions(name: str, data_dir: Path) -> list[PreparedVersion]:
-    """The versions of `name` that lie in `data_dir`, newest first, whatever their file format."""
-    found = []
-    for info_path in (data_dir / name).glob("*/dataset_info.json"):
-        folder = info_path.parent
-        # A preparation that was cut off leaves a folder "incomplete.X_3.0.2".
-        if all(number.isdigit() for number in folder.name.split(".")):
-            # Early TFDS wrote no format into this file, and nothing but tfrecord.
-            file_format = json.loads(info_path.read_text()).get("fileFormat", "tfrecord")
-            found.append(PreparedVersion(folder.name, file_format, folder))
-    return sorted(found, key=lambda v: [int(number) for number in v.version.split(".")], reverse=True)
-
-
-def prepare(
-    name: str,
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    make_builder: Callable[..., Any] | None = None,
-) -> Path:
+def prepare(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Downloads data set `name` and writes it under `data_dir` as ArrayRecord files.
 
     Args:
-      name: one of `TFDS_NAMES`.
-      data_dir: see `resolve_data_dir`.
-      make_builder: called as `tfds.builder`, which is the default.
+      name: one of `datasets.TFDS_NAMES`.
+      data_dir: see `tfds.resolve_data_dir`.
 
     Returns:
       The folder that holds the prepared files. If they were there already, nothing is downloaded.
@@ -70,16 +36,17 @@ def prepare(
         raise ValueError(f"unknown data set {name!r}; {', '.join(TFDS_NAMES)} can be prepared")
     root = resolve_data_dir(data_dir)
     versions = prepared_versions(name, root)
-    for version in versions:
-        if version.file_format == "array_record":
-            print(f"{name} is already prepared in {version.path}")
-            return version.path
+    for folder, file_format in versions.items():
+        if file_format == "array_record":
+            print(f"{name} is already prepared in {folder}")
+            return folder
     if versions:
+        folder, file_format = next(iter(versions.items()))
         raise FileExistsError(
-            f"{versions[0].path} holds {name} as {versions[0].file_format}, which cannot be read without "
-            "TensorFlow; give another folder with --data_dir, or move that one away"
+            f"{folder} holds {name} as {file_format}, which cannot be read without TensorFlow; give another folder "
+            "with --data_dir, or move that one away"
         )
-    builder = (make_builder or _tfds_builder())(name, data_dir=str(root), file_format="array_record")
+    builder = _tfds_builder()(name, data_dir=str(root), file_format="array_record")
     builder.download_and_prepare()
     path = Path(builder.data_dir)
     print(f"{name} is prepared in {path}")

@@ -7,6 +7,8 @@ fixed across numpy versions and machines, where the methods of `numpy.random.Gen
 
 import numpy as np
 
+from deepnmf_jax.core.checks import check_integer
+
 # `random_order` is keyed by (seed, stream). Epochs are the streams from 0 up; a split takes the last one.
 SPLIT_STREAM = 2**64 - 1
 
@@ -58,10 +60,8 @@ def eval_batches(num_examples: int, batch_size: int) -> list[tuple[np.ndarray, n
     Raises:
       ValueError: `batch_size` is below 1 or `num_examples` below 0.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
-    if num_examples < 0:
-        raise ValueError(f"num_examples must be 0 or more, got {num_examples}")
+    check_integer("batch_size", batch_size, 1)
+    check_integer("num_examples", num_examples, 0)
     steps = -(-num_examples // batch_size)
     indices = np.arange(steps * batch_size, dtype=np.int32)
     mask = indices < num_examples

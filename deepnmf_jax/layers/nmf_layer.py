@@ -49,10 +49,9 @@ class InferenceFields(nn.Module, kw_only=True):
 
 
 class NMFLayer(InferenceFields, kw_only=True):
-    """A layer whose outputs are NMF codes.
+    """A layer whose outputs are NMF codes. Its other fields, num_iters ... implementation: see `InferenceFields`.
 
     Attributes:
-        (num_iters ... implementation: see `InferenceFields`)
         local_learning: "none", or the rule that gives u its gradient in place of back-propagation, "kl" or "mse"
             (paper, section 4.2). Lower layers still receive the error passed back.
         u_init: initial raw weights, (key, shape, dtype) -> array. The rows of the weights are those of |u|, made

@@ -9,11 +9,6 @@ from jax import Array
 
 from deepnmf_jax.layers import LocalMixing, NMFConv, NMFPool, NormalizedConv
 
-LAYERS = ("nmf", "conv")
-POOLINGS = ("average", "max", "nmf", "conv", "none")
-STATISTICS = ("running", "batch")
-PADDINGS = ("VALID", "SAME")
-
 
 class BatchNorm(nn.Module):
     """Batch normalisation with running statistics, or with those of the batch at hand in evaluation too.

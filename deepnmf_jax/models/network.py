@@ -14,10 +14,17 @@ from deepnmf_jax.core.initializers import uniform_power
 from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.layers import PatchWhitening
 from deepnmf_jax.layers.nmf_layer import InferenceFields
-from deepnmf_jax.models.blocks import LAYERS, PADDINGS, POOLINGS, STATISTICS, BatchNorm, Block
+from deepnmf_jax.models.blocks import BatchNorm, Block
 
-PREPROCESSINGS = ("none", "on_off", "whitening")
-RECTIFICATIONS = ("relu", "on_off")
+# Of the fields that are one of a few words.
+CHOICES = {
+    "layer": ("nmf", "conv"),
+    "padding": ("VALID", "SAME"),
+    "preprocessing": ("none", "on_off", "whitening"),
+    "rectification": ("relu", "on_off"),
+    "batch_statistics": ("running", "batch"),
+}
+POOLINGS = ("average", "max", "nmf", "conv", "none")
 
 
 class Network(InferenceFields):
@@ -161,13 +168,10 @@ class Network(InferenceFields):
 
     def _check_settings(self) -> None:
         check_integer("num_classes", self.num_classes, 1)
-        check_choice("layer", self.layer, LAYERS)
-        check_choice("padding", self.padding, PADDINGS)
+        for name, allowed in CHOICES.items():
+            check_choice(name, getattr(self, name), allowed)
         for pooling in self.pooling.split(","):
             check_choice("pooling", pooling, POOLINGS)
-        check_choice("preprocessing", self.preprocessing, PREPROCESSINGS)
-        check_choice("rectification", self.rectification, RECTIFICATIONS)
-        check_choice("batch_statistics", self.batch_statistics, STATISTICS)
         for name in ("width", "logit_scale", "init_exponent"):
             check_number(name, getattr(self, name), 0, above=True)
         check_number("batch_norm_momentum", self.batch_norm_momentum, 0, 1, below=True)

@@ -1,5 +1,6 @@
 """What a network consists of: shapes, parameters and operations, layer by layer."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -51,20 +52,10 @@ def layer_rows(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
     rows = []
     for layer, output in calls:
-        parameters = variables["params"]
-        for name in layer.scope.path if layer.scope else ():
-            parameters = parameters.get(name, {})
-        kernel = _size([parameters[name] for name in ("u", "kernel") if name in parameters])
-        rows.append(
-            Row(
-                "/".join(layer.scope.path if layer.scope else ()),
-                type(layer).__name__,
-                output,
-                getattr(layer, "feature_group_count", 1),
-                _size(parameters),
-                _operations(layer, kernel, output),
-            )
-        )
+        own = functools.reduce(lambda tree, name: tree.get(name, {}), layer.path, variables["params"])
+        kernel = _size([own[name] for name in ("u", "kernel") if name in own])
+        path, kind, groups = "/".join(layer.path), type(layer).__name__, getattr(layer, "feature_group_count", 1)
+        rows.append(Row(path, kind, output, groups, _size(own), _operations(layer, kernel, output)))
     return _with_residuals(rows, variables["params"])
 
 

@@ -21,18 +21,18 @@ import logging
 import os
 import re
 import shutil
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.files import sync_folder
+from deepnmf_jax.training.devices import barrier, from_all_processes
 from deepnmf_jax.training.integrity import (
     MANIFEST,
     check_matches,
@@ -43,12 +43,12 @@ from deepnmf_jax.training.integrity import (
     nested,
     write_manifest,
 )
-from deepnmf_jax.training.records import sync_folder
 
 _LATEST, _BEST = "latest", "best"
+# Of the latest, so that there is one before a damaged one; of the best, because a resumed run may go back to before the
+# newest of them (`discard_after`).
+_KEPT = 2
 _LEFTOVER = re.compile(r"^\d+\.(saving|removing)|\.orbax-checkpoint-tmp")
-
-logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -70,31 +70,22 @@ class Checkpoints:
     several processes each makes one of these, and all call its methods at the same moments.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, keep: int = 2):
+    def __init__(self, workdir: str | os.PathLike[str]):
         """Opens `workdir`/checkpoints, making it where needed, and clears away what killed saves left.
 
-        Args:
-          workdir: the run's folder.
-          keep: number of latest steps to keep, at least 2, so that there is one before a damaged one.
-
         Raises:
-          ValueError: keep < 2.
           OSError: the folders cannot be made.
         """
-        if keep < 2:
-            raise ValueError(f"keep must be at least 2 (a step is left if the newest is damaged), got {keep}")
         self.folder = Path(workdir).absolute() / "checkpoints"
-        # Two of the best: a resumed run may go back to before the newest of them (`discard_after`).
-        self._keep = {_LATEST: keep, _BEST: 2}
         if jax.process_index() == 0:
-            for kind in self._keep:
+            for kind in (_LATEST, _BEST):
                 folder = self.folder / kind
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
                     _clear_leftovers(folder)
                 except OSError as error:
                     raise OSError(error.errno, f"cannot open the checkpoints in {folder}: {error.strerror}") from error
-        _barrier("checkpoints opened")
+        barrier("checkpoints opened")
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any], *, best: bool = False) -> None:
         """Saves the latest state, and the same as the best so far if `best` is set.
@@ -111,8 +102,7 @@ class Checkpoints:
           ValueError: a negative step, a leaf that is no array of numbers, or a meta that is not JSON.
           OSError: the disk is full or not writable; older checkpoints are intact.
         """
-        if step < 0:
-            raise ValueError(f"step must be at least 0, got {step}")
+        check_integer("step", step, 0)
         leaves = named_arrays(state)
         digest = digest_of(leaves)
         try:
@@ -123,17 +113,17 @@ class Checkpoints:
         for kind in (_BEST, _LATEST) if best else (_LATEST,):
             folder = self.folder / kind
             try:
-                self._save(folder, int(step), nested(leaves), note, self._keep[kind])
+                self._save(folder, int(step), nested(leaves), note)
             except Exception as error:
                 if jax.process_index() == 0:
                     with contextlib.suppress(OSError):
                         _clear_leftovers(folder)
                 raise _cannot_save(folder / str(step), error) from error
 
-    def _save(self, folder: Path, step: int, tree: dict[str, Any], note: dict[str, Any], keep: int) -> None:
+    def _save(self, folder: Path, step: int, tree: dict[str, Any], note: dict[str, Any]) -> None:
         staging, final, aside = (folder / f"{step}{suffix}" for suffix in (".saving", "", ".replaced"))
         arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(note))
-        with _quiet_orbax(), _checkpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(staging, args=arguments, force=True)
         if jax.process_index() == 0:
             write_manifest(staging)
@@ -142,11 +132,11 @@ class Checkpoints:
             os.rename(staging, final)
             sync_folder(folder)
             _remove(aside)
-            for other in [s for s in _steps(folder) if s > step] + _steps(folder)[keep:]:
+            for other in [s for s in _steps(folder) if s > step] + _steps(folder)[_KEPT:]:
                 _remove(folder / str(other))
-        _barrier("checkpoint saved")
+        barrier("checkpoint saved")
 
-    def restore(self, template: Any, *, best: bool = False, before: int | None = None) -> Restored | None:
+    def restore(self, template: Any, *, best: bool = False) -> Restored | None:
         """Reads the newest undamaged checkpoint, or None if there is none at all.
 
         A damaged one (a byte differs, a file is missing or new) is named in a warning and skipped.
@@ -154,23 +144,21 @@ class Checkpoints:
         Args:
           template: pytree of arrays or `jax.ShapeDtypeStruct`s: the structure, shapes and dtypes expected.
           best: of the best instead of the latest.
-          before: only steps smaller than this.
 
         Raises:
           OSError: all checkpoints are damaged.
           RuntimeError: the processes of the run see different ones.
           ValueError: the checkpoint holds another tree than the template; each differing leaf is named.
         """
-        return _restore_newest(self.folder / (_BEST if best else _LATEST), template, before)
+        return _restore_newest(self.folder / (_BEST if best else _LATEST), template)
 
     def discard_after(self, step: int) -> None:
         """Removes the checkpoints after `step`, for a run that goes on from there (0: from the start)."""
         if jax.process_index() == 0:
-            for folder in (self.folder / kind for kind in self._keep):
-                for later in _steps(folder):
-                    if later > step:
-                        _remove(folder / str(later))
-        _barrier("later checkpoints discarded")
+            for folder in (self.folder / kind for kind in (_LATEST, _BEST)):
+                for later in (s for s in _steps(folder) if s > step):
+                    _remove(folder / str(later))
+        barrier("later checkpoints discarded")
 
 
 def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
@@ -194,7 +182,7 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
         except _DamagedError as error:
             raise OSError(errno.EIO, f"the checkpoint {path} is damaged: {error}") from error
     for kind in (_BEST, _LATEST):
-        restored = _restore_newest(path / "checkpoints" / kind, template, None)
+        restored = _restore_newest(path / "checkpoints" / kind, template)
         if restored is not None:
             return restored
     what = "holds no checkpoint" if path.exists() else "does not exist"
@@ -208,9 +196,8 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def _restore_newest(folder: Path, template: Any, before: int | None) -> Restored | None:
-    steps = [step for step in _steps(folder) if before is None or step < before]
-    reports = [(step, damage(folder / str(step))) for step in steps]
+def _restore_newest(folder: Path, template: Any) -> Restored | None:
+    reports = [(step, damage(folder / str(step))) for step in _steps(folder)]
     _check_same_everywhere([(step, not reason) for step, reason in reports], folder)
     for step, reason in reports:
         try:
@@ -228,16 +215,26 @@ def _restore_newest(folder: Path, template: Any, before: int | None) -> Restored
     return None
 
 
+def _check_same_everywhere(found: object, folder: Path) -> None:
+    digest = np.frombuffer(hashlib.sha256(repr(found).encode()).digest(), np.int32)
+    if (from_all_processes(digest) != digest).any():
+        raise RuntimeError(
+            f"the processes of this run see different checkpoints in {folder} (this one: {found}); "
+            "the workdir must be on a disk that all of them share"
+        )
+
+
 def _read(folder: Path, template: Any, step: int | None = None) -> Restored:
     arguments = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
     try:
-        with _quiet_orbax(), _checkpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             content = checkpointer.restore(folder, args=arguments)
         note = content["meta"]
         stored_step, digest, meta = int(note["step"]), note["content"], note["meta"]
         stored = named_arrays(content["state"])
     except Exception as error:
-        raise _DamagedError(f"orbax cannot read it: {type(error).__name__}: {_first_line(error)}") from error
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise _DamagedError(f"orbax cannot read it: {type(error).__name__}: {reason}") from error
     if digest_of(stored) != digest:
         raise _DamagedError("the arrays differ from those that were saved")
     if step is not None and stored_step != step:
@@ -281,26 +278,13 @@ def _clear_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[ocp.Checkpointer]:
-    # A new one each time: one that has failed to write may not be used again.
-    checkpointer = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-    try:
-        yield checkpointer
-    finally:
-        checkpointer.close()
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Keeps orbax from logging the tracebacks of its threads: what they raise is raised by its call too."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "concurrent.futures")]
-    levels = [quiet.level for quiet in loggers]
-    for quiet in loggers:
-        quiet.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for quiet, level in zip(loggers, levels, strict=True):
-            quiet.setLevel(level)
+    # Orbax would log the tracebacks of its threads; what they raise is raised by its call too.
+    with contextlib.ExitStack() as stack:
+        for quiet in map(logging.getLogger, ("absl", "asyncio", "concurrent.futures")):
+            stack.callback(quiet.setLevel, quiet.level)
+            quiet.setLevel(logging.CRITICAL + 1)
+        # A new one each time: one that has failed to write may not be used again.
+        yield stack.enter_context(contextlib.closing(ocp.Checkpointer(ocp.CompositeCheckpointHandler())))
 
 
 def _cannot_save(folder: Path, error: Exception) -> OSError:
@@ -309,80 +293,3 @@ def _cannot_save(folder: Path, error: Exception) -> OSError:
     number = int(code.group(1)) if code else getattr(error, "errno", None) or errno.EIO
     reason = os.strerror(number) if code or isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     return OSError(number, f"cannot write the checkpoint {folder}: {reason}; older ones beside it are intact")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200]
-
-
-# ------------------------------------------------------------------------------------------ several processes
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(f"deepnmf_jax: {name}")
-
-
-def _check_same_everywhere(found: object, folder: Path) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        digest = np.frombuffer(hashlib.sha256(repr(found).encode()).digest(), np.int32)
-        if (np.asarray(multihost_utils.process_allgather(digest)) != digest).any():
-            raise RuntimeError(
-                f"the processes of this run see different checkpoints in {folder} (this one: {found}); "
-                "the workdir must be on a disk that all of them share"
-            )
-
-
-class Interruption:
-    """Turns the first SIGTERM or Ctrl-C into a request that the training loop reads, so that it saves first.
-
-    A second signal does what it did before, so an impatient user can still stop the process. Signals reach
-    Python only in its main thread; elsewhere nothing is installed, and a line in the log says so.
-
-    Attributes:
-      requested: the signal's name, or None.
-    """
-
-    def __init__(self) -> None:
-        self.requested: str | None = None
-        self._previous: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is not threading.main_thread():
-            logger.info("not in the main thread: SIGTERM and Ctrl-C stop the run without saving first")
-            return self
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore_handlers()
-
-    def requested_anywhere(self) -> str | None:
-        """The request of any process of the run; all of them ask at the same step and get the same answer."""
-        if jax.process_count() == 1:
-            return self.requested
-        from jax.experimental import multihost_utils
-
-        number = signal.Signals[self.requested] if self.requested else 0
-        highest = int(np.max(multihost_utils.process_allgather(np.int32(number))))
-        return signal.Signals(highest).name if highest else None
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = signal.Signals(number).name
-        self._restore_handlers()
-
-    def _restore_handlers(self) -> None:
-        for number, handler in self._previous.items():
-            # None stands for a handler that was not installed from Python and cannot be put back from it.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous = {}
-
-
-__all__ = ["Checkpoints", "Interruption", "Restored", "restore_path"]

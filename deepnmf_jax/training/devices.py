@@ -13,24 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _log = logging.getLogger(__name__)
 DATA = "data"
-
 MATMUL_PRECISIONS = ("float32", "tensorfloat32")
-# What XLA records into CUDA graphs beside its defaults: loops whole, and sequences shorter than its usual five kernels
-# (a loop of the inference has about four).
-COMMAND_BUFFERS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "loops": {
-        "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONDITIONAL,WHILE",
-        "xla_gpu_graph_min_graph_size": 1,
-    },
-}
-
-
-def compiler_options(command_buffers: str) -> dict[str, Any]:
-    """XLA's options for the programs of a run: those of `COMMAND_BUFFERS` on a GPU, none elsewhere."""
-    return COMMAND_BUFFERS[command_buffers] if jax.default_backend() == "gpu" else {}
-
-
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
@@ -104,6 +87,23 @@ def data_mesh(batch_size: int) -> Mesh:
         )
     devices = [d for p in range(processes) for d in [d for d in jax.devices() if d.process_index == p][:used]]
     return Mesh(np.asarray(devices), (DATA,))
+
+
+def barrier(name: str) -> None:
+    """Returns once every process of the run has called it with this name."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(f"deepnmf_jax: {name}")
+
+
+def from_all_processes(values: np.ndarray | np.generic) -> np.ndarray:
+    """An array of each process of the run, all of one shape, along a new first axis; they call it at one moment."""
+    if jax.process_count() == 1:
+        return np.asarray(values)[None]
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(values))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -19,11 +19,11 @@ COMMIT = "DEEPNMF_COMMIT"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def environment() -> dict[str, Any]:
-    """What a result depends on besides its config: versions, commit, devices, machine; its memory so far, bytes; and
-    the UTC date."""
+def environment(*packages: str) -> dict[str, Any]:
+    """What a result depends on besides its config: versions (of further `packages`, too; None: not installed), commit,
+    devices, machine; its memory so far, bytes; and the UTC date."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *packages):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -39,10 +39,19 @@ def environment() -> dict[str, Any]:
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "platform": platform.platform(),
+        "cpu": processor(),
         "cpu_count": usable_cores(),
         "peak_memory": peak_memory(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def usable_cores() -> int | None:
@@ -70,7 +79,7 @@ def peak_memory() -> int | None:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit of the checkout that tracks `folder`, with "-dirty" if tracked files have changed since.
+    """The commit of the checkout that tracks `folder`, with "+changes" if tracked Python files differ from it.
 
     None where there is no git, no checkout, no commit yet, or where the checkout does not track the folder
     (a package installed inside somebody else's repository).
@@ -84,10 +93,11 @@ def git_commit(folder: Path) -> str | None:
         if not git("ls-files", "--", "."):
             return None
         commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/")
+        # Other files are records and words: a benchmark writes its results where the next one finds them.
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/*.py")
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return commit + "-dirty" if changed else commit
+    return commit + "+changes" if changed else commit
 
 
 def installed(package: str, what: str) -> bool:

@@ -2,13 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
 from deepnmf_jax.data.sampling import eval_batches
+from deepnmf_jax.models import Network
 from deepnmf_jax.training.devices import place, replicated, split_last_axis
 from deepnmf_jax.training.steps import make_eval_step
 
@@ -29,13 +29,13 @@ class Evaluator:
     change them: a smaller last batch is computed unpadded, not split over the devices.
     """
 
-    def __init__(self, model: nn.Module, *, crop: int, batch_size: int, mesh: Mesh, statistics: str, seeds: int = 1):
+    def __init__(self, model: Network, *, crop: int, batch_size: int, mesh: Mesh, seeds: int = 1):
         step = make_eval_step(model, crop)
         if seeds > 1:
             step = jax.vmap(step, in_axes=(0, 0, None, None, None, None))
         self._step = jax.jit(step, out_shardings=replicated(mesh))
         self._mesh = mesh
-        self._padded = statistics == "running"
+        self._padded = model.batch_statistics == "running"
         # Padding makes any size fit the devices; without it the size is part of the result.
         self._batch_size = -(-batch_size // mesh.size) * mesh.size if self._padded else batch_size
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepnmf_jax.training.records import write_atomically
+from deepnmf_jax.files import write_atomically
 
 MANIFEST = "manifest.sha256"
 

@@ -1,5 +1,6 @@
 """Training from start to end: one loop, resumable at every step (paper, section 2.6)."""
 
+import contextlib
 import logging
 import time
 from functools import partial
@@ -11,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.data.sampling import epoch_order
-from deepnmf_jax.models import Network
-from deepnmf_jax.training.checkpoints import Checkpoints, Interruption
-from deepnmf_jax.training.devices import compiler_options, place, replicated, split_last_axis
+from deepnmf_jax.training.checkpoints import Checkpoints
+from deepnmf_jax.training.devices import place, replicated, split_last_axis
 from deepnmf_jax.training.environment import installed
-from deepnmf_jax.training.evaluation import Evaluation, Evaluator
+from deepnmf_jax.training.evaluation import Evaluation
+from deepnmf_jax.training.interruption import Interrupted, Interruption
 from deepnmf_jax.training.optimizers import learning_rates, rates_exhausted, update_plateau
 from deepnmf_jax.training.records import MetricsLog, Progress, TensorBoard, open_workdir
 from deepnmf_jax.training.reports import report
@@ -24,14 +25,6 @@ from deepnmf_jax.training.state import Best, Sums, TrainState
 from deepnmf_jax.training.steps import TrainStep, make_train_step, several_steps
 
 _log = logging.getLogger(__name__)
-
-
-class Interrupted(Exception):
-    """A signal stopped the run after its state was saved; the same call goes on from there."""
-
-    def __init__(self, signal_name: str, step: int):
-        super().__init__(f"{signal_name}: saved at step {step}; the same command goes on from there")
-        self.signal_name, self.step = signal_name, step
 
 
 def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
@@ -47,19 +40,19 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         ValueError, FileNotFoundError, OSError: settings, data or workdir that cannot be used.
     """
     run = prepare(config)
-    workdir = open_workdir(workdir, {**config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
-    with Interruption() as interruption, jax.default_matmul_precision(config.matmul_precision):
-        training = Training(config, run, workdir, interruption)
-        while not training.finished():
-            training.epoch()
-        return report(config, run, workdir, training.state, training.evaluator, training.log.records, training.seconds)
+    workdir = open_workdir(workdir, {**run.config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
+    with Interruption() as interruption, jax.default_matmul_precision(run.config.matmul_precision):
+        with contextlib.closing(Training(run, workdir, interruption)) as training:
+            while not training.finished():
+                training.epoch()
+        return report(run, workdir, training.state, training.records, training.seconds)
 
 
 class Training:
     """A run between two epochs: its state on the devices, its records on disk."""
 
-    def __init__(self, config: Any, run: Run, workdir: Path, interruption: Interruption):
-        self.config, self.run, self.interruption = config, run, interruption
+    def __init__(self, run: Run, workdir: Path, interruption: Interruption):
+        self.config, self.run, self.interruption = run.config, run, interruption
         self.checkpoints = Checkpoints(workdir)
         restored = self.checkpoints.restore(run.template())
         start, state, meta = restored or (0, run.initial_state(), {})
@@ -68,42 +61,39 @@ class Training:
             _log.info("going on at step %d of %d", start, run.num_steps)
         self.seconds: float = meta.get("seconds", 0.0)
         self.unsaved_best = False
-        self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if _writes() else MemoryLog()
-        drawn = _writes() and installed("tensorboardX", "TensorBoard files")
+        # The first process of a run writes for all.
+        writes = jax.process_index() == 0
+        self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if writes else None
+        self.records: list[dict[str, Any]] = self.log.records if self.log else []
+        drawn = writes and installed("tensorboardX", "TensorBoard files")
         self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
         everywhere = replicated(run.mesh)
         self.state: TrainState = place(jax.device_get(state), everywhere)
         self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
-        self.train_step = self._compiled_step(run.model)
-        self.early_step = self._compiled_step(run.early_model) if run.early_steps else self.train_step
+        self.train_step = self._compiled_step()
         # Compiled once: called eagerly, the branch in the rule is compiled anew in each epoch, and kept.
         next_plateau = partial(update_plateau, run.plateau)
         self.next_plateau = jax.jit(jax.vmap(next_plateau) if len(run.seeds) > 1 else next_plateau)
-        self.evaluator = Evaluator(
-            run.model,
-            crop=run.augmentation.crop,
-            batch_size=config.eval_batch_size,
-            mesh=run.mesh,
-            statistics=config.model.batch_statistics,
-            seeds=len(run.seeds),
-        )
 
-    def _compiled_step(self, model: Network) -> TrainStep:
-        run, config = self.run, self.config
+    def close(self) -> None:
+        """Closes the records; the state remains."""
+        if self.tensorboard:
+            self.tensorboard.close()
+
+    def _compiled_step(self) -> TrainStep:
+        run = self.run
         step = make_train_step(
-            model,
+            run.model,
             run.optimizer,
             run.augmentation,
-            loss=config.loss,
-            average=config.optimizer.average,
+            mse_weight=self.config.loss.mse_weight,
             steps_per_epoch=run.steps_per_epoch,
         )
         if len(run.seeds) > 1:
             step = jax.vmap(step, in_axes=(0, None, None, 0))
-        if config.steps_per_call > 1:
+        if self.config.steps_per_call > 1:
             step = several_steps(step)
-        options = compiler_options(config.command_buffers)
-        return jax.jit(step, donate_argnums=0, out_shardings=replicated(run.mesh), compiler_options=options)
+        return jax.jit(step, donate_argnums=0, out_shardings=replicated(run.mesh))
 
     @property
     def step(self) -> int:
@@ -122,31 +112,23 @@ class Training:
         start, last = number * run.steps_per_epoch, (number + 1) * run.steps_per_epoch
         orders = [epoch_order(int(s), number, len(run.split.train), self.config.batch_size) for s in run.seeds]
         order = run.split.train[orders[0] if len(orders) == 1 else np.stack(orders, axis=1)]
-        several = self.config.steps_per_call > 1
-        sharding = split_last_axis(run.mesh, order.ndim - (not several))
+        size = self.config.steps_per_call
+        sharding = split_last_axis(run.mesh, order.ndim - (size == 1))
         images = len(run.seeds) * self.config.batch_size
-        with Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}") as progress:
+        bar = Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}")
+        with contextlib.closing(bar) as progress:
             step = first
             while step < last:
-                end = self._end_of_call(step)
-                indices = place(order[step - start : end - start] if several else order[step - start], sharding)
-                train_step = self.early_step if step < run.early_steps else self.train_step
-                self.state = train_step(self.state, self.images, self.labels, indices)
+                # Calls of one size from the epoch's start, so that a resumed run has the same ones.
+                end = min(step + size - (step - start) % size, last)
+                indices = place(order[step - start : end - start] if size > 1 else order[step - start], sharding)
+                self.state = self.train_step(self.state, self.images, self.labels, indices)
                 self._after_step(end, end - step, images * (end - first), started, progress)
                 step = end
         # The steps are only queued: without waiting, the speed would be that of the queue.
         jax.block_until_ready(self.state)
-        train_seconds = time.perf_counter() - started
-        speed = images * (last - first) / train_seconds
+        speed = images * (last - first) / (time.perf_counter() - started)
         self._end_epoch(number + 1, last, started, speed)
-
-    def _end_of_call(self, step: int) -> int:
-        """Where the call that begins at a step ends: calls of one size from the epoch's start, cut where the epoch or
-        the early iterations end."""
-        start = step // self.run.steps_per_epoch * self.run.steps_per_epoch
-        size = self.config.steps_per_call
-        ends = [start + ((step - start) // size + 1) * size, start + self.run.steps_per_epoch]
-        return min(ends + [self.run.early_steps] * (step < self.run.early_steps))
 
     def _after_step(self, step: int, taken: int, images: int, started: float, progress: Progress) -> None:
         """What the host does after a call of `taken` steps that ended at `step`, the epoch's `images` being done."""
@@ -175,9 +157,9 @@ class Training:
         _check_finite(train_loss, step)
         values = {"train_loss": train_loss, "train_accuracy": train_accuracy}
         validation = None
-        if len(self.run.split.validation):
-            subset = self.run.split.validation
-            validation = self.evaluator(*self.state.evaluated, self.images, self.labels, subset)
+        if len(subset := self.run.split.validation):
+            state = self.state
+            validation = self.run.evaluator(state.params, state.batch_stats, self.images, self.labels, subset)
             _check_finite(validation.loss, step)
             values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         scale = np.asarray(jax.device_get(self.state.plateau.scale))
@@ -190,7 +172,8 @@ class Training:
                 record[f"{name}_by_seed"] = [float(v) for v in value]
         meta = self._meta(started)
         record |= {"seconds": meta["seconds"], "images_per_second": speed}
-        self.log.append(record)
+        if self.log:
+            self.log.append(record)
         if self.tensorboard:
             self.tensorboard.write(step, {k: v for k, v in record.items() if isinstance(v, float)})
         finished = self.finished()
@@ -215,7 +198,6 @@ class Training:
         """
         state: TrainState = jax.device_get(self.state)
         watched = train_loss if validation is None or self.config.optimizer.plateau.loss == "train" else validation.loss
-
         plateau = self.next_plateau(state.plateau, jnp.asarray(watched, jnp.float32))
         accuracy = np.asarray(np.full_like(train_loss, -1) if validation is None else validation.accuracy, np.float32)
         better = np.asarray(accuracy > state.best.accuracy) | (validation is None)
@@ -223,11 +205,7 @@ class Training:
         def choose(new: Any, old: Any) -> np.ndarray:
             return np.where(better.reshape(better.shape + (1,) * (np.ndim(new) - better.ndim)), new, old)
 
-        candidate = Best(
-            *state.evaluated,
-            jnp.asarray(accuracy),
-            jnp.full(better.shape, epoch, jnp.int32),
-        )
+        candidate = Best(state.params, state.batch_stats, accuracy, np.full(better.shape, epoch, np.int32))
         best = jax.tree.map(choose, candidate, state.best)
         sums = jax.tree.map(np.zeros_like, state.sums)
         state = state._replace(plateau=jax.device_get(plateau), best=best, sums=sums)
@@ -236,17 +214,6 @@ class Training:
 
     def _meta(self, started: float) -> dict[str, Any]:
         return {"seconds": self.seconds + time.perf_counter() - started}
-
-
-class MemoryLog:
-    """The records of a process that writes none: the first process of a run writes for all."""
-
-    def __init__(self) -> None:
-        self.records: list[dict[str, Any]] = []
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Keeps the record."""
-        self.records.append(record)
 
 
 def _check_finite(loss: np.ndarray, step: int) -> None:
@@ -265,10 +232,6 @@ def _epoch_line(record: dict[str, Any], num_epochs: int) -> str:
         if f"{name}_loss" in record
     ]
     return f"epoch {record['epoch']}/{num_epochs}; {'; '.join(parts)}; {record['images_per_second']:.0f} images/s"
-
-
-def _writes() -> bool:
-    return jax.process_index() == 0
 
 
 def _means(sums: Sums) -> tuple[np.ndarray, np.ndarray]:

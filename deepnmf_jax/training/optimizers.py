@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import optax.contrib
 
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number
+
 GROUPS = ("nmf", "mixing", "batch_norm")
 SCHEDULES = ("constant", "plateau", "one_cycle")
 
@@ -41,30 +43,43 @@ def create_optimizer(settings: Mapping[str, Any], num_steps: int) -> optax.Gradi
 
     Args:
         settings: `learning_rate` (a rate for each of "nmf", "mixing", "batch_norm"), `b1`, `b2`, `eps`, `schedule`
-            and the settings of the schedules.
+            and the settings of the schedules, `plateau` and `one_cycle`.
         num_steps: of the whole training, the length of a one-cycle schedule.
 
     Raises:
-        ValueError: an unknown schedule or group, or a rate or eps that is not positive.
+        ValueError: an unknown schedule or group, or a number outside what configs/base.py allows for it.
     """
-    rates = dict(settings["learning_rate"])
-    if set(rates) != set(GROUPS):
-        raise ValueError(f"learning_rate has groups {sorted(rates)}; it must have {', '.join(GROUPS)}")
-    if settings["schedule"] not in SCHEDULES:
-        raise ValueError(f"schedule = {settings['schedule']!r} is unknown; use one of {', '.join(SCHEDULES)}")
-    for name, value in {**rates, "eps": settings["eps"]}.items():
-        if not value > 0:
-            raise ValueError(f"the rate or constant {name} = {value}, but it must be positive")
+    _check(settings)
     transforms = {
         name: optax.adam(
             _schedule(settings, rate, num_steps), b1=settings["b1"], b2=settings["b2"], eps=settings["eps"]
         )
-        for name, rate in rates.items()
+        for name, rate in settings["learning_rate"].items()
     }
     return optax.multi_transform(
         transforms,
         lambda params: jax.tree_util.tree_map_with_path(lambda path, _: parameter_group(path), params),
     )
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    if set(rates := settings["learning_rate"]) != set(GROUPS):
+        raise ValueError(f"learning_rate has groups {sorted(rates)}; it must have {', '.join(GROUPS)}")
+    check_choice("optimizer.schedule", settings["schedule"], SCHEDULES)
+    check_choice("optimizer.plateau.loss", settings["plateau"]["loss"], ("validation", "train"))
+    check_integer("optimizer.plateau.patience", settings["plateau"]["patience"], 0)
+    for name in ("b1", "b2"):
+        check_number(f"optimizer.{name}", settings[name], 0, 1, below=True)
+    for schedule, name in (("plateau", "factor"), ("plateau", "threshold"), ("one_cycle", "warmup_share")):
+        check_number(f"optimizer.{schedule}.{name}", settings[schedule][name], 0, 1, above=True, below=True)
+    above_zero = {
+        "eps": settings["eps"],
+        **{f"learning_rate.{name}": rate for name, rate in rates.items()},
+        "plateau.smallest_rate": settings["plateau"]["smallest_rate"],
+        **{f"one_cycle.{name}": settings["one_cycle"][name] for name in ("start_divisor", "end_divisor")},
+    }
+    for name, value in above_zero.items():
+        check_number(f"optimizer.{name}", value, 0, above=True)
 
 
 def create_plateau(settings: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:

@@ -6,86 +6,45 @@ several processes, process 0 alone writes metrics, TensorBoard files and results
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
 
+from deepnmf_jax.files import write_atomically
+from deepnmf_jax.models.retired import drop_retired
+from deepnmf_jax.training.devices import barrier
 from deepnmf_jax.training.environment import installed
-
-CLOCK_FIELDS = ("seconds", "images_per_second", "time")
-"""The fields of a metrics line that differ between two otherwise equal runs."""
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` to `path` so that, whenever the process is killed, the file is the old or the new one.
-
-    Raises:
-      OSError: the file cannot be written (full disk, read-only folder); the old file is intact.
-    """
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` survive a power failure, where the file system can promise that."""
-    # Some network file systems refuse fsync on a folder; the renames themselves are done.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
 
 # ----------------------------------------------------------------------------------------- workdir and config
 
 
-def open_workdir(
-    workdir: str | os.PathLike[str],
-    config: Mapping[str, Any],
-    *,
-    resumable_fields: Sequence[str] = ("data_dir",),
-) -> Path:
+def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
     """Creates the workdir, or opens the one that an earlier start with this config left; returns its path.
 
-    The first start writes config.json; every later one compares with it.
+    The first start writes config.json; every later one compares with it: of all settings, only `data_dir` may change.
 
     Args:
       workdir: the run's folder.
       config: plain nested mappings of JSON values (`ConfigDict.to_dict()`).
-      resumable_fields: dotted names of settings that may change from start to start.
 
     Raises:
       OSError: the folder cannot be made or written to (read-only, a file is in the way).
-      ValueError: the folder belongs to another config (each differing key is named), its config.json is
-        damaged, or it holds checkpoints but no config.json.
+      ValueError: the folder belongs to another config (each differing key is named), or to one with a setting that
+        no longer exists; its config.json is damaged, or it holds checkpoints but no config.json.
     """
     workdir = Path(workdir)
     _check_writable(workdir)
     path = workdir / "config.json"
-    _check_same_config(path, config, resumable_fields)
+    _check_same_config(path, config)
     if jax.process_index() == 0 and not path.exists():
         if any(workdir.glob("checkpoints/*/*")):
             raise ValueError(
@@ -94,10 +53,8 @@ def open_workdir(
             )
         write_atomically(path, _to_json(config, "config") + "\n")
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("deepnmf_jax: config.json written")
-        _check_same_config(path, config, resumable_fields)
+        barrier("config.json written")
+        _check_same_config(path, config)
     return workdir
 
 
@@ -115,19 +72,23 @@ def _check_writable(workdir: Path) -> None:
         ) from error
 
 
-def _check_same_config(path: Path, config: Mapping[str, Any], resumable_fields: Sequence[str]) -> None:
+def _check_same_config(path: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        stored = flatten(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError) as error:
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); choose another --workdir, or delete this one") from error
+    try:
+        stored = flatten(drop_retired(stored))
+    except ValueError as error:
+        raise ValueError(f"the run in {path.parent} cannot go on: {error}") from error
     given = flatten(json.loads(_to_json(config, "config")))
     absent = "(absent)"
     differing = [
         f"  {key}: {stored.get(key, absent)!r} in the workdir, {given.get(key, absent)!r} now"
         for key in sorted(stored.keys() | given.keys())
-        if key not in resumable_fields and (key in stored, stored.get(key)) != (key in given, given.get(key))
+        if key != "data_dir" and (key in stored, stored.get(key)) != (key in given, given.get(key))
     ]
     if differing:
         raise ValueError(
@@ -264,14 +225,13 @@ class TensorBoard:
 
 
 class Progress:
-    """One epoch's progress bar: loss, accuracy, images/s and time left; a context manager.
+    """One epoch's progress bar: loss, accuracy, images/s and time left.
 
-    `shown` is False when `quiet` is set, stderr is not a terminal or tqdm is not installed; the caller then logs one
-    line an epoch. `done` counts the images so far.
+    `shown` is False when stderr is not a terminal or tqdm is not installed. `done` counts the images so far.
     """
 
-    def __init__(self, num_images: int, description: str, *, quiet: bool = False):
-        self.shown = not quiet and sys.stderr.isatty() and installed("tqdm", "progress bar")
+    def __init__(self, num_images: int, description: str):
+        self.shown = sys.stderr.isatty() and installed("tqdm", "progress bar")
         self.done = 0
         self._bar = None
         if self.shown:
@@ -299,14 +259,6 @@ class Progress:
         """Removes the bar."""
         if self._bar is not None:
             self._bar.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 # --------------------------------------------------------------------------------------------------------- results.json

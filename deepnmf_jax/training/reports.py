@@ -13,7 +13,7 @@ from deepnmf_jax.models import load_pretrained
 from deepnmf_jax.training import checkpoints
 from deepnmf_jax.training.devices import place, replicated
 from deepnmf_jax.training.environment import environment, installed
-from deepnmf_jax.training.evaluation import Evaluation, Evaluator
+from deepnmf_jax.training.evaluation import Evaluation
 from deepnmf_jax.training.records import write_results
 from deepnmf_jax.training.setup import Run, prepare
 from deepnmf_jax.training.state import TrainState
@@ -29,22 +29,14 @@ def count_parameters(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def report(
-    config: Any,
-    run: Run,
-    workdir: Path,
-    state: TrainState,
-    evaluator: Evaluator,
-    records: list[dict[str, Any]],
-    seconds: float,
-) -> dict[str, Any]:
+def report(run: Run, workdir: Path, state: TrainState, records: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """Tests the best variables (and, for comparison, the last), writes results.json and the pictures, returns the
     results.
 
     Training itself never looks at the test set: only this function, after the last epoch, and `evaluate` do.
     """
-    best = _test(run, evaluator, state.best.params, state.best.batch_stats)
-    last = _test(run, evaluator, *state.evaluated)
+    best = _test(run, state.best.params, state.best.batch_stats)
+    last = _test(run, state.params, state.batch_stats)
     step = int(np.ravel(jax.device_get(state.step))[0])
     results: dict[str, Any] = {
         "test_accuracy": _by_seed(best.accuracy),
@@ -57,7 +49,7 @@ def report(
         "seconds": seconds,
         "images_per_second": float(np.median([r["images_per_second"] for r in records])) if records else None,
         "seed": [int(s) for s in run.seeds] if len(run.seeds) > 1 else int(run.seeds[0]),
-        "config": config.to_dict(),
+        "config": run.config.to_dict(),
         "dataset": _dataset(run),
         **environment(),
     }
@@ -84,22 +76,10 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
         ValueError: it was trained with a config of another network, or the name is unknown.
     """
     run = prepare(config)
-    with jax.default_matmul_precision(config.matmul_precision):
-        return _evaluate(config, run, checkpoint)
-
-
-def _evaluate(config: Any, run: Run, checkpoint: str) -> dict[str, Any]:
     name = checkpoint.removeprefix(PRETRAINED)
-    variables, step = _of_the_package(name, run) if name != checkpoint else _of_a_run(checkpoint, run)
-    evaluator = Evaluator(
-        run.model,
-        crop=run.augmentation.crop,
-        batch_size=config.eval_batch_size,
-        mesh=run.mesh,
-        statistics=config.model.batch_statistics,
-        seeds=len(run.seeds),
-    )
-    result = _test(run, evaluator, *variables)
+    with jax.default_matmul_precision(run.config.matmul_precision):
+        variables, step = _of_the_package(name, run) if name != checkpoint else _of_a_run(checkpoint, run)
+        result = _test(run, *variables)
     return {
         "checkpoint": str(checkpoint),
         "step": step,
@@ -114,8 +94,8 @@ def _of_a_run(checkpoint: str, run: Run) -> tuple[tuple[Any, Any], int]:
     state: TrainState = place(restored.state, replicated(run.mesh))
     # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
     itself = Path(checkpoint).absolute().parent.name == "latest"
-    has_best = bool(np.all(jax.device_get(state.best.epoch) > 0))
-    return ((state.best.params, state.best.batch_stats) if has_best and not itself else state.evaluated), restored.step
+    chosen = state.best if np.all(jax.device_get(state.best.epoch) > 0) and not itself else state
+    return (chosen.params, chosen.batch_stats), restored.step
 
 
 def _of_the_package(name: str, run: Run) -> tuple[tuple[Any, Any], int]:
@@ -129,9 +109,9 @@ def _of_the_package(name: str, run: Run) -> tuple[tuple[Any, Any], int]:
     return place(variables, replicated(run.mesh)), found.results["steps"]
 
 
-def _test(run: Run, evaluator: Evaluator, params: Any, batch_stats: Any) -> Evaluation:
+def _test(run: Run, params: Any, batch_stats: Any) -> Evaluation:
     images, labels = place((run.dataset.test_images, run.dataset.test_labels), replicated(run.mesh))
-    return evaluator(params, batch_stats, images, labels, np.arange(len(run.dataset.test_labels), dtype=np.int32))
+    return run.evaluator(params, batch_stats, images, labels, np.arange(len(run.dataset.test_labels), dtype=np.int32))
 
 
 def _by_seed(values: Any) -> float | list[float]:

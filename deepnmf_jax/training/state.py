@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -28,15 +29,14 @@ class Best(NamedTuple):
 
     params: Any
     batch_stats: Any
-    accuracy: Array
-    epoch: Array
+    accuracy: Array | np.ndarray
+    epoch: Array | np.ndarray
 
 
 class TrainState(NamedTuple):
     """A training run between two steps. With several seeds each leaf has a leading axis, one entry a seed.
 
-    `sums` are those of the epoch so far; `seed` and `step` determine all randomness of the next step. `average` is the
-    moving average of params and batch_stats that validation and test use in their place; None without averaging.
+    `sums` are those of the epoch so far; `seed` and `step` determine all randomness of the next step.
     """
 
     seed: Array
@@ -47,12 +47,6 @@ class TrainState(NamedTuple):
     plateau: Any
     sums: Sums
     best: Best
-    average: tuple[Any, Any] | None = None
-
-    @property
-    def evaluated(self) -> tuple[Any, Any]:
-        """The params and batch_stats that validation and test use."""
-        return self.average or (self.params, self.batch_stats)
 
 
 def create_state(
@@ -61,8 +55,6 @@ def create_state(
     image_shape: tuple[int, ...],
     optimizer: optax.GradientTransformation,
     plateau: optax.GradientTransformationExtraArgs,
-    *,
-    averaged: bool = False,
 ) -> TrainState:
     """The state before the first step. Pure: under `vmap` over seeds it makes the states of several runs."""
     images = jnp.zeros((1, *image_shape), jnp.float32)
@@ -77,5 +69,4 @@ def create_state(
         plateau=plateau.init(params),
         sums=Sums.zero(),
         best=Best(params, batch_stats, jnp.full((), -1, jnp.float32), jnp.zeros((), jnp.int32)),
-        average=(params, batch_stats) if averaged else None,
     )

@@ -1,7 +1,7 @@
 """One training step and one evaluation step: pure functions, to be jitted, sharded over a mesh and mapped over
 seeds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ import optax
 from jax import Array
 
 from deepnmf_jax.data.augmentation import Augmentation, alternating_flips, augment, center_crop
-from deepnmf_jax.training.losses import cross_entropy_and_mse, training_loss
+from deepnmf_jax.training.losses import MSE_WEIGHT, cross_entropy_and_mse, training_loss
 from deepnmf_jax.training.state import Sums, TrainState
 
 TrainStep = Callable[[TrainState, Array, Array, Array], TrainState]
@@ -24,15 +24,13 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     augmentation: Augmentation,
     *,
-    loss: Mapping[str, float] | None = None,
-    average: float = 0.0,
+    mse_weight: float = MSE_WEIGHT,
     steps_per_epoch: int = 1,
 ) -> TrainStep:
     """A function (state, images, labels, indices) -> state.
 
     images (N, H, W, C) uint8 and labels (N,) are the whole training set; indices (batch,) say which of them make
-    this batch. `loss` holds keyword arguments of `training_loss`. `average` is the share of the moving average of the
-    variables that a step keeps (0: no average; then state.average is None).
+    this batch. `mse_weight` is that of `training_loss`, `steps_per_epoch` tells the epochs of alternating flips.
     """
 
     def train_step(state: TrainState, images: Array, labels: Array, indices: Array) -> TrainState:
@@ -46,7 +44,8 @@ def make_train_step(
             logits, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats}, x, train=True, mutable=["batch_stats"]
             )
-            return training_loss(logits, y, **(loss or {})), (logits, updates.get("batch_stats", state.batch_stats))
+            loss = training_loss(logits, y, mse_weight=mse_weight)
+            return loss, (logits, updates.get("batch_stats", state.batch_stats))
 
         (_, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -57,8 +56,7 @@ def make_train_step(
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-            average=_averaged(state, (params, batch_stats), average),
-            sums=_add(state.sums, _totals(logits, y, jnp.ones(y.shape, bool))),
+            sums=jax.tree.map(jnp.add, state.sums, _totals(logits, y, jnp.ones(y.shape, bool))),
         )
 
     return train_step
@@ -77,14 +75,6 @@ def several_steps(train_step: TrainStep) -> TrainStep:
         return jax.lax.scan(step, state, indices)[0]
 
     return train_steps
-
-
-def _averaged(state: TrainState, variables: tuple[Any, Any], keep: float) -> tuple[Any, Any] | None:
-    if not keep:
-        return state.average
-    # Short at first, so that the initial values are soon forgotten.
-    now = jnp.minimum(keep, (1 + state.step) / (10 + state.step))
-    return jax.tree.map(lambda a, b: (now * a + (1 - now) * b).astype(a.dtype), state.average, variables)
 
 
 def make_eval_step(model: nn.Module, crop: int) -> EvalStep:
@@ -107,7 +97,3 @@ def _totals(logits: Array, labels: Array, mask: Array) -> Sums:
     loss = jnp.where(mask, cross_entropy_and_mse(logits, labels), 0)
     correct = mask & (jnp.argmax(logits, axis=-1) == labels)
     return Sums(jnp.sum(loss).astype(jnp.float32), jnp.sum(correct, dtype=jnp.int32), jnp.sum(mask, dtype=jnp.int32))
-
-
-def _add(a: Sums, b: Sums) -> Sums:
-    return jax.tree.map(jnp.add, a, b)

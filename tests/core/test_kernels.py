@@ -53,6 +53,7 @@ def assert_agrees(ours, expected, smallest=0.0, agreement=AGREEMENT):
     assert difference <= agreement * max(np.abs(expected).max(initial=0), smallest)
 
 
+@pytest.mark.slow
 def test_golden_files(layer_file):
     golden = load_golden(layer_file)
     x, w = (normalize(jnp.asarray(golden[name], "float32")) for normalize, name in

@@ -3,9 +3,12 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from deepnmf_jax.data import tfds
 
 
 @pytest.fixture
@@ -59,3 +62,31 @@ def small_cifar10(tmp_path: Path) -> tuple[str, dict[str, tuple[np.ndarray, np.n
     (folder / "dataset_info.json").write_text(json.dumps(info))
     (folder / "label.labels.txt").write_text("\n".join(f"class{k}" for k in range(10)) + "\n")
     return str(tmp_path), written
+
+
+class First:
+    """The first images of a TFDS source."""
+
+    def __init__(self, source: Any, count: int):
+        self.source, self.count, self.dataset_info = source, count, source.dataset_info
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, positions: list[int]) -> list[dict[str, Any]]:
+        return self.source.__getitems__(positions)
+
+
+@pytest.fixture
+def first_images(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """Makes the sets of TFDS have their first 2,000 images to train and 500 to test; the numbers of all."""
+    whole: dict[str, list[int]] = {}
+    sources = tfds._sources
+
+    def cut(name: str, data_dir: str | None) -> list[First]:
+        found = sources(name, data_dir)
+        whole[name] = [len(source) for source in found]
+        return [First(source, count) for source, count in zip(found, (2000, 500), strict=True)]
+
+    monkeypatch.setattr(tfds, "_sources", cut)
+    return whole

@@ -67,7 +67,7 @@ def test_evaluation_sees_every_example_once_in_batches_of_one_size(num_examples,
 
 
 def test_evaluation_arguments():
-    with pytest.raises(ValueError, match="batch_size must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="batch_size = 0, .* at least 1"):
         eval_batches(5, 0)
-    with pytest.raises(ValueError, match="num_examples must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="num_examples = -1, .* at least 0"):
         eval_batches(-1, 5)

@@ -2,16 +2,14 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
 import sys
-import textwrap
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +18,21 @@ import pytest
 
 from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
 from deepnmf_jax.training.integrity import damage
+from tests.disks import largest_file, make_read_only, small_disk
+from tests.programs import Programs
 from tests.training.conftest import make_state, names, same, steps_on_disk
 
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A file system of its own, so that a disk can be full or read-only for root too."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+LARGE_STATE = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
 
 
-@contextlib.contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Makes the system refuse larger files to this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def save_for_ever(workdir: Path) -> None:
+    """Saves step after step, every second one as the best, and says so."""
+    saved = Checkpoints(workdir)
+    restored = saved.restore(LARGE_STATE)
+    for step in itertools.count(0 if restored is None else restored.step + 1):
+        state = {"w": np.full((20, 50_000), float(step)), "step": np.asarray(step)}
+        saved.save(step, state, {"step": step}, best=step % 2 == 0)
+        print(step, file=sys.stderr, flush=True)
 
 
 class TestDisk:
@@ -83,7 +71,7 @@ class TestDisk:
         with small_disk(tmp_path / "disk", "2m"):
             saved = Checkpoints(tmp_path / "disk")
             saved.save(1, make_state(1), {})
-            subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+            make_read_only(tmp_path / "disk")
             with pytest.raises(OSError, match=r"cannot write the checkpoint \S*latest/2: Read-only file system"):
                 saved.save(2, make_state(2), {})
             self.assert_intact(saved, tmp_path / "disk")
@@ -167,41 +155,17 @@ class TestKill:
         ]
 
     @pytest.mark.slow
-    def test_sigkill_while_saving(self, tmp_path: Path) -> None:
-        program = textwrap.dedent(
-            """
-            import sys
-            import numpy as np
-            from deepnmf_jax.training.checkpoints import Checkpoints
-
-            saved = Checkpoints(sys.argv[1])
-            template = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
-            restored = saved.restore(template)
-            first = 0 if restored is None else restored.step + 1
-            for step in range(first, 10_000):
-                state = {"w": np.full((20, 50_000), float(step)), "step": np.asarray(step)}
-                saved.save(step, state, {"step": step}, best=step % 2 == 0)
-                print(step, flush=True)
-            """
-        )
-        template = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
+    def test_sigkill_while_saving(self, programs: Programs, tmp_path: Path) -> None:
         rng = random.Random(0)
         reached = -1
         for _ in range(5):
-            process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-c", program, str(tmp_path)],
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            assert process.stdout is not None
-            printed = int(process.stdout.readline())
+            program = programs.call(partial(save_for_ever, tmp_path))
+            program.wait_for("\n")
             time.sleep(rng.uniform(0, 0.3))
-            process.send_signal(signal.SIGKILL)
-            printed = max([printed, *map(int, process.stdout.read().split())])
-            process.wait()
-            process.stdout.close()
+            program.send(signal.SIGKILL)
+            printed = max(map(int, program.end(-signal.SIGKILL).stderr.split()))
             saved = Checkpoints(tmp_path)
-            restored, best = saved.restore(template), saved.restore(template, best=True)
+            restored, best = saved.restore(LARGE_STATE), saved.restore(LARGE_STATE, best=True)
             assert restored is not None
             assert best is not None
             # The save after the last line may have been completed too, and its best alone.

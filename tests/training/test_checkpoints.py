@@ -1,13 +1,9 @@
-"""Checkpoints: what is saved comes back to the bit, also in several processes; signals become requests."""
+"""Checkpoints: what is saved comes back to the bit, also in several processes."""
 
-import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import textwrap
-import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from deepnmf_jax.training.checkpoints import Checkpoints, Interruption, restore_path
+from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
 from deepnmf_jax.training.integrity import MANIFEST
+from deepnmf_jax.training.interruption import Interruption
+from tests.programs import Programs, free_port
 from tests.training.conftest import make_state, names, same, steps_on_disk
 
 
@@ -44,19 +42,17 @@ class TestSaveAndRestore:
     def test_keeps_the_latest_and_two_of_the_best(self, workdir: Path) -> None:
         assert steps_on_disk(workdir) == {"2", "3"}
         assert steps_on_disk(workdir, "best") == {"1", "3"}
-        three = Checkpoints(workdir, keep=3)
-        three.save(4, make_state(4), {}, best=True)
-        assert steps_on_disk(workdir) == {"2", "3", "4"}
+        Checkpoints(workdir).save(4, make_state(4), {}, best=True)
+        assert steps_on_disk(workdir) == {"3", "4"}
         assert steps_on_disk(workdir, "best") == {"3", "4"}
 
-    def test_best_and_before(self, workdir: Path) -> None:
+    def test_the_best_is_not_the_latest(self, workdir: Path) -> None:
         saved = Checkpoints(workdir)
         saved.save(5, make_state(5), {})
-        for best, before, expected in ((True, None, 3), (True, 3, 1), (False, None, 5), (False, 5, 3)):
-            restored = saved.restore(make_state(0), best=best, before=before)
+        for best, expected in ((True, 3), (False, 5)):
+            restored = saved.restore(make_state(0), best=best)
             assert restored is not None
             assert restored.step == expected
-        assert saved.restore(make_state(0), before=3) is None
 
     def test_nothing_saved(self, tmp_path: Path) -> None:
         assert Checkpoints(tmp_path).restore(make_state(0)) is None
@@ -145,113 +141,42 @@ class TestRestorePath:
         assert names(tmp_path) == set()
 
 
+def save_with_another(folder: Path, address: str, index: int) -> None:
+    """One of two processes that save together, agree on a signal, and then see disks of their own."""
+    jax.distributed.initialize(address, 2, index)
+    sharding = NamedSharding(Mesh(np.asarray(jax.devices()), ("data",)), PartitionSpec())
+    w = jax.make_array_from_process_local_data(sharding, np.arange(6, dtype=np.float32))
+    saved = Checkpoints(folder / "run")
+    for step in (1, 2, 3):
+        saved.save(step, {"w": w + step}, {"epoch": step}, best=step == 1)
+    template = {"w": np.zeros(6, np.float32)}
+    restored, best = saved.restore(template), saved.restore(template, best=True)
+    assert restored is not None and best is not None
+    assert (restored.step, restored.meta, best.step) == (3, {"epoch": 3}, 1)
+    assert (restored.state["w"] == np.arange(6) + 3).all()
+    saved.discard_after(2)
+    restored = saved.restore(template)
+    assert restored is not None and restored.step == 2
+
+    with Interruption() as interruption:
+        assert interruption.requested_anywhere() is None
+        if index == 1:
+            signal.raise_signal(signal.SIGTERM)
+        assert interruption.requested_anywhere() == "SIGTERM"
+
+    apart = Checkpoints(folder / str(index))
+    if index == 0:
+        (folder / "0" / "checkpoints" / "latest").rmdir()
+        (folder / "run" / "checkpoints" / "latest").rename(folder / "0" / "checkpoints" / "latest")
+    with pytest.raises(RuntimeError, match="different checkpoints"):
+        apart.restore(template)
+
+
 @pytest.mark.slow
-def test_two_processes(tmp_path: Path) -> None:
-    program = textwrap.dedent(
-        """
-        import signal, sys
-        from pathlib import Path
-        import jax
-        import numpy as np
-
-        port, index, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-        jax.distributed.initialize(f"localhost:{port}", 2, index)
-        from jax.sharding import Mesh, NamedSharding, PartitionSpec
-        from deepnmf_jax.training.checkpoints import Checkpoints, Interruption
-
-        mesh = Mesh(np.asarray(jax.devices()), ("data",))
-        sharding = NamedSharding(mesh, PartitionSpec())
-        w = jax.make_array_from_process_local_data(sharding, np.arange(6, dtype=np.float32))
-        saved = Checkpoints(folder / "run")
-        for step in (1, 2, 3):
-            saved.save(step, {"w": w + step}, {"epoch": step}, best=step == 1)
-        template = {"w": np.zeros(6, np.float32)}
-        step, state, meta = saved.restore(template)
-        assert (step, meta) == (3, {"epoch": 3}) and (state["w"] == np.arange(6) + 3).all()
-        assert saved.restore(template, best=True).step == 1
-        saved.discard_after(2)
-        assert saved.restore(template).step == 2
-
-        with Interruption() as interruption:
-            assert interruption.requested_anywhere() is None
-            if index == 1:
-                signal.raise_signal(signal.SIGTERM)
-            assert interruption.requested_anywhere() == "SIGTERM"
-
-        apart = Checkpoints(folder / str(index))
-        if index == 0:
-            (folder / "0" / "checkpoints" / "latest").rmdir()
-            (folder / "run" / "checkpoints" / "latest").rename(folder / "0" / "checkpoints" / "latest")
-        try:
-            apart.restore(template)
-        except RuntimeError as error:
-            assert "different checkpoints" in str(error)
-        else:
-            raise AssertionError("disks of their own were not noticed")
-        print("done")
-        """
-    )
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {"XLA_FLAGS": ""}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, str(port), str(index), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for index in range(2)
-    ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-        assert output.rstrip().endswith("done"), output
+def test_two_processes(programs: Programs, tmp_path: Path) -> None:
+    address = f"localhost:{free_port()}"
+    started = [programs.call(partial(save_with_another, tmp_path, address, index)) for index in range(2)]
+    for program in started:
+        program.end(0)
     assert steps_on_disk(tmp_path / "run", "best") == {"1"}
     assert same(restore_path(tmp_path / "0", {"w": np.zeros(6, np.float32)}).state["w"], np.arange(6, dtype="f4") + 2)
-
-
-class TestInterruption:
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_first_signal_is_a_request_and_the_second_does_what_it_did(self, number: signal.Signals) -> None:
-        seen: list[int] = []
-        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-        signal.signal(number, lambda n, frame: seen.append(n))
-        mine = signal.getsignal(number)
-        try:
-            with Interruption() as interruption:
-                answers = [interruption.requested]
-                signal.raise_signal(number)
-                answers += [interruption.requested, interruption.requested_anywhere()]
-                assert answers == [None, number.name, number.name]
-                assert seen == []
-                signal.raise_signal(number)
-                assert seen == [number]
-            assert signal.getsignal(number) is mine
-        finally:
-            for n, handler in before.items():
-                signal.signal(n, handler)
-
-    def test_handlers_are_put_back_on_leaving(self) -> None:
-        before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-        with pytest.raises(KeyError), Interruption():
-            assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] != before
-            raise KeyError
-        assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
-
-    def test_outside_the_main_thread_nothing_is_installed(self, caplog: pytest.LogCaptureFixture) -> None:
-        before = signal.getsignal(signal.SIGTERM)
-        during = []
-
-        def work() -> None:
-            with Interruption() as interruption:
-                during.append((signal.getsignal(signal.SIGTERM), interruption.requested))
-
-        with caplog.at_level("INFO"):
-            thread = threading.Thread(target=work)
-            thread.start()
-            thread.join()
-        assert during == [(before, None)]
-        assert "not in the main thread" in caplog.text

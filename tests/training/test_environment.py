@@ -15,6 +15,7 @@ import pytest
 import deepnmf_jax
 from deepnmf_jax.training import environment as training_environment
 from deepnmf_jax.training.environment import environment, git_commit, installed
+from tests.programs import Programs
 
 
 def test_a_package_that_is_not_there_is_named(
@@ -28,6 +29,13 @@ def test_a_package_that_is_not_there_is_named(
     assert message.startswith("no TensorBoard files: ") and "tensorboardX" in message
 
 
+def hold_memory() -> None:
+    """Prints by how much 256 MB, held for a moment, have raised the most that was held."""
+    before = environment()["peak_memory"]
+    np.ones(2**28, np.uint8)
+    print(environment()["peak_memory"] - before)
+
+
 class TestEnvironment:
     def test_facts(self) -> None:
         facts = environment()
@@ -35,6 +43,9 @@ class TestEnvironment:
         assert facts["versions"]["numpy"] == np.__version__
         assert facts["versions"]["deepnmf_jax"] == deepnmf_jax.__version__
         assert facts["versions"]["python"] == sys.version.split()[0]
+        more = environment("pytest", "no-such-package")["versions"]
+        assert more == facts["versions"] | {"pytest": pytest.__version__, "no-such-package": None}
+        assert facts["cpu"]
         assert (facts["device"], facts["device_count"]) == (jax.devices()[0].device_kind, jax.device_count())
         assert facts["date"].endswith("+00:00")
         assert json.loads(json.dumps(facts)) == facts
@@ -50,14 +61,8 @@ class TestEnvironment:
         assert environment()["cpu_count"] == len(before)
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="not every system tells")
-    def test_memory_is_the_most_that_was_held(self) -> None:
-        program = (
-            "import numpy as np; from deepnmf_jax.training.environment import environment as e\n"
-            "before = e()['peak_memory']; held = np.ones(2**28, np.uint8); del held; print(e()['peak_memory'] - before)"
-        )
-        env = os.environ | {"JAX_PLATFORMS": "cpu"}
-        found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
-        assert 2**27 < int(found.stdout) < 2**29
+    def test_memory_is_the_most_that_was_held(self, programs: Programs) -> None:
+        assert 2**27 < int(programs.call(hold_memory).end(0).stdout) < 2**29
 
     def test_a_copy_without_its_git_is_told_its_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DEEPNMF_COMMIT", "abc")
@@ -92,13 +97,19 @@ class TestGitCommit:
         self.git(folder, "commit", "--quiet", "-m", "m")
         return self.git(folder, "rev-parse", "HEAD")
 
-    def test_clean_then_dirty(self, checkout: Path) -> None:
+    def test_clean_then_changed(self, checkout: Path) -> None:
         commit = self.commit(checkout)
         assert git_commit(checkout / "package") == commit
         (checkout / "results").write_text("untracked")
         assert git_commit(checkout / "package") == commit
         (checkout / "package" / "a.py").write_text("a = 2\n")
-        assert git_commit(checkout / "package") == commit + "-dirty"
+        assert git_commit(checkout / "package") == commit + "+changes"
+
+    def test_changes_of_words_and_records_do_not_count(self, checkout: Path) -> None:
+        (checkout / "package" / "record.json").write_text("{}")
+        commit = self.commit(checkout)
+        (checkout / "package" / "record.json").write_text("[]")
+        assert git_commit(checkout / "package") == commit
 
     def test_none_where_no_commit_tracks_the_folder(self, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert git_commit(checkout / "package") is None

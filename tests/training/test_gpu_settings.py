@@ -16,18 +16,18 @@ from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
 from deepnmf_jax.training.setup import prepare
 from deepnmf_jax.training.state import create_state
 from deepnmf_jax.training.steps import make_train_step, several_steps
-from tests.programs import SETTINGS, write_images
+from tests.programs import TWO_BLOCKS, write_images
 
 
 def tiny_run(folder: Path, **changes: Any) -> Any:
     config = quickstart.get_config()
-    config.update_from_flattened_dict({"dataset": str(write_images(folder / "images.npz")), **SETTINGS, **changes})
+    config.update_from_flattened_dict({"dataset": str(write_images(folder / "images.npz")), **TWO_BLOCKS, **changes})
     return config
 
 
 @pytest.mark.parametrize(("precision", "asked"), [("float32", {"HIGHEST"}), ("tensorfloat32", {"HIGH", "HIGHEST"})])
 def test_products_ask_a_gpu_for_the_precision_of_the_config(precision, asked):
-    model, settings = Network(layer="conv", width=0.25), base.get_config().optimizer
+    model, settings = Network(layer="conv", features=(8,), kernels=(5, 0)), base.get_config().optimizer
     optimizer, plateau = create_optimizer(settings, 10), create_plateau(settings)
     step = several_steps(make_train_step(model, optimizer, Augmentation(crop=28)))
     state = jax.eval_shape(lambda seed: create_state(seed, model, (28, 28, 3), optimizer, plateau), jnp.uint32(0))
@@ -37,7 +37,7 @@ def test_products_ask_a_gpu_for_the_precision_of_the_config(precision, asked):
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     products = re.findall(r"stablehlo\.(?:dot_general|convolution).*", text)
     found = [set(re.findall(r"\b(DEFAULT|HIGH|HIGHEST)\b", product)) or {"DEFAULT"} for product in products]
-    assert len(products) > 20 and set().union(*found) <= asked and asked - {"HIGHEST"} <= set().union(*found)
+    assert len(products) > 10 and set().union(*found) <= asked and asked - {"HIGHEST"} <= set().union(*found)
     # Four steps, one loop: the host has nothing to say between them.
     assert text.count("stablehlo.while") == 1
 
@@ -59,25 +59,13 @@ def test_a_run_and_an_evaluation_compute_in_that_precision(precision, tmp_path, 
     assert seen == [precision, precision]
 
 
-@pytest.mark.parametrize("name", devices.COMMAND_BUFFERS)
-def test_the_compiler_knows_its_options(name, monkeypatch):
-    assert devices.compiler_options(name) == {}
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    options = devices.compiler_options(name)
-    monkeypatch.undo()
-    assert bool(options) == (name == "loops")
-    assert jax.jit(lambda x: x + 1, compiler_options=options)(1) == 2
-    with pytest.raises(Exception, match="LOOPS"):
-        jax.jit(lambda x: x + 2, compiler_options={"xla_gpu_enable_command_buffer": "LOOPS"})(1)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("matmul_precision", "tf32", "matmul_precision = 'tf32' is unknown; use 'float32' or 'tensorfloat32'"),
-        ("command_buffers", "all", "command_buffers = 'all' is unknown; use 'default' or 'loops'"),
-        ("steps_per_call", 0, "steps_per_call = 0, but it must be at least 1"),
-        ("save_every_epochs", 0, "save_every_epochs = 0, but it must be at least 1"),
+        ("matmul_precision", "tf32", "matmul_precision = 'tf32' is unknown; use one of 'float32', 'tensorfloat32'"),
+        ("steps_per_call", 0, "steps_per_call = 0, but it must be a whole number of at least 1"),
+        ("loss.mse_weight", -0.1, "loss.mse_weight = -0.1, but it must be a number of at least 0"),
+        ("save_every_epochs", 0, "save_every_epochs = 0, but it must be a whole number of at least 1"),
     ],
 )
 def test_what_is_unknown_is_refused(name, value, message, tmp_path):

@@ -144,10 +144,8 @@ class TestWrongTree:
         assert steps_on_disk(tmp_path) == set()
 
     def test_bad_arguments(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"keep must be at least 2.*got 1"):
-            Checkpoints(tmp_path, keep=1)
         saved = Checkpoints(tmp_path)
-        with pytest.raises(ValueError, match="step must be at least 0, got -1"):
+        with pytest.raises(ValueError, match="step = -1, .* at least 0"):
             saved.save(-1, make_state(0), {})
         with pytest.raises(ValueError, match="meta must hold plain JSON values"):
             saved.save(1, make_state(0), {"a": np.zeros(2)})

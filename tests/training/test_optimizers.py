@@ -90,28 +90,45 @@ def test_one_cycle_rises_and_falls():
     optimizer_settings = settings(
         schedule="one_cycle", learning_rate={"nmf": 0.02, "mixing": 0.004, "batch_norm": 1e-3}
     )
-    curve = [learning_rates(optimizer_settings, 100, step, np.float32(1))["learning_rate_nmf"] for step in range(100)]
-    assert np.argmax(curve) == 30 and np.isclose(max(curve), 0.02, rtol=1e-5)
-    assert np.isclose(curve[0], 0.02 / 25, rtol=1e-4) and curve[-1] < 1e-4
+    curve = {
+        step: float(learning_rates(optimizer_settings, 100, step, np.float32(1))["learning_rate_nmf"])
+        for step in (0, 15, 29, 30, 31, 60, 99)
+    }
+    assert max(curve, key=curve.__getitem__) == 30 and np.isclose(curve[30], 0.02, rtol=1e-5)
+    assert np.isclose(curve[0], 0.02 / 25, rtol=1e-4) and curve[99] < 1e-4
     params = {"nmf": {"u": jnp.ones(2)}}
     optimizer = create_optimizer(optimizer_settings, 100)
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     for step in range(40):
-        updates, state = optimizer.update({"nmf": {"u": jnp.ones(2)}}, state, params)
-        np.testing.assert_allclose(-updates["nmf"]["u"], curve[step], rtol=1e-4)
+        updates, state = update({"nmf": {"u": jnp.ones(2)}}, state, params)
+        if step in curve:
+            np.testing.assert_allclose(-updates["nmf"]["u"], curve[step], rtol=1e-4)
         params = optax.apply_updates(params, updates)
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"schedule": "cosine"}, "schedule = 'cosine' is unknown"),
-        ({"eps": 0.0}, "eps = 0.0"),
-        ({"learning_rate": {"nmf": -1.0, "mixing": 1.0, "batch_norm": 1.0}}, "nmf = -1.0"),
+        ({"schedule": "cosine"}, "optimizer.schedule = 'cosine' is unknown"),
+        ({"eps": 0.0}, "optimizer.eps = 0.0, .* above 0"),
+        ({"b1": 1.0}, r"optimizer.b1 = 1.0, .* in \[0, 1\)"),
+        ({"b2": -0.1}, r"optimizer.b2 = -0.1, .* in \[0, 1\)"),
+        ({"learning_rate": {"nmf": -1.0, "mixing": 1.0, "batch_norm": 1.0}}, "learning_rate.nmf = -1.0, .* above 0"),
+        ({"plateau": {"loss": "test"}}, "optimizer.plateau.loss = 'test' is unknown; use one of 'validation', 'train'"),
+        ({"plateau": {"patience": -1}}, "optimizer.plateau.patience = -1, .* at least 0"),
+        ({"plateau": {"factor": 1.0}}, r"optimizer.plateau.factor = 1.0, .* in \(0, 1\)"),
+        ({"plateau": {"threshold": 0.0}}, r"optimizer.plateau.threshold = 0.0, .* in \(0, 1\)"),
+        ({"plateau": {"smallest_rate": 0.0}}, "optimizer.plateau.smallest_rate = 0.0, .* above 0"),
+        ({"one_cycle": {"warmup_share": 1.0}}, r"optimizer.one_cycle.warmup_share = 1.0, .* in \(0, 1\)"),
+        ({"one_cycle": {"start_divisor": 0.0}}, "optimizer.one_cycle.start_divisor = 0.0, .* above 0"),
+        ({"one_cycle": {"end_divisor": 0.0}}, "optimizer.one_cycle.end_divisor = 0.0, .* above 0"),
     ],
 )
 def test_wrong_settings(changes, message):
     with pytest.raises(ValueError, match=message):
         create_optimizer(settings(**changes), 10)
+
+
+def test_rates_are_those_of_the_groups():
     with pytest.raises(ValueError, match="learning_rate has groups"):
         create_optimizer({**settings().to_dict(), "learning_rate": {"u": 1.0}}, 10)

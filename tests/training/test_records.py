@@ -4,11 +4,7 @@ import contextlib
 import io
 import json
 import os
-import resource
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +15,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepnmf_jax.training import records
 from deepnmf_jax.training.records import (
-    CLOCK_FIELDS,
     MetricsLog,
     Progress,
     TensorBoard,
     open_workdir,
-    write_atomically,
     write_results,
 )
+from tests.disks import largest_file, make_read_only, small_disk
 
 CONFIG = {"seed": 0, "data_dir": None, "model": {"num_iters": 20, "groups": (1, 1)}, "empty": {}}
 
 
-@contextlib.contextmanager
-def largest_file(num_bytes: int) -> Iterator[None]:
-    """Makes the system refuse larger files to this process."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
-
-
-class TestWriteAtomically:
-    def test_replaces(self, tmp_path: Path) -> None:
-        for text in ("old", "new"):
-            write_atomically(tmp_path / "a.json", text)
-        assert (tmp_path / "a.json").read_text() == "new"
-        assert files(tmp_path) == {"a.json"}
-
-    def test_what_cannot_be_written_leaves_the_old(self, tmp_path: Path) -> None:
-        write_atomically(tmp_path / "a.json", "old")
-        with largest_file(10), pytest.raises(OSError, match=r"cannot write \S*a.json: File too large"):
-            write_atomically(tmp_path / "a.json", "n" * 1000)
-        assert (tmp_path / "a.json").read_text() == "old"
-        assert files(tmp_path) == {"a.json"}
 
 
 class TestOpenWorkdir:
@@ -114,22 +82,15 @@ class TestOpenWorkdir:
             open_workdir(tmp_path / name, CONFIG)
 
     def test_read_only(self, tmp_path: Path) -> None:
-        folder = tmp_path / "read-only"
-        folder.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(folder)]
-        mounted = False
-        if os.geteuid():
-            folder.chmod(0o555)
-        elif shutil.which("mount") and not subprocess.run(mount, capture_output=True, check=False).returncode:
-            mounted = True
-        else:
-            pytest.skip("root may write everywhere, and mounting a read-only disk is not permitted here")
-        try:
-            with pytest.raises(OSError, match=r"cannot write to the workdir \S*: (Read-only|Permission denied)"):
+        folder, message = tmp_path / "read-only", r"cannot write to the workdir \S*: (Read-only|Permission denied)"
+        with contextlib.ExitStack() as stack:
+            if os.geteuid():
+                folder.mkdir(mode=0o555)
+            else:
+                stack.enter_context(small_disk(folder, "1m"))
+                make_read_only(folder)
+            with pytest.raises(OSError, match=message):
                 open_workdir(folder, CONFIG)
-        finally:
-            if mounted:
-                subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class TestMetricsLog:
@@ -194,9 +155,6 @@ class TestMetricsLog:
             log.append({"step": 2, "text": "long" * 20})
         assert self.lines(MetricsLog(tmp_path / "metrics.jsonl", step=2).path) == [1]
 
-    def test_clock_fields(self) -> None:
-        assert CLOCK_FIELDS == ("seconds", "images_per_second", "time")
-
 
 class TestTensorBoard:
     def scalars(self, folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -235,11 +193,11 @@ class TestProgress:
         def isatty(self) -> bool:
             return True
 
-    def run(self, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch, *, quiet: bool = False) -> str:
+    def run(self, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
         monkeypatch.setattr(sys, "stderr", stream)
         monkeypatch.setenv("TQDM_MININTERVAL", "0")
-        with Progress(300, "epoch 2/5", quiet=quiet) as progress:
-            assert progress.shown == (stream.isatty() and not quiet)
+        with contextlib.closing(Progress(300, "epoch 2/5")) as progress:
+            assert progress.shown == stream.isatty()
             for _ in range(2):
                 progress.update(100, 1.23456, 0.875)
         return stream.getvalue()
@@ -249,9 +207,6 @@ class TestProgress:
         last = next(part for part in reversed(text.split("\r")) if "epoch" in part)
         for expected in ("epoch 2/5", "200/300", "loss 1.2346", "accuracy 87.5 %", "images/s", "<00:0"):
             assert expected in last
-
-    def test_quiet(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.run(self.Terminal(), monkeypatch, quiet=True) == ""
 
     def test_no_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.run(io.StringIO(), monkeypatch) == ""
@@ -293,9 +248,3 @@ class TestWriteResults:
         with pytest.raises(ValueError, match=message):
             write_results(tmp_path, {"test": {"loss": value}})
         assert files(tmp_path) == set()
-
-
-def test_heavy_libraries_are_imported_only_where_they_are_used() -> None:
-    code = f"import sys; import {records.__name__}\nprint([m for m in ('tensorboardX', 'tqdm') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"

@@ -11,9 +11,10 @@ from jax import Array
 
 from deepnmf_jax.decomposition.dn2mfgl import released
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph
-from deepnmf_jax.decomposition.dn2mfgl.objective import PROVED, Form, Strengths, chain, evaluate, sweep
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths, chain, evaluate
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import dictionary_for
+from deepnmf_jax.decomposition.dn2mfgl.sweep import PROVED, sweep
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, in_view, over_starts
 
 INITS = ("spectral", "pretrained")
@@ -109,20 +110,17 @@ def given_starts(init: tuple[Any, Any], x: Array, layer_sizes: tuple[int, ...]) 
 def begin(h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, form: Form) -> Iterate:
     """Before the first sweep."""
     value, weights = evaluate(h, v, x, graph, strengths, form)
-    exponent = jnp.full((), LONGEST / 2 if form.long_steps else PROVED, x.dtype)
-    return Iterate(h, v, weights, value, exponent, jnp.zeros((), jnp.int32))
+    return Iterate(h, v, weights, value, jnp.full((), LONGEST / 2, x.dtype), jnp.zeros((), jnp.int32))
 
 
 def step(state: Iterate, x: Array, graph: Graph, strengths: Strengths, form: Form) -> Iterate:
-    """One sweep. With `long_steps` its exponent grows while J falls, and a sweep that raised J is taken back.
+    """One sweep. Its exponent grows while J falls, and a sweep that raised J is taken back.
 
     Salakhutdinov and Roweis, Adaptive overrelaxed bound optimization methods, 2003: the next sweep then has exponent
     1/2, for which J cannot rise.
     """
     h, v = sweep(state.h, state.v, state.weights, x, graph, strengths, form, state.exponent)
     value, weights = evaluate(h, v, x, graph, strengths, form)
-    if not form.long_steps:
-        return state._replace(h=h, v=v, weights=weights, value=value)
     good = (value <= state.value) | (state.exponent <= PROVED)
 
     def kept(new: Array, old: Array) -> Array:
@@ -253,7 +251,7 @@ def _released(
         now = start if isinstance(start, Descent) else (start, released.row_weights(x, start))
         return descend(now, stop_at, sweeps, value, never, length=length)
 
-    # One start is mapped too: its products then round as they always have.
+    # Not `over_starts`: a single start that is not mapped has its products rounded differently.
     return jax.vmap(one)(starts)
 
 
