@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.speed import factorization
 from benchmarks.speed.programs.factorizers import METHODS, relative_error
-from deepnmf_jax.decomposition.updates.objective import Penalties
-from deepnmf_jax.decomposition.updates.solvers import Settings, sweep
+from deepnmf_jax.decomposition.updates.objective import Target
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +59,7 @@ def test_the_ports_updates_are_the_textbooks() -> None:
     a, z, d = rng.random((15, 8)), rng.random((15, 3)), rng.random((3, 8))
     for solver, update in UPDATES.items():
         theirs = update(*(torch.from_numpy(x) for x in (a, z, d)))
-        zt, dictionary = jax.jit(sweep, static_argnames=("settings",))(z.T, d, a, Penalties(), Settings(solver))
+        zt, dictionary = jax.jit(sweep, static_argnames=("settings",))(z.T, d, Target(a), SolverSettings(solver))
         np.testing.assert_allclose(theirs[0], zt.T, atol=1e-8)
         np.testing.assert_allclose(theirs[1], dictionary, atol=1e-8)
 

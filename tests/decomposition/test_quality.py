@@ -11,17 +11,16 @@ import pytest
 
 from deepnmf_jax import NMF
 from deepnmf_jax.decomposition import ConvergenceWarning
-from deepnmf_jax.decomposition.updates import solvers as steps
 from deepnmf_jax.decomposition.updates.fit import Factorization, fit
 from deepnmf_jax.decomposition.updates.loop import Descent
-from deepnmf_jax.decomposition.updates.objective import Penalties
-from deepnmf_jax.decomposition.updates.solvers import Settings
+from deepnmf_jax.decomposition.updates.objective import Target
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, sweep
 
-sweep = jax.jit(steps.sweep, static_argnames=("settings",))
+SWEEP = jax.jit(sweep)
 
 
 def solve(zt: np.ndarray, d: np.ndarray, a: np.ndarray, sweeps: int) -> Descent[Factorization]:
-    done = fit((zt[None], d[None]), a, Penalties(), Settings(), None, 0.0, sweeps, 64)
+    done = fit((zt[None], d[None]), sweeps, Target(a), SolverSettings(), 0.0, 64)
     return jax.tree.map(lambda x: x[0], done)
 
 
@@ -83,7 +82,7 @@ def test_an_atom_without_codes_comes_back() -> None:
     zt, d = rng.random((3, 20)), rng.random((3, 8))
     d[2] = a.max() * 10 * np.eye(8)[0]  # so long that its codes all become 0 in the first sweep
     zt[2] = 0
-    first = sweep(zt, d, np.where(np.arange(8) == 0, 0, a), Penalties())
+    first = SWEEP(zt, d, Target(np.where(np.arange(8) == 0, 0, a)))
     assert not first[0][2].any()
     np.testing.assert_array_equal(first[1][2], d[2])
     state = solve(zt, d, a, 400).state
@@ -98,7 +97,7 @@ def test_a_dead_atom_is_replaced() -> None:
     zt[1], d[1] = 0, 0
     stuck = (zt, d)
     for _ in range(10):
-        stuck = sweep(*stuck, a, Penalties())
+        stuck = SWEEP(*stuck, Target(a))
     assert not stuck[0][1].any() and not stuck[1][1].any()
     done = solve(zt, d, a, 300)
     assert done.state.revived == 1 and not done.state.dead.any()

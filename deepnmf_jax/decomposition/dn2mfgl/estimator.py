@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.decomposition.codes import compiled_codes
+from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_of, weights_of
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
@@ -22,8 +22,8 @@ from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limi
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io import saving as serialization
 from deepnmf_jax.decomposition.io.checked import read_data
-from deepnmf_jax.decomposition.updates.objective import Penalties
-from deepnmf_jax.decomposition.updates.solvers import Settings
+from deepnmf_jax.decomposition.updates.objective import Target
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
 LIMITS = {"well_posed": 10_000, "released": 100}
 ENCODE_LIMIT, ENCODE_TOL = 2000, 1e-6
@@ -214,7 +214,7 @@ class Dn2MFGL:
             x = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
             d = jnp.asarray(self.components_) * roots
-            codes, _ = compiled_codes(x * roots, d, Penalties(), None, Settings(), ENCODE_LIMIT, ENCODE_TOL)
+            codes = find_codes(Target(x * roots), d, SolverSettings(), ENCODE_LIMIT, ENCODE_TOL)
             return np.array(codes.T)
 
     def predict(self, X: Any) -> np.ndarray:

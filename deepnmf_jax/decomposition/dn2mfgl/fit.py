@@ -15,7 +15,6 @@ from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths, chain, 
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import dictionary_for
 from deepnmf_jax.decomposition.dn2mfgl.sweep import PROVED, sweep
-from deepnmf_jax.decomposition.updates import loop
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, in_view, over_starts
 
 INITS = ("spectral", "pretrained")
@@ -23,6 +22,8 @@ INITS = ("spectral", "pretrained")
 LONGEST, GROWTH = 2.0, 1.1
 
 Report = Callable[[int, float], None]
+# Factors of a released sweep, and the weights of its next one.
+Weighted = tuple[Factors, Array]
 
 
 class Iterate(NamedTuple):
@@ -106,13 +107,10 @@ def given_starts(init: tuple[Any, Any], x: Array, layer_sizes: tuple[int, ...]) 
     return Factors(tuple(stacked[: len(layer_sizes)]), tuple(stacked[len(layer_sizes) :]))
 
 
-def begin(
-    h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, form: Form, length: int = 64
-) -> Descent[Iterate]:
-    """Before the first sweep, with room for `length` entries of history."""
+def begin(h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, form: Form) -> Iterate:
+    """Before the first sweep."""
     value, weights = evaluate(h, v, x, graph, strengths, form)
-    exponent = jnp.full((), LONGEST / 2, x.dtype)
-    return loop.begin(Iterate(h, v, weights, value, exponent, jnp.zeros((), jnp.int32)), value, length)
+    return Iterate(h, v, weights, value, jnp.full((), LONGEST / 2, x.dtype), jnp.zeros((), jnp.int32))
 
 
 def step(state: Iterate, x: Array, graph: Graph, strengths: Strengths, form: Form) -> Iterate:
@@ -139,13 +137,14 @@ def step(state: Iterate, x: Array, graph: Graph, strengths: Strengths, form: For
 
 
 def advance(
-    start: Descent[Iterate],
+    start: Iterate | Descent[Iterate],
+    stop_at: Array | int,
     x: Array,
     graph: Graph,
     strengths: Strengths,
     form: Form,
     tol: Array | float,
-    stop_at: Array | int,
+    length: int = 64,
 ) -> Descent[Iterate]:
     """Sweeps until J falls by less than tol |J| over ten of them (0: never), or until `stop_at` sweeps are made.
 
@@ -153,10 +152,14 @@ def advance(
     direction, along which J falls without end.
     """
 
-    def stop(before: Array, now: Array, state: Iterate) -> Array:
-        return ((before - now <= tol * jnp.abs(now)) & (tol > 0)) | ~(now >= 0)
+    def sweeps(state: Iterate) -> Iterate:
+        return step(state, x, graph, strengths, form)
 
-    return descend(start, lambda state: step(state, x, graph, strengths, form), lambda s: s.value, stop, stop_at)
+    def stop(before: Array, now: Array, state: Iterate) -> Array:
+        begun = before < jnp.inf
+        return ((before - now <= tol * jnp.abs(now)) & (tol > 0)) | (~(now >= 0) & begun)
+
+    return descend(start, stop_at, sweeps, lambda state: state.value, stop, length=length)
 
 
 def solve_well_posed(
@@ -173,19 +176,16 @@ def solve_well_posed(
 
     `report` is called with the sweeps made and the lowest objective after every ten sweeps; the result is the same.
     """
-    limit, length = jnp.asarray(tol, x.dtype), history_length(max_iter)
-
-    def go_on(start: Any, stop_at: int) -> Descent[Iterate]:
-        return _well_posed(start, x, graph, strengths, form, limit, stop_at, length)
-
-    best, losses = _best(in_view(go_on, starts, max_iter, report))
-    q = np.asarray(chain(best.state.h))
+    compiled = partial(_well_posed, x=x, graph=graph, strengths=strengths, form=form, tol=jnp.asarray(tol, x.dtype))
+    best, losses = _best(in_view(partial(compiled, length=history_length(max_iter)), starts, max_iter, report))
+    h, v = best.state.h, best.state.v
+    q = np.asarray(chain(h))
     lengths = np.linalg.norm(q, axis=0)
     lengths = np.where(lengths > 0, lengths, 1)
     return Solution(
-        [*best.state.h[:-1], best.state.h[-1] / lengths],
+        [*h[:-1], h[-1] / lengths],
         (q / lengths).T,
-        (best.state.v * lengths[:, None]).T,
+        (v * lengths[:, None]).T,
         np.ravel(best.state.weights) if form.robust == "feature" else np.ones(x.shape[0], x.dtype),
         best.history[: best.looks],
         losses,
@@ -197,18 +197,17 @@ def solve_well_posed(
 @partial(jax.jit, static_argnames=("form", "length"))
 def _well_posed(
     starts: Factors | Descent[Iterate],
+    stop_at: int,
     x: Array,
     graph: Graph,
     strengths: Strengths,
     form: Form,
     tol: Array,
-    stop_at: Array | int,
     length: int,
 ) -> Descent[Iterate]:
     def one(start: Factors | Descent[Iterate]) -> Descent[Iterate]:
-        if not isinstance(start, Descent):
-            start = begin(start.h, start.v[-1], x, graph, strengths, form, length)
-        return advance(start, x, graph, strengths, form, tol, stop_at)
+        now = start if isinstance(start, Descent) else begin(start.h, start.v[-1], x, graph, strengths, form)
+        return advance(now, stop_at, x, graph, strengths, form, tol, length)
 
     return over_starts(one, starts)
 
@@ -222,40 +221,38 @@ def solve_released(
     report: Report | None = None,
 ) -> Solution:
     """Exactly `max_iter` released sweeps from every start; the lowest objective is kept. x (m, n)."""
-    numbers = tuple(jnp.asarray(value, x.dtype) for value in strengths)
-
-    def go_on(start: Any, stop_at: int) -> Descent[tuple[Factors, Array]]:
-        return _released(start, x, graph, numbers, stop_at, history_length(max_iter))
-
-    best, losses = _best(in_view(go_on, starts, max_iter, report))
+    numbers, length = tuple(jnp.asarray(value, x.dtype) for value in strengths), history_length(max_iter)
+    compiled = partial(_released, x=x, graph=graph, strengths=numbers, length=length)
+    best, losses = _best(in_view(compiled, starts, max_iter, report))
     kept, weights = best.state
-    history = best.history[: best.looks]
-    codes = kept.v[-1].T
-    return Solution(
-        list(kept.h), np.asarray(chain(kept.h)).T, codes, np.ravel(weights), history, losses, max_iter, False
-    )
+    components, history = np.asarray(chain(kept.h)).T, best.history[: best.looks]
+    return Solution(list(kept.h), components, kept.v[-1].T, np.ravel(weights), history, losses, max_iter, False)
 
 
 @partial(jax.jit, static_argnames=("length",))
 def _released(
-    starts: Factors | Descent[tuple[Factors, Array]],
+    starts: Factors | Descent[Weighted],
+    stop_at: int,
     x: Array,
     graph: Graph,
     strengths: tuple[Array, ...],
-    stop_at: Array | int,
     length: int,
-) -> Descent[tuple[Factors, Array]]:
-    def value(state: tuple[Factors, Array]) -> Array:
+) -> Descent[Weighted]:
+    def sweeps(state: Weighted) -> Weighted:
+        return released.sweep(*state, x, graph, *strengths)
+
+    def value(state: Weighted) -> Array:
         return released.objective(state[0], x, graph, *strengths)
 
-    def one(start: Factors | Descent[tuple[Factors, Array]]) -> Descent[tuple[Factors, Array]]:
-        if not isinstance(start, Descent):
-            state = (start, released.row_weights(x, start))
-            start = loop.begin(state, value(state), length)
-        never = jnp.zeros((), bool)
-        return descend(start, lambda s: released.sweep(*s, x, graph, *strengths), value, lambda *_: never, stop_at)
+    def never(*_: Any) -> Array:
+        return jnp.zeros((), bool)
 
-    return over_starts(one, starts)
+    def one(start: Factors | Descent[Weighted]) -> Descent[Weighted]:
+        now = start if isinstance(start, Descent) else (start, released.row_weights(x, start))
+        return descend(now, stop_at, sweeps, value, never, length=length)
+
+    # Not `over_starts`: a single start that is not mapped has its products rounded differently.
+    return jax.vmap(one)(starts)
 
 
 def _best(found: Descent) -> tuple[Any, np.ndarray]:

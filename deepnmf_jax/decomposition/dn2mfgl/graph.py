@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.sparse import csgraph
 
 from deepnmf_jax.core.checks import check_choice
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 JOINS = ("union", "mutual")
 EDGE_WEIGHTS = ("binary", "heat", "local_scaling", "shared")

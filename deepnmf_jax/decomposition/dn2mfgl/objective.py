@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, laplacian_energies, laplacian_gram
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 ROBUST = ("sample", "feature", "none")
 # Keeps v^T M v above 0 for v > 0, else V can run off along a flat direction while H goes to 0.

@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, times_similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import chain, global_factors
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 GUARD = 1e-10
 ROW_GUARD = 1e-5

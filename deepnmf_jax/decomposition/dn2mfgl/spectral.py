@@ -7,7 +7,8 @@ from scipy import linalg, sparse
 from scipy.sparse.linalg import eigsh
 
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, similarity
-from deepnmf_jax.decomposition.updates.quadratic import coordinate_sweep, product
+from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 # Share of the largest code that takes the place of zeros, which a multiplicative rule can never leave.
 FILL = 1e-2

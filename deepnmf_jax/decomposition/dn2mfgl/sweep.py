@@ -20,7 +20,7 @@ from deepnmf_jax.decomposition.dn2mfgl.objective import (
     structure_energies,
     structure_gram,
 )
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 # Exponent of the multiplicative step that is proved never to raise J.
 PROVED = 0.5

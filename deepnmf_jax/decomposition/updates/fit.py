@@ -9,14 +9,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.updates import loop
-from deepnmf_jax.decomposition.updates.loop import Descent, Factors, over_starts
-from deepnmf_jax.decomposition.updates.objective import Penalties, objective, penalty, projected_gradient_norm
-from deepnmf_jax.decomposition.updates.quadratic import product
-from deepnmf_jax.decomposition.updates.solvers import Settings, sweep
+from deepnmf_jax.decomposition.updates.linear_algebra import product
+from deepnmf_jax.decomposition.updates.loop import Descent, over_starts
+from deepnmf_jax.decomposition.updates.objective import (
+    Penalties,
+    Target,
+    divergence,
+    objective,
+    penalty,
+    projected_gradient_norm,
+)
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, sweep
+
+Pair = tuple[Array, Array]
 
 
 class Factorization(NamedTuple):
@@ -34,57 +44,68 @@ class Factorization(NamedTuple):
     revived: Array
 
 
-def begin(
-    zt: Array,
-    d: Array,
-    a: Array | BCOO,
-    penalties: Penalties = Penalties(),  # noqa: B008 - immutable
-    settings: Settings = Settings(),  # noqa: B008 - immutable
-    weights: Array | None = None,
-    length: int = 64,
-) -> Descent[Factorization]:
-    """Before the first sweep, from factors Z^T (k, n) and D (k, p); `length` entries of history."""
-    value = objective(a, zt, d, penalties, settings.beta, weights)
-    gradient = projected_gradient_norm(a, zt, d, penalties, settings.beta, weights)
-    state = Factorization(zt, d, gradient, gradient, _without_effect(zt, d), jnp.zeros((), jnp.int32))
-    return loop.begin(state, value, length, gradient == 0)
+class Report(NamedTuple):
+    """How a fit ended, for people: reached, iterations, last change of the objective (relative to it, over
+    ten sweeps), projected gradient relative to the start, atoms without effect, atoms replaced."""
+
+    converged: bool
+    iterations: int
+    change: float
+    gradient: float
+    n_dead: int
+    n_revived: int
 
 
-def _without_effect(zt: Array, d: Array) -> Array:
+def without_effect(zt: Array, d: Array) -> Array:
+    """Whether each atom (k,) has no codes or is 0 itself."""
     return ~(jnp.any(zt != 0, axis=1) & jnp.any(d != 0, axis=1))
 
 
-def advance(
-    start: Descent[Factorization],
-    a: Array | BCOO,
-    penalties: Penalties,
-    settings: Settings,
-    tol: Array | float,
+@partial(jax.jit, static_argnames=("settings", "length"))
+def fit(
+    start: Pair | Descent[Factorization],
     stop_at: Array | int,
-    weights: Array | None = None,
+    target: Target,
+    settings: SolverSettings,
+    tol: Array | float,
+    length: int,
 ) -> Descent[Factorization]:
-    """Sweeps from wherever `start` stands until `loop.relative_fall`, a projected gradient of 0, or `stop_at`."""
-    revives = settings.beta == 2 and weights is None and settings.solver != "mu"
+    """Sweeps from every start at once, Z^T (r, k, n) and D (r, k, p), or from where an earlier call ended.
+
+    They end by `loop.relative_fall`, at a projected gradient of 0, or when `stop_at` of them are made. Every field of
+    the result has the first axis. `length` of the history: at least stop_at // 10 + 2 (`history_length`). The codes are
+    those of the last sweep, one step of the dictionary behind; `codes.solve_codes` brings them up to date.
+    """
+    beta = settings.beta
+    revives = beta == 2 and target.weights is None and not SOLVERS[settings.solver].keeps_zeros
 
     def step(state: Factorization) -> Factorization:
-        zt, d = sweep(state.zt, state.d, a, penalties, settings, weights)
+        zt, d = sweep(state.zt, state.d, target, settings)
         return state._replace(zt=zt, d=d)
 
     def mend(state: Factorization) -> Factorization:
-        zt, d, revived, dead = state.zt, state.d, state.revived, _without_effect(state.zt, state.d)
+        zt, d, revived, dead = state.zt, state.d, state.revived, without_effect(state.zt, state.d)
         if revives:
-            zt, d, more = _revive(zt, d, dead & state.dead, a, penalties)
+            zt, d, more = _revive(zt, d, dead & state.dead, target.a, target.penalties)
             revived = revived + more
-        gradient = projected_gradient_norm(a, zt, d, penalties, settings.beta, weights)
+        gradient = projected_gradient_norm(zt, d, target, beta)
         return Factorization(zt, d, gradient, state.first_gradient, dead, revived)
 
     def value(state: Factorization) -> Array:
-        return objective(a, state.zt, state.d, penalties, settings.beta, weights)
+        return objective(state.zt, state.d, target, beta)
 
     def stop(before: Array, now: Array, state: Factorization) -> Array:
         return loop.relative_fall(before, now, tol) | (state.gradient == 0)
 
-    return loop.descend(start, step, value, stop, stop_at, mend=mend)
+    def begin(zt: Array, d: Array) -> Factorization:
+        gradient = projected_gradient_norm(zt, d, target, beta)
+        return Factorization(zt, d, gradient, gradient, without_effect(zt, d), jnp.zeros((), jnp.int32))
+
+    def one(start: Pair | Descent[Factorization]) -> Descent[Factorization]:
+        first = start if isinstance(start, Descent) else begin(*start)
+        return loop.descend(first, stop_at, step, value, stop, length=length, mend=mend)
+
+    return over_starts(one, start)
 
 
 def _revive(zt: Array, d: Array, dead: Array, a: Array | BCOO, penalties: Penalties) -> tuple[Array, Array, Array]:
@@ -126,27 +147,27 @@ def _worst_row(a: Array | BCOO, zt: Array, d: Array) -> tuple[Array, Callable[[A
     return row, lambda vector: product(vector[None], a.T)[0] - product(product(vector[None], d.T), zt)[0]
 
 
-@partial(jax.jit, static_argnames=("settings", "length"))
-def fit(
-    start: Factors | Descent[Factorization],
-    a: Array | BCOO,
-    penalties: Penalties,
-    settings: Settings,
-    weights: Array | None,
-    tol: Array | float,
-    stop_at: Array | int,
-    length: int,
-) -> Descent[Factorization]:
-    """`stop_at` sweeps at most from every start at once: factors Z^T (r, k, n), D (r, k, p), or what an earlier call
-    returned. Every field of the result has the first axis.
+# The arithmetic around a fit is compiled in a few pieces: one operation after the other, each would be a program of
+# its own for every new shape, and to compile them takes longer than the fit of a small matrix.
+@jax.jit
+def best_of(
+    done: Descent[Factorization], penalties: Penalties, root: Array | float
+) -> tuple[Descent[Factorization], Array, Array]:
+    """Of the fits from all starts: the one with the least objective, its dictionary times `root`, all divergences."""
+    best = jnp.argmin(jnp.where(jnp.isnan(done.value), jnp.inf, done.value))
+    divergences = done.value - jax.vmap(penalty, (0, 0, None))(done.state.zt, done.state.d, penalties)
+    done = jax.tree.map(lambda x: x[best], done)
+    return done, done.state.d * root, divergences
 
-    `length` must be at least stop_at // 10 + 2 (`history_length`). The codes are those of the last sweep, one step of
-    the dictionary behind; `codes.solve_codes` brings them up to date.
-    """
 
-    def one(start: Factors | Descent[Factorization]) -> Descent[Factorization]:
-        if not isinstance(start, Descent):
-            start = begin(*start, a, penalties, settings, weights, length)
-        return advance(start, a, penalties, settings, tol, stop_at, weights)
+@partial(jax.jit, static_argnames=("beta",))
+def judge(zt: Array, d: Array, target: Target, root: Array | float, beta: float) -> tuple[Array, Array, Array]:
+    """Codes Z (n, k) times `root` from Z^T, their divergence from A, and how many atoms are without effect."""
+    return (zt * root).T, divergence(zt, d, target, beta), jnp.sum(without_effect(zt, d))
 
-    return over_starts(one, start)
+
+def report_of(done: Descent[Factorization], history: np.ndarray, n_dead: int) -> Report:
+    """The report of one fit whose objectives were `history`, with so many atoms without effect at the end."""
+    change = (history[-2] - history[-1]) / (history[-2] if history[-2] > 0 else 1) if len(history) > 1 else np.inf
+    gradient = float(done.state.gradient) / (float(done.state.first_gradient) or 1.0)
+    return Report(bool(done.converged), int(done.sweeps), float(change), gradient, n_dead, int(done.state.revived))

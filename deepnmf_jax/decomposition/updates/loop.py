@@ -19,9 +19,10 @@ from jax import Array, lax
 
 CHECK_EVERY = 10
 
-Factors = tuple[Array, Array]
 StateT = TypeVar("StateT")
 T = TypeVar("T")
+# Of the value at the look before, the value now, and the state: whether to end.
+Rule = Callable[[Array, Array, StateT], Array]
 
 
 class Descent(NamedTuple, Generic[StateT]):
@@ -45,33 +46,27 @@ def history_length(max_iter: int) -> int:
     return 64 * (-(-(max_iter // CHECK_EVERY + 2) // 64))
 
 
-def begin(state: StateT, value: Array, length: int = 1, converged: Array | bool = False) -> Descent[StateT]:
-    """Before the first sweep: the objective there, and room for `length` entries of history."""
-    history = jnp.full(length, jnp.nan, value.dtype).at[0].set(value)
-    return Descent(
-        state, value, jnp.zeros((), jnp.int32), history, jnp.ones((), jnp.int32), jnp.asarray(converged, bool)
-    )
-
-
 def descend(
-    start: Descent[StateT],
+    start: StateT | Descent[StateT],
+    stop_at: Array | int,
     sweep: Callable[[StateT], StateT],
     value: Callable[[StateT], Array],
-    stop: Callable[[Array, Array, StateT], Array],
-    stop_at: Array | int,
+    stop: Rule[StateT],
     *,
-    mend: Callable[[StateT], StateT] | None = None,
+    length: int = 1,
+    mend: Callable[[StateT], StateT] = lambda state: state,
     every: int = CHECK_EVERY,
 ) -> Descent[StateT]:
-    """Sweeps from wherever `start` stands until the rule `stop` ends them or `stop_at` sweeps have been made.
+    """Sweeps from a first state, or from where an earlier descent ended, until `stop` says so or `stop_at` are made.
 
     Args:
-        start: of `begin`, or what an earlier `descend` returned.
-        sweep: one step of all factors.
-        value: the objective, looked at after every `every` sweeps.
-        stop: whether to end, from the value at the look before, the value now, and the state.
+        start: a first state, or what `descend` returned.
         stop_at: sweeps in all.
-        mend: what is done to the state before each look.
+        sweep: one step of all factors.
+        value: the objective, looked at before the first sweep and after every `every` sweeps.
+        stop: the rule that ends it; before the first sweep it is asked with an infinite value before.
+        length: entries of the history.
+        mend: what is done to the state before each look but the first.
         every: sweeps between two looks.
     """
 
@@ -79,14 +74,17 @@ def descend(
         return (now.sweeps < stop_at) & ~now.converged
 
     def some_sweeps(now: Descent[StateT]) -> Descent[StateT]:
-        count = jnp.minimum(every - now.sweeps % every, stop_at - now.sweeps)
-        state = lax.fori_loop(0, count, lambda _, state: sweep(state), now.state)
-        if mend is not None:
-            state = mend(state)
+        count = jnp.minimum(every - now.sweeps % every, stop_at - now.sweeps) if every > 1 else 1
+        state = mend(lax.fori_loop(0, count, lambda _, state: sweep(state), now.state))
         new = value(state)
         history = now.history.at[now.looks].set(new, mode="drop")
         return Descent(state, new, now.sweeps + count, history, now.looks + 1, stop(now.value, new, state))
 
+    if not isinstance(start, Descent):
+        first = value(start)
+        history = jnp.full(length, jnp.nan, first.dtype).at[0].set(first)
+        none, one = jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32)
+        start = Descent(start, first, none, history, one, stop(jnp.full_like(first, jnp.inf), first, start))
     return lax.while_loop(running, some_sweeps, start)
 
 
@@ -100,30 +98,13 @@ def relative_fall(before: Array, now: Array, tol: Array | float) -> Array:
     return ((before - now) / jnp.where(before > 0, before, 1) < tol) & (jnp.asarray(tol) > 0)
 
 
-def small_fall(before: Array, now: Array, tol: Array | float, unit: Array) -> Array:
-    """Whether the objective fell by less than 0.01 tol `unit`. tol = 0: never.
+def small_fall(tol: Array | float, unit: Array) -> Rule:
+    """The rule that ends when the objective falls by less than 0.01 tol `unit`, and at once if that is 0. tol = 0:
+    never.
 
     For factorizations that have no projected gradient to look at, and so for a fall that is small against the data.
     """
-    return (jnp.asarray(tol) > 0) & (before - now < 1e-2 * tol * unit)
-
-
-def settle(
-    start: StateT | Descent[StateT],
-    sweep: Callable[[StateT], StateT],
-    value: Callable[[StateT], Array],
-    unit: Array,
-    tol: Array | float,
-    stop_at: Array | int,
-    length: int,
-) -> Descent[StateT]:
-    """`descend` until `small_fall`, from factors or from where an earlier call ended. `unit` 0: nothing is to be done.
-
-    `length` entries of history: at least stop_at // 10 + 2 (`history_length`).
-    """
-    if not isinstance(start, Descent):
-        start = begin(start, value(start), length, unit == 0)
-    return descend(start, sweep, value, lambda before, now, _: small_fall(before, now, tol, unit), stop_at)
+    return lambda before, now, _: ((jnp.asarray(tol) > 0) & (before - now < 1e-2 * tol * unit)) | (unit == 0)
 
 
 def over_starts(function: Callable[[T], Descent[StateT]], starts: T) -> Descent[StateT]:
@@ -148,9 +129,10 @@ def in_view(
     """
     if report is None:
         return advance(start, max_iter)
-    done, now = 0, start
-    while done < max_iter and not (isinstance(now, Descent) and bool(jnp.all(now.converged))):
-        done = min(done + CHECK_EVERY, max_iter)
-        now = advance(now, done)
-        report(done, float(jnp.nanmin(now.value)))
+    for stop_at in (*range(CHECK_EVERY, max_iter, CHECK_EVERY), max_iter):
+        now = advance(start, stop_at)
+        report(int(jnp.max(now.sweeps)), float(jnp.nanmin(now.value)))
+        if bool(jnp.all(now.converged)):
+            break
+        start = now
     return now

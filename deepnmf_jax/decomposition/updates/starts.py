@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 INITS = ("nndsvda", "nndsvd", "random")
 # Up to this size the smaller Gram matrix is decomposed; above it, a random subspace.

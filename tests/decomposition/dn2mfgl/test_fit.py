@@ -33,7 +33,7 @@ def test_long_steps_never_raise_the_objective(seed: int, setting: tuple, form: t
     h, v, x, graph = example(seed)
     strengths = strengths_of(*setting, inner=0.7 if form[1] else 0.0)  # type: ignore[misc]
     kind = Form(*form)
-    state = fit.begin(h, v, x, graph, strengths, kind).state
+    state = fit.begin(h, v, x, graph, strengths, kind)
     for _ in range(25):
         new = step(state, x, graph, strengths, form=kind)
         assert float(new.value) <= float(state.value) * (1 + 1e-9)
@@ -51,12 +51,12 @@ def test_many_seeds_and_settings_at_once() -> None:
     @partial(jax.vmap, in_axes=(0, 0, 0))
     def solve(h: tuple, v: jax.Array, strengths: Strengths) -> jax.Array:
         start = fit.begin(h, v, x, graph, strengths, Form())
-        return fit.advance(start, x, graph, strengths, Form(), 0.0, 20).state.v
+        return fit.advance(start, 20, x, graph, strengths, Form(), 0.0).state.v
 
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *starts)
     together = solve(*stacked, jax.tree.map(lambda *a: jnp.stack([jnp.asarray(b) for b in a]), *settings_))
     for (h, v), strengths, found in zip(starts, settings_, together, strict=True):
-        state = fit.begin(h, v, x, graph, strengths, Form()).state
+        state = fit.begin(h, v, x, graph, strengths, Form())
         for _ in range(20):
             state = step(state, x, graph, strengths, form=Form())
         np.testing.assert_allclose(found, state.v, rtol=1e-7)
@@ -73,7 +73,7 @@ def test_nothing_is_built_for_every_pair_of_samples_or_features(form: Form) -> N
 
     def solve(x: jax.Array, start: Factors, graph: Graph) -> tuple:
         state = fit.begin(start.h, start.v[-1], x, graph, strengths, form)
-        return fit.advance(state, x, graph, strengths, form, 1e-5, 20)
+        return fit.advance(state, 20, x, graph, strengths, form, 1e-5)
 
     shapes = set(shapes_in(jax.make_jaxpr(solve)(x, Factors(h, (v,)), graph).jaxpr))
     assert (m, n) in shapes
