@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "accuracy")
     parser.add_argument("--tables", default=",".join(tables(ROWS)), help="which, separated by commas; default: all")
+    parser.add_argument("--commands", action="store_true", help="print what trains each run, and train nothing")
     parser.add_argument("--together", action="store_true", help="the missing seeds of a row as one program")
     parser.add_argument("--workers", type=int, default=1, help="runs side by side")
     parser.add_argument("--packs", type=Path, help="folder of cifar10.pack and fashion_mnist.pack")
@@ -61,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = options.tables.split(",")
     if others := sorted(set(names) - tables(ROWS).keys()):
         parser.error(f"there is no table {', '.join(others)}; there are {', '.join(tables(ROWS))}")
+    if options.commands:
+        found = {row.name: row.command for row in ROWS if row.table in names}
+        print("\n".join(f"{name}: {command}" for name, command in found.items()))
+        return 0
     # Told to the runs, because the pages that are written after one would make the next a run of changed files.
     options.environment = {COMMIT: git_commit(ROOT) or ""} | os.environ
     failed = False

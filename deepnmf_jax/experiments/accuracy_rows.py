@@ -188,7 +188,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         results = row.results()
         shown = {"network": row.label, **_numbers(results, mixed)}
         shown["paper, %"] = "" if row.paper is None else f"{row.paper:.1f}"
-        shown["command"] = f"`{row.command}`"
+        shown["run"] = f"`{row.name}`"
         for name, text in shown.items():
             columns.setdefault(name, []).append(text)
     if not any(columns["memory, GB"]):

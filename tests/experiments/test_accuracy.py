@@ -157,6 +157,16 @@ def test_the_command_of_a_run(records, monkeypatch, tmp_path):
         assert json.loads((ROW.folder(seed) / "metrics.jsonl").read_text()) == {"epoch": 1, "loss": loss}
 
 
+def test_the_commands_are_printed_and_nothing_is_trained(monkeypatch, capsys):
+    monkeypatch.setattr(accuracy.subprocess, "run", None)
+    assert accuracy.main(["--tables=twenty,fast", "--commands"]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines.keys() == {row.name for row in accuracy_rows.ROWS if row.table in ("twenty", "fast")}
+    assert lines["cnn-twenty"] == (
+        "python main.py --config=configs/fast/cnn.py --config.num_epochs=20 --workdir=runs/cnn-twenty"
+    )
+
+
 def test_every_row_names_a_config_and_settings_it_has():
     for row in accuracy_rows.ROWS:
         assert {key for key, _ in row.settings} <= settings_of(row.config).keys()
