@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest bench gpu table lint data pack lock clean
+.PHONY: help setup train test test-fast test-oldest bench gpu table pages pictures lint docs data pack lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,14 +25,14 @@ help: ## show this list
 train: $(VENV)/.for-training ## train CONFIG (quick start if not given); WORKDIR=..., ARGS="--config.seed=1 ..."
 	$(PY) main.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-test: lint ## check style and type hints, then run all tests
+test: lint docs ## check style and type hints, build the site, then run all tests
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
-	$(PY) -m benchmarks.speed.compare $(ARGS)
+	$(PY) -m benchmarks.speed.suite $(ARGS)
 
 gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper's recipe in slices (ARGS="--minutes=10")
 	PYTHON=$(PY) benchmarks/gpu/session.sh $(ARGS)
@@ -40,9 +40,21 @@ gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper'
 table: $(VENV)/.for-training ## train what the accuracy tables miss (hours; goes on where it stopped), write the tables
 	$(PY) -m deepnmf_jax.experiments.accuracy $(ARGS)
 
+pages: $(VENV)/.for-tests ## write the tables and draw the pictures of README and docs from the committed records
+	$(PY) docs/pages.py
+	$(PY) -m docs.draw
+
+pictures: $(VENV)/.for-training ## draw the pictures alone (ARGS="--out=paper --format=pdf" for a paper)
+	$(PY) -m docs.draw $(ARGS)
+
 lint: $(VENV)/.for-tests ## check style and type hints
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+# The variable silences what mkdocs-material prints about another program.
+docs: $(VENV)/.for-tests ## build the documentation's site into site/; a broken link or a wrong docstring is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+	@echo "Open site/index.html; with search: $(PY) -m http.server --directory site"
 
 test-oldest: .venv-oldest/.for-tests ## run all tests with the oldest supported versions (.venv-oldest)
 	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
@@ -75,7 +87,7 @@ lock: ## write requirements.lock anew from the newest versions (.venv-lock, Pyth
 	@rm -rf .venv-lock
 
 clean: ## remove caches and build products (runs/ and the environments stay)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 # A stamp in an environment says what has been installed there; it is renewed when the lists of packages change.

@@ -3,14 +3,6 @@
 Command: python main.py --config=configs/cnmf.py --workdir=runs/cnmf
 """
 
-from ml_collections import ConfigDict
+from configs.base import variant
 
-from configs import base
-
-
-def get_config() -> ConfigDict:
-    """The base configuration, with other layers."""
-    config = base.get_config()
-    config.model.layer = "nmf"
-    config.model.mixing = False
-    return config
+get_config = variant({"model.layer": "nmf", "model.mixing": False})

@@ -3,14 +3,6 @@
 Command: python main.py --config=configs/cnn_1x1.py --workdir=runs/cnn_1x1
 """
 
-from ml_collections import ConfigDict
+from configs.base import variant
 
-from configs import base
-
-
-def get_config() -> ConfigDict:
-    """The base configuration, with other layers."""
-    config = base.get_config()
-    config.model.layer = "conv"
-    config.model.mixing = True
-    return config
+get_config = variant({"model.layer": "conv", "model.mixing": True})

@@ -7,18 +7,15 @@ is held out: the result is that of the last epoch.
 Command: python main.py --config=configs/reference.py --workdir=runs/reference
 """
 
-from ml_collections import ConfigDict
+from configs.base import variant
 
-from configs import base
-
-
-def get_config() -> ConfigDict:
-    """The base configuration, as the released code has it."""
-    config = base.get_config()
-    config.num_validation = 0
-    config.eval_batch_size = 50
-    config.model.batch_statistics = "batch"
-    config.augmentation.per = "batch"
-    config.optimizer.learning_rate.nmf = 0.01
-    config.optimizer.plateau.loss = "train"
-    return config
+get_config = variant(
+    {
+        "num_validation": 0,
+        "eval_batch_size": 50,
+        "model.batch_statistics": "batch",
+        "augmentation.per": "batch",
+        "optimizer.learning_rate.nmf": 0.01,
+        "optimizer.plateau.loss": "train",
+    },
+)

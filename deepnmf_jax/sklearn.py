@@ -1,6 +1,8 @@
 """The estimators in scikit-learn's protocol, thin over `decomposition`. Needs the extra `sklearn`."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -10,8 +12,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from deepnmf_jax import decomposition
+from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Rule
 
-SOLVERS = {"cd": "hals"}
+# Their names of solvers, and ours.
+THEIR_SOLVERS = {"cd": "hals"}
 
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -33,8 +37,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         verbose: a progress bar.
 
     Attributes:
-        components_: H (k, p). n_components_: k. n_iter_: sweeps. reconstruction_err_: root of twice the divergence.
-        n_features_in_: p. feature_names_in_: names of the columns, where X had some.
+        components_: H (k, p).
+        n_components_: k.
+        n_iter_: sweeps.
+        reconstruction_err_: root of twice the divergence.
+        n_features_in_: p.
+        feature_names_in_: names of the columns, where X had some.
     """
 
     def __init__(
@@ -54,19 +62,10 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         inner_iter: int = 3,
         verbose: int | bool = 0,
     ) -> None:
-        self.n_components = n_components
-        self.init = init
-        self.solver = solver
-        self.beta_loss = beta_loss
-        self.tol = tol
-        self.max_iter = max_iter
-        self.random_state = random_state
-        self.alpha_W = alpha_W
-        self.alpha_H = alpha_H
-        self.l1_ratio = l1_ratio
-        self.n_restarts = n_restarts
-        self.inner_iter = inner_iter
-        self.verbose = verbose
+        self.n_components, self.init, self.solver, self.beta_loss = n_components, init, solver, beta_loss
+        self.tol, self.max_iter, self.random_state = tol, max_iter, random_state
+        self.alpha_W, self.alpha_H, self.l1_ratio = alpha_W, alpha_H, l1_ratio
+        self.n_restarts, self.inner_iter, self.verbose = n_restarts, inner_iter, verbose
 
     def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> Self:
         """Learn H from X (n, p), dense or sparse, non-negative. Returns self."""
@@ -82,7 +81,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"init={self.init!r}, W is {'' if W is None else 'not '}None, H likewise"
             )
         core = self._make_core(X.shape[1])
-        with _their_warning():
+        with _their_warnings():
             codes, components = core.fit(X, init=(W, H) if self.init == "custom" else None)
         self._core = core
         self._publish(components)
@@ -112,7 +111,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         k = features if self.n_components in (None, "auto") else self.n_components
         return decomposition.NMF(
             k,  # type: ignore[arg-type]
-            solver=SOLVERS.get(self.solver, self.solver),
+            solver=THEIR_SOLVERS.get(self.solver, self.solver),
             tol=self.tol,
             verbose=bool(self.verbose),
             init="nndsvda" if self.init in (None, "custom") else self.init,
@@ -153,11 +152,11 @@ class Dn2MFGL(ClassNamePrefixFeaturesOutMixin, decomposition.Dn2MFGL, ClusterMix
     the same. `transform` of the training samples differs from `fit_transform`: codes of a fit know their neighbours.
     """
 
-    def fit(self, X: Any, y: Any = None, init: Any = None) -> Self:
+    def fit(self, X: Any, y: Any = None, init: Any = None, rule: Rule = RULE) -> Self:
         """See `deepnmf_jax.Dn2MFGL.fit`."""
         X = _validated(self, X, reset=True)
-        with _their_warning():
-            return super().fit(X, y, init)
+        with _their_warnings():
+            return super().fit(X, y, init, rule)
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
         """`fit`, and the codes (n, r_l) of the training samples."""
@@ -185,19 +184,12 @@ def _validated(estimator: Any, X: Any, reset: bool) -> Any:
     return X
 
 
-class _their_warning(warnings.catch_warnings):
+@contextmanager
+def _their_warnings() -> Iterator[None]:
     """Our ConvergenceWarning as scikit-learn's."""
-
-    def __init__(self) -> None:
-        super().__init__(record=True)
-
-    def __enter__(self) -> Any:
-        self.seen = super().__enter__()
+    with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        return self.seen
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        for warning in self.seen or ():
-            ours = issubclass(warning.category, decomposition.ConvergenceWarning)
-            warnings.warn(str(warning.message), ConvergenceWarning if ours else warning.category, stacklevel=3)
+        yield
+    for warning in seen:
+        ours = issubclass(warning.category, decomposition.ConvergenceWarning)
+        warnings.warn(str(warning.message), ConvergenceWarning if ours else warning.category, stacklevel=4)

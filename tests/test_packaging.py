@@ -66,7 +66,7 @@ def test_the_oldest_environment_holds_every_lower_bound() -> None:
 
 def test_the_lock_file_pins_what_the_tests_need() -> None:
     locked = pinned("requirements.lock")
-    needed = requirements(PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["test"], EXTRAS["dev"])
+    needed = requirements(PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["test"], EXTRAS["dev"], EXTRAS["docs"])
     versions = {name: locked.get(name, "0") for name in needed}
     assert {name: v for name, v in versions.items() if not needed[name].specifier.contains(v)} == {}
 
@@ -96,23 +96,46 @@ print(json.dumps([seconds, sorted(first), sorted(second)]))
     assert {"optax", "orbax"} <= set(for_training)
 
 
-def test_one_address_everywhere() -> None:
-    repository = PROJECT["urls"]["Repository"]
-    owner = re.fullmatch(r"https://github\.com/([\w-]+)/deepnmf_jax", repository)
-    assert owner, repository
-    address = re.compile(r"github(?:usercontent)?(?:\.com)?[/:]([^/\s\"'()]+)/deepnmf_jax")
-    patterns = ("*.md", "*.cff", "docs/**/*.md", "colabs/*.ipynb")
-    files = [path for pattern in patterns for path in ROOT.glob(pattern)]
-    named = {path.name: set(address.findall(path.read_text(encoding="utf-8"))) for path in files}
-    assert {name: owners for name, owners in named.items() if owners - {owner[1]}} == {}
-
-
 def tracked_files() -> list[Path]:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout: no list of tracked files")
     command = ["git", "ls-files", "-z"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+# Stands for the owner of the repository, who is not known yet; in two parts, because this file is looked at too.
+PLACEHOLDER = "OWN" + "ER"
+# What has to name the repository's address once there is one.
+PLACES = (
+    *("pyproject.toml", "CITATION.cff", "README.md", "mkdocs.yml"),
+    *(f"colabs/{path.name}" for path in sorted((ROOT / "colabs").glob("*.ipynb"))),
+)
+
+
+def before_the_first_release() -> str:
+    (section,) = re.findall(
+        r"^## Before the first release\n(.*?)^## ", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    return section
+
+
+def test_no_file_points_to_an_unknown_owner() -> None:
+    holding = [path.name for path in tracked_files() if PLACEHOLDER.encode() in path.read_bytes()]
+    assert holding == ["CONTRIBUTING.md"]
+    whole = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert whole.count(PLACEHOLDER) == before_the_first_release().count(PLACEHOLDER)
+
+
+def test_contributing_names_every_place_of_the_address() -> None:
+    assert sorted(re.findall(r"^\| `([^`]+)` \|", before_the_first_release(), re.M)) == sorted(PLACES)
+
+
+def test_the_address_is_set_in_all_places_or_in_none() -> None:
+    address = re.compile(r"github(?:usercontent)?(?:\.com)?[/:]([^/\s\"'()]+)/deepnmf_jax")
+    files = {place: ROOT / place for place in PLACES if (ROOT / place).exists()}
+    owners = {place: sorted(set(address.findall(path.read_text(encoding="utf-8")))) for place, path in files.items()}
+    assert len({tuple(found) for found in owners.values()}) == 1 and len(owners["pyproject.toml"]) <= 1, owners
 
 
 def test_no_large_file_is_tracked() -> None:
@@ -123,11 +146,14 @@ def test_no_large_file_is_tracked() -> None:
 def test_the_paper_can_be_cited() -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML reads CITATION.cff")
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    paper = citation["preferred-citation"]
+    paper, (preprint,) = citation["preferred-citation"], citation["references"]
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()
     assert paper["title"] == (
-        "Including local feature interactions in deep non-negative matrix factorization networks improves performance"
+        "Interleaving cortex-analog mixing improves deep non-negative matrix factorization networks"
     )
+    assert (paper["journal"], paper["doi"]) == ("Frontiers in Computational Neuroscience", "10.3389/fncom.2025.1692418")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(said in readme for said in (paper["title"], paper["journal"], paper["doi"], preprint["title"]))
     authors = [f"{author['given-names']} {author['family-names']}" for author in paper["authors"]]
     assert authors == ["Mahbod Nouri", "David Rotermund", "Alberto Garcia-Ortiz", "Klaus R. Pawelzik"]
     assert paper["year"] == 2025

@@ -6,7 +6,6 @@ Every program runs in a process of its own on the same data and start; they take
 objective. The seconds of a sweep are those of `SWEEPS` of them, divided; the first call, with compilation, is beside.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,27 +16,26 @@ from deepnmf_jax.experiments.tables import table
 
 MODULE = "benchmarks.speed.programs.dn2mfgl"
 SWEEPS, SIZES = 5, (100, 20)
+FIT = "ours, whole fit"
 # Above this many samples the n x n matrices of the dense loop are left out.
 DENSE_LIMIT = 5000
 GRID = (*((n, 256) for n in (1000, 2500, 5000, 10_000, 20_000)), *((2000, m) for m in (64, 256, 1024, 4096)))
-QUICK = ((60, 20), (120, 20))
+QUICK = ((60, 20),)
 
 
 def measure(n: int, m: int, sizes: Sequence[int], rounds: int) -> dict[str, dict[str, Any]]:
-    """By program: "seconds" of one sweep (of one sweep of a fit of `SWEEPS` for the whole fit: of all of it), "made"
-    and "first" call in seconds, "memory" bytes at most above what the data took."""
-    names = [name for name in PROGRAMS if n <= DENSE_LIMIT or "dense" not in name]
+    """By program: "seconds" of one sweep (of the whole fit: of all `SWEEPS` of it), "made" and "first" call in seconds,
+    "memory" bytes at most above what the data took."""
     workers: dict[str, Worker] = {}
     found: dict[str, dict[str, Any]] = {}
     try:
-        for name in names:
+        for name in (name for name in PROGRAMS if n <= DENSE_LIMIT or "dense" not in name):
             workers[name] = Worker({"program": name, "n": n, "m": m, "sizes": list(sizes)}, MODULE, greeting="{")
             found[name] = {"seconds": [], **json.loads(workers[name].greeting)}
         for _ in range(rounds):
-            for name in names:
-                answer = json.loads(workers[name].ask(str(SWEEPS)))
-                sweeps = 1 if name == "ours, whole fit" else SWEEPS
-                found[name]["seconds"].append(answer["seconds"] / sweeps)
+            for name, worker in workers.items():
+                answer = json.loads(worker.ask(str(SWEEPS)))
+                found[name]["seconds"].append(answer["seconds"] / (1 if name == FIT else SWEEPS))
                 found[name]["memory"] = answer["memory"] - found[name]["before"]
     finally:
         for worker in workers.values():
@@ -47,23 +45,21 @@ def measure(n: int, m: int, sizes: Sequence[int], rounds: int) -> dict[str, dict
 
 def summary(problems: Mapping[str, Any]) -> str:
     """Milliseconds a sweep and megabytes of every program, a line a problem, as Markdown."""
-    rows = []
-    for title, found in problems.items():
-        cells = []
-        for name in PROGRAMS:
-            if name not in found:
-                cells.append("not run")
-                continue
-            seconds = best(found[name]["seconds"])
-            time = f"{seconds:.1f} s" if name == "ours, whole fit" else f"{1e3 * seconds:.1f} ms"
-            cells.append(f"{time}, {found[name]['memory'] / 1e6:.0f} MB")
-        rows.append((title, *cells))
+
+    def cell(name: str, found: Mapping[str, Any]) -> str:
+        if name not in found:
+            return "not run"
+        seconds = best(found[name]["seconds"])
+        shown = f"{seconds:.1f} s" if name == FIT else f"{1e3 * seconds:.1f} ms"
+        return f"{shown}, {found[name]['memory'] / 1e6:.0f} MB"
+
+    rows = [(title, *(cell(name, found) for name in PROGRAMS)) for title, found in problems.items()]
     return table(rows, ("samples x features", *PROGRAMS))
 
 
 def main() -> None:
     """Measures, prints the table, writes dn2mfgl.json."""
-    args: argparse.Namespace = arguments(__doc__.splitlines()[0] if __doc__ else "")
+    args = arguments(__doc__.splitlines()[0] if __doc__ else "")
     sizes, rounds = ((6, 3), 2) if args.quick else (SIZES, 5)
     problems: dict[str, Any] = {}
     ratios = {}

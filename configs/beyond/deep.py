@@ -2,24 +2,23 @@
 
 Whitened 4x4 patches, stride 2, 24 components. Everything else, and the training, as in configs/fast/cnmf_1x1.py.
 --config.model.layer=conv trains its CNN twin.
-Test accuracy on the JPEG copy of CIFAR-10 (seed 0): 78.0 %.
+Test accuracy on the JPEG copy of CIFAR-10 (seed 0): 78.0 % in 20 minutes on one core of a CPU.
 Command: python main.py --config=configs/beyond/deep.py --workdir=runs/beyond-deep
 """
 
-from ml_collections import ConfigDict
+from configs.base import variant
+from configs.fast.recipe import RECIPE
 
-from configs.fast import recipe
-
-
-def get_config() -> ConfigDict:
-    """The recipe for short budgets, with another network."""
-    config = recipe.get_config()
-    config.model.preprocessing = "whitening"
-    config.model.whitening = (4, 2, 24)
-    config.model.features = (40, 40, 64, 64, 92)
-    config.model.kernels = (3, 3, 3, 3, 0, 1)
-    config.model.padding = "SAME"
-    config.model.pooling = "none,average,none,average,none,none"
-    config.model.residual = True
-    config.model.gradient = "scaled"
-    return config
+get_config = variant(
+    RECIPE,
+    {
+        "model.preprocessing": "whitening",
+        "model.whitening": (4, 2, 24),
+        "model.features": (40, 40, 64, 64, 92),
+        "model.kernels": (3, 3, 3, 3, 0, 1),
+        "model.padding": "SAME",
+        "model.pooling": "none,average,none,average,none,none",
+        "model.residual": True,
+        "model.gradient": "scaled",
+    },
+)

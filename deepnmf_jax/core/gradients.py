@@ -26,28 +26,18 @@ Forward = Callable[[Array, Array], Array]  # x, w -> h
 Adjoint = Callable[[Array, Array, Array, Array], tuple[Array, Array]]  # x, w, h, cotangent of h -> grad_x, grad_w
 
 
-def differentiable(
-    forward: Forward,
-    x: Array,
-    w: Array,
-    *,
-    gradient: str,
-    cg_steps: int,
-    steps: float,
-    approximate: Adjoint | None = None,
-) -> Array:
-    """h = forward(x, w) with the gradient asked for. Computed in float32 at least, returned in the dtype of x.
+def differentiable(forward: Forward, x: Array, w: Array, *, gradient: str, cg_steps: int, steps: float) -> Array:
+    """h = forward(x, w) with the gradient asked for, computed in float32 at least and returned in the dtype of x.
 
-    `steps` is the factor of the scaled gradient; `approximate` computes what `approximate_adjoint` (the default) does.
+    `steps` is the factor of the scaled gradient.
     """
     if gradient == "unrolled":
         return forward(*_accumulate(x, w)).astype(x.dtype)
     if gradient == "implicit" and cg_steps:
         return _with_adjoint(x, w, forward, partial(implicit_adjoint, cg_steps=cg_steps))
-    approximate = approximate or approximate_adjoint
     if gradient == "scaled":
-        return _with_adjoint(x, w, forward, partial(_scaled_adjoint, approximate=approximate, steps=steps))
-    return _with_adjoint(x, w, forward, approximate)
+        return _with_adjoint(x, w, forward, partial(_scaled_adjoint, steps=steps))
+    return _with_adjoint(x, w, forward, approximate_adjoint)
 
 
 def _accumulate(*arrays: Array) -> list[Array]:
@@ -87,11 +77,9 @@ def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, 
     return _pull_back(x, w, h, h * g)
 
 
-def _scaled_adjoint(
-    x: Array, w: Array, h: Array, g: Array, *, approximate: Adjoint, steps: float
-) -> tuple[Array, Array]:
-    # The adjoints are linear in g.
-    return approximate(x, w, h, steps * g)
+def _scaled_adjoint(x: Array, w: Array, h: Array, g: Array, *, steps: float) -> tuple[Array, Array]:
+    # The adjoint is linear in g.
+    return approximate_adjoint(x, w, h, steps * g)
 
 
 def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -> tuple[Array, Array]:

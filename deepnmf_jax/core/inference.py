@@ -14,21 +14,19 @@ from deepnmf_jax.core.iteration import Settings, iterate, plain_steps
 @partial(jax.jit, static_argnames="settings")
 def infer_unchecked(x: Array, w: Array, settings: Settings) -> Array:
     """`infer` for arguments known to be right, as the layers' are by construction."""
-    run = partial(
-        gradients.differentiable,
-        x=x,
-        w=w,
+    forward = iterate
+    if settings.implementation != "xla":
+        from deepnmf_jax.core.kernels.forward import iterate as forward  # Pallas is slow to import
+
+        checks.check_kernel(x, w, settings)
+    return gradients.differentiable(
+        partial(forward, settings=settings),
+        x,
+        w,
         gradient=settings.gradient,
         cg_steps=settings.cg_steps,
         steps=plain_steps(settings),
     )
-    if settings.implementation == "xla":
-        return run(partial(iterate, settings=settings))
-    from deepnmf_jax.core.kernels import backward, forward  # Pallas is slow to import
-
-    checks.check_kernel(x, w, settings)
-    adjoint = partial(backward.approximate_adjoint, interpret=settings.implementation == "interpret")
-    return run(partial(forward.iterate, settings=settings), approximate=adjoint)
 
 
 def infer(
@@ -63,15 +61,14 @@ def infer(
             where an input cannot tell the active units apart, the last can be many times longer than the unrolled one;
             more steps make it so.
         cg_steps: conjugate-gradient steps of "implicit", at least 0 (0 is the approximate gradient).
-        acceleration: "none"; "power", over-relaxed steps h * q^exponent; "adaptive", an exponent an input, a power
-            of two from 1 up to `exponent`, as the slopes of the divergence before and after each step allow; or
+        acceleration: "none"; "adaptive", over-relaxed steps h * q^a whose exponent a, of each input a power of two from
+            1 up to `exponent`, is as large as the slopes of the divergence before and after the last step allow; or
             "multistep", steps that foresee how log q changes in `exponent` plain ones from how it changed before, for
-            ending where 1 + exponent (num_iters - 1) plain ones do. All keep a step only where it cannot be worse than
+            ending where 1 + exponent (num_iters - 1) plain ones do. Both keep a step only where it cannot be worse than
             a plain one, and take the plain one next where it might be. The gradients are those at the result;
             "unrolled" goes through the steps taken. An iteration costs what a plain one costs, a pair of products;
-            docs/performance.md says how few of them replace 20 plain ones.
-        exponent: of the steps of "power" and "multistep", the largest of "adaptive", at least 1. A whole number is
-            cheaper for "power".
+            docs/reports/speed.md says how few of them replace 20 plain ones.
+        exponent: plain steps in one of "multistep", the largest exponent of "adaptive"; at least 1.
         tolerance: if above 0, an input whose certificate log max_i q_i (`certificate`: a bound on the distance of
             its divergence to the smallest one, in nats) is not above it takes no further step, whatever else is in
             the batch, and the loop ends early once all rest. In float32 not below 2e-6. Not for "unrolled".
@@ -79,12 +76,12 @@ def infer(
             "bfloat16": their operands rounded to TF32 (10 bits of mantissa) or bfloat16 (7), sums and all else in
             float32. "tf32" is for the tensor cores of a GPU; a device without them, a CPU for one, rounds in the same
             way and gains nothing. The gradient's own products stay as they are.
-        implementation: "xla"; or "pallas": the iterations as one GPU kernel that keeps h on the chip, the approximate
-            gradient as another, in float32 (`deepnmf_jax.core.kernels`; docs/gpu.md has its speed).
-            It needs a CUDA GPU of compute capability 8.0 or more, float32 or bfloat16, at most 512 units, another
-            gradient than "unrolled", and a program for one device (or `jax.shard_map` with check_vma=False). Its
-            "tf32" leaves the rounding to the tensor cores, which may cut where "xla" rounds. "interpret": the same
-            kernels run by Pallas's interpreter, on any device and slowly, for tests.
+        implementation: "xla"; or "pallas": the iterations as one GPU kernel that keeps h on the chip
+            (`deepnmf_jax.core.kernels`; see docs/reports/gpu.md). It needs a CUDA GPU of compute capability 8.0 or
+            more, float32 or bfloat16, at most 512 units, another gradient than "unrolled", and a program for one device
+            (or `jax.shard_map` with check_vma=False). Its "tf32" leaves the rounding to the tensor cores, which may cut
+            where "xla" rounds. "interpret": the same kernel run by Pallas's interpreter, on any device and slowly, for
+            tests.
 
     Returns:
         h (..., k), in the dtype of x, computed in float32 at least. Rows sum to 1, or are 0 where x is 0 or no row of w

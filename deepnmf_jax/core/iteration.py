@@ -16,9 +16,7 @@ from jax import Array
 from deepnmf_jax.core.normalization import divisible, row_sums, sums_by_product
 from deepnmf_jax.core.updates import em_factor, em_update, product, ratio, right_operand
 
-ACCELERATIONS = ("none", "power", "adaptive", "multistep")
-# Of these, those whose steps are all meant to be as long as `exponent` plain ones.
-LONG_STEPS = ("power", "multistep")
+ACCELERATIONS = ("none", "adaptive", "multistep")
 PRODUCTS = ("full", "tf32", "bfloat16")
 IMPLEMENTATIONS = ("xla", "pallas", "interpret")
 
@@ -31,7 +29,10 @@ SMALLEST_SPLIT = 1 << 20
 
 
 class Settings(NamedTuple):
-    """How an NMF layer infers; the fields are the arguments of `infer`."""
+    """How a code is inferred: the arguments of `deepnmf_jax.infer`, which explains them, and their defaults.
+
+    `infer` itself and the modules' `InferenceFields` write them out once more, for readers; a test holds all equal.
+    """
 
     num_iters: int = 20
     epsilon: float = 1.0
@@ -47,7 +48,7 @@ class Settings(NamedTuple):
 def plain_steps(settings: Settings) -> float:
     """How many plain steps of size 1 the iterations go about as far as; of "adaptive" and of a tolerance, which the
     inputs decide on, the number of iterations."""
-    if settings.acceleration in LONG_STEPS:
+    if settings.acceleration == "multistep":
         return 1 + settings.exponent * (settings.num_iters - 1)
     return settings.epsilon * settings.num_iters
 
@@ -196,7 +197,7 @@ def _next_exponent(exponent: Array, falls_at_h: Array, falls_at_c: Array, settin
 
 def _kept_exponent(settings: Settings) -> float:
     """Of the first step, and of each after one that was kept unless "adaptive" chooses it."""
-    return settings.exponent if settings.acceleration in LONG_STEPS else 1.0
+    return settings.exponent if settings.acceleration == "multistep" else 1.0
 
 
 def _candidate(p: Problem, s: _State, settings: Settings) -> Array:
@@ -228,14 +229,8 @@ def _doublings(settings: Settings) -> int:
 
 
 def _power(q: Array, exponent: Array, settings: Settings) -> Array:
-    """q^exponent. Larger factors than a power can hold are cut: any candidate will do."""
-    most = settings.exponent
-    power = q = jnp.minimum(q, float(jnp.finfo(q.dtype).max) ** (0.8 / most))
-    if settings.acceleration == "adaptive":
-        for i in range(1, _doublings(settings) + 1):
-            power = jnp.where(exponent >= 2.0**i, power * power, power)
-    elif float(most).is_integer():  # no logarithm
-        power = jnp.where(exponent > 1, jax.lax.integer_pow(q, int(most)), q)
-    else:
-        power = jnp.where(exponent > 1, jnp.where(q > 0, q, 1) ** most * (q > 0), q)
+    """q^exponent, a power of two. Larger factors than that can hold are cut: any candidate will do."""
+    power = jnp.minimum(q, float(jnp.finfo(q.dtype).max) ** (0.8 / settings.exponent))
+    for i in range(1, _doublings(settings) + 1):
+        power = jnp.where(exponent >= 2.0**i, power * power, power)
     return power

@@ -13,12 +13,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.updates import quadratic
-from deepnmf_jax.decomposition.updates.multiplicative import beta_terms, floor_of
-from deepnmf_jax.decomposition.updates.objective import Penalties, codes_gradient, divergence, has_many_atoms, penalty
-from deepnmf_jax.decomposition.updates.quadratic import product
-from deepnmf_jax.decomposition.updates.solvers import Settings, improve
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_curvature, beta_terms
+from deepnmf_jax.decomposition.updates.linear_algebra import product
+from deepnmf_jax.decomposition.updates.loop import Descent, descend, in_view
+from deepnmf_jax.decomposition.updates.objective import Penalties, Target, gradient_of
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, settings_for_codes, step_of
 
+__all__ = ["CodesReport", "Penalties", "Settings", "encode", "solve_codes"]
+
+# What `encode` and `solve_codes` are given: `Penalties`, and how codes are found.
+Settings = SolverSettings
 # Sweeps between two looks at the projected gradient.
 CHECK_EVERY = 5
 # The codes are solved this much sharper than the tolerance of the estimator.
@@ -56,64 +60,57 @@ def solve_codes(
     settings: Settings = Settings(),  # noqa: B008 - immutable
     max_iter: Array | int = 300,
     tol: Array | float = 1e-4,
-    progress: Callable[[Array, Array], None] | None = None,
 ) -> tuple[Array, CodesReport]:
     """Codes Z^T (k, n) of A (n, p) for D (k, p), and how the search ended.
 
     Squared error is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated gradients;
-    other divergences by the multiplicative rule. `progress` is called on the
-    host with the sweeps made and the objective; it is static under jit. Not differentiable in reverse: see `encode`.
+    other divergences by the multiplicative rule. Not differentiable in reverse: see `encode`.
     """
-    multiplicative = settings.beta != 2
-    if settings.beta == 2 and settings.solver != "pgd":
-        settings = settings._replace(solver="hals", inner=1)
-    zt = start_of(a, d, multiplicative)
-    step, residual = _stepper(a, d, penalties, weights, settings)
-    unit = jnp.max(jnp.abs(codes_gradient(a, zt, d, penalties, settings.beta, weights)), axis=0)
+    found = search(None, max_iter, Target(a, penalties, weights), d, settings, tol)
+    return found.state, CodesReport(found.sweeps, found.converged & ~jnp.isnan(found.value), found.value)
+
+
+def search(
+    start: Descent[Array] | None,
+    stop_at: Array | int,
+    target: Target,
+    d: Array,
+    settings: SolverSettings,
+    tol: Array | float,
+) -> Descent[Array]:
+    """`solve_codes` from the beginning or from where an earlier search ended, until `stop_at` sweeps in all.
+
+    The value of the descent is not the objective but the projected gradient left, as `CodesReport` has it.
+    """
+    half = target.for_codes(d)
+    gradient = gradient_of(half, settings.beta)
+    first = start_of(target.a, d, settings.beta != 2)
+    unit = jnp.max(jnp.abs(gradient(first)), axis=0)
     unit = jnp.where(unit > 0, unit, 1)
     goal = jnp.maximum(SHARPER * jnp.asarray(tol, d.dtype), 32 * jnp.finfo(d.dtype).eps)
     goal = jnp.where(jnp.asarray(tol) > 0, goal, 0)
 
     def left(zt: Array) -> Array:
-        return jnp.max(jnp.max(jnp.abs(residual(zt)), axis=0) / unit, initial=0)
+        return jnp.max(jnp.max(jnp.abs(gradient(zt)), axis=0) / unit, initial=0)
 
-    def unsolved(carry: tuple[Array, Array, Array]) -> Array:
-        return (carry[1] < max_iter) & (carry[2] > goal)
+    def stop(_: Array, rest: Array, zt: Array) -> Array:
+        return ~(rest > goal)
 
-    def advance(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        zt, done, _ = carry
-        count = jnp.minimum(CHECK_EVERY, max_iter - done)
-        zt = lax.fori_loop(0, count, lambda _, zt: step(zt), zt)
-        if progress is not None:
-            value = divergence(a, zt, d, settings.beta, weights) + penalty(zt, d, penalties)
-            jax.debug.callback(progress, done + count, value)
-        return zt, done + count, left(zt)
-
-    zt, done, rest = lax.while_loop(unsolved, advance, (zt, jnp.zeros((), jnp.int32), left(zt)))
-    return zt, CodesReport(done, rest <= goal, rest)
+    step = step_of(half, settings_for_codes(settings))
+    return descend(first if start is None else start, stop_at, step, left, stop, every=CHECK_EVERY)
 
 
-def _stepper(
-    a: Array | BCOO, d: Array, penalties: Penalties, weights: Array | None, settings: Settings
-) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
-    """One sweep over the codes and their projected gradient, as functions of Z^T; products with A made once."""
-    l1, l2 = penalties.l1_z, penalties.l2_z
-    many = not isinstance(a, BCOO) and has_many_atoms(a.shape, d.shape[0]) and settings.solver != "pgd"
-    if settings.beta != 2 or weights is not None or many:
-        return (
-            lambda zt: improve(zt, d, a, l1, l2, settings, weights),
-            lambda zt: codes_gradient(a, zt, d, penalties, settings.beta, weights),
-        )
-    c, b = product(d, a.T) - l1, product(d, d.T) + l2 * jnp.eye(d.shape[0], dtype=d.dtype)
-    if settings.solver == "pgd":
-        return (
-            lambda zt: quadratic.accelerated_gradient(zt, c, b, settings.gradient_steps),
-            lambda zt: quadratic.projected_gradient(zt, c, b),
-        )
-    return (
-        lambda zt: quadratic.coordinate_sweep(zt, c, b, settings.block),
-        lambda zt: quadratic.projected_gradient(zt, c, b),
-    )
+def find_codes(
+    target: Target,
+    d: Array,
+    settings: SolverSettings,
+    max_iter: int,
+    tol: float,
+    report: Callable[[int, float], None] | None = None,
+) -> Array:
+    """`solve_codes` compiled, Z^T alone; `report` is called as in `loop.in_view`, with the projected gradient left."""
+    compiled = partial(_compiled_search, target=target, d=d, settings=settings, tol=tol)
+    return in_view(compiled, None, max_iter, report).state
 
 
 def encode(
@@ -172,7 +169,7 @@ def _solve_active(
     shared = product(d, d.T) if beta == 2 and weights is None else None
     # One row each keeps `lax.map` uniform where the curvature is the same for all.
     curvature = (
-        jnp.ones((z.shape[0], 1), d.dtype) if shared is not None else _curvature(a, product(z, d), beta, weights)
+        jnp.ones((z.shape[0], 1), d.dtype) if shared is not None else beta_curvature(a, product(z, d), beta, weights)
     )
 
     def solve(row: tuple[Array, Array, Array]) -> Array:
@@ -189,16 +186,6 @@ def _solve_active(
     return lax.map(solve, (active, g, curvature), batch_size=max(1, SOLVED_AT_ONCE // (k * k)))
 
 
-def _curvature(a: Array, w: Array, beta: float, weights: Array | None) -> Array:
-    """Second derivative of the beta divergence with respect to the reconstruction w, times the weights. (n, p)."""
-    if beta == 2:
-        second = jnp.ones_like(w)
-    else:
-        w = jnp.maximum(w, floor_of(w.dtype, beta))
-        second = (beta - 1) * w ** (beta - 2) - (beta - 2) * a * w ** (beta - 3)
-    return second if weights is None else weights * second
-
-
 _encode.defvjp(_encode_fwd, _encode_bwd)
 
-compiled_codes = jax.jit(solve_codes, static_argnames=("settings", "progress"))
+_compiled_search = jax.jit(search, static_argnames=("settings",))

@@ -7,21 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
-from deepnmf_jax.decomposition.updates.descent import Descent, Factors, descend
-from deepnmf_jax.decomposition.updates.loop import history_length
+from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
+from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall
+from deepnmf_jax.decomposition.updates.multiplicative import square_root_step
 from deepnmf_jax.decomposition.updates.objective import square_sum
-from deepnmf_jax.decomposition.updates.projected_gradient import accelerate, project_simplex
-from deepnmf_jax.decomposition.updates.quadratic import (
+from deepnmf_jax.decomposition.updates.projected_gradient import (
+    accelerate,
     accelerated_gradient,
-    inverse,
-    largest_eigenvalue_bound,
     nonnegative,
-    product,
-    square_root_step,
+    project_simplex,
 )
 
 SOLVERS = ("pgd", "mu")
@@ -29,6 +26,9 @@ INNER_STEPS = 10
 CODES_STEPS = 5
 # K+ and K- are n x n; above this many samples of mixed sign "mu" is refused.
 LARGEST_KERNEL = 10_000
+
+
+Pair = tuple[Array, Array]
 
 
 class Constraints(NamedTuple):
@@ -88,20 +88,26 @@ def multiplicative_weights(zt: Array, w: Array, a: Array, signed: bool) -> Array
     return square_root_step(w, z_plus + product(n, w_minus), z_minus + product(n, w_plus))
 
 
-def _objective(a: Array, zt: Array, w: Array, l1: Array | float) -> Array:
-    return 0.5 * jnp.sum((a - product(zt.T, product(w, a))) ** 2) + l1 * jnp.sum(zt)
+def _objective(a: Array, zt: Array, d: Array, l1: Array | float) -> Array:
+    return 0.5 * jnp.sum((a - product(zt.T, d)) ** 2) + l1 * jnp.sum(zt)
 
 
 @partial(jax.jit, static_argnames=("constraints", "length"))
 def solve(
-    zt: Array, w: Array, a: Array, l1: Array | float, constraints: Constraints, max_iter: int, tol: float, length: int
-) -> Descent:
+    start: Pair | Descent[Pair],
+    stop_at: int,
+    a: Array,
+    l1: Array | float,
+    constraints: Constraints,
+    tol: float,
+    length: int,
+) -> Descent[Pair]:
     """A (n, p) ~ Z W A from Z^T and W, both (k, n): codes, then W, until the objective settles."""
     gram = product(a.T, a) if a.shape[1] <= a.shape[0] else product(a, a.T)
     largest = largest_eigenvalue_bound(gram)
     multiplicative = constraints.solver == "mu"
 
-    def step(factors: Factors) -> Factors:
+    def step(factors: Pair) -> Pair:
         zt, w = factors
         if multiplicative and not constraints.simplex_z:
             zt = multiplicative_codes(zt, w, a, l1, constraints.signed)
@@ -111,28 +117,28 @@ def solve(
             return zt, multiplicative_weights(zt, w, a, constraints.signed)
         return zt, weights_step(zt, w, a, largest, constraints.simplex_w)
 
-    def value(factors: Factors) -> Array:
-        return _objective(a, *factors, l1)
+    def value(factors: Pair) -> Array:
+        return _objective(a, factors[0], product(factors[1], a), l1)
 
-    return descend((zt, w), step, value, 0.5 * square_sum(a), max_iter, tol, length)
+    return descend(start, stop_at, step, value, small_fall(tol, 0.5 * square_sum(a)), length=length)
 
 
 @partial(jax.jit, static_argnames=("simplex", "length"))
 def solve_codes(
-    a: Array, d: Array, l1: Array | float, simplex: bool, max_iter: int, tol: float, length: int
-) -> Descent:
-    """Codes of A (n, p) for the fixed atoms D (k, p), from a fixed start: factors are Z^T (k, n) and D."""
+    a: Array, d: Array, l1: Array | float, simplex: bool, tol: float, stop_at: int, length: int
+) -> Descent[Array]:
+    """Codes Z^T (k, n) of A (n, p) for the fixed atoms D (k, p), from a fixed start."""
     k = d.shape[0]
-    zt = jnp.full((k, a.shape[0]), 1 / k if simplex else 0, d.dtype)
+    start = jnp.full((k, a.shape[0]), 1 / k if simplex else 0, d.dtype)
 
-    def value(factors: Factors) -> Array:
-        return 0.5 * jnp.sum((a - product(factors[0].T, factors[1])) ** 2) + l1 * jnp.sum(factors[0])
+    def step(zt: Array) -> Array:
+        return codes_step(zt, d, a, l1, simplex, CODES_STEPS)
 
-    def step(factors: Factors) -> Factors:
-        return codes_step(*factors, a, l1, simplex, CODES_STEPS), factors[1]
+    def value(zt: Array) -> Array:
+        return _objective(a, zt, d, l1)
 
     # The objective is quadratic in the codes, so that theirs are exact to the root of the tolerance: much sharper.
-    return descend((zt, d), step, value, 0.5 * square_sum(a), max_iter, tol**2, length)
+    return descend(start, stop_at, step, value, small_fall(tol**2, 0.5 * square_sum(a)), length=length)
 
 
 @partial(jax.jit, static_argnames=("k",))
@@ -160,7 +166,7 @@ def furthest_sum(key: Array, a: Array, k: int) -> Array:
     return jax.lax.fori_loop(1, k + 1, choose, (start, taken, distances(first)))[0]
 
 
-class ConvexNMF(DescentEstimator):
+class ConvexNMF(SignedEstimator):
     """A ~ Z D with D = W A: codes Z (n, k) >= 0, weights W (k, n) >= 0 of the samples, A of any sign.
 
     Args:
@@ -178,10 +184,11 @@ class ConvexNMF(DescentEstimator):
         dtype: as in `NMF`.
 
     Attributes:
-        W: weights of the samples (k, n). Z: codes of the fit (n, k). Both None before a fit.
+        W: weights of the samples (k, n); None before a fit.
+        Z: codes of the fit (n, k); None before a fit.
 
     Raises:
-        ValueError: an argument outside what it allows. TypeError: an unknown one.
+        ValueError: an argument outside what it allows.
     """
 
     solvers = SOLVERS
@@ -203,7 +210,16 @@ class ConvexNMF(DescentEstimator):
         dtype: str | None = None,
     ) -> None:
         super().__init__(
-            nb_concepts, device, solver, tol, verbose, l1_penalty, n_components, max_iter, random_state, dtype
+            nb_concepts,
+            n_components,
+            solver=solver,
+            device=device,
+            tol=tol,
+            verbose=verbose,
+            l1_penalty=l1_penalty,
+            max_iter=max_iter,
+            random_state=random_state,
+            dtype=dtype,
         )
         self.strict_convex = strict_convex
         self._constraints = Constraints(False, strict_convex, solver)
@@ -223,10 +239,6 @@ class ConvexNMF(DescentEstimator):
         """Codes of the fit (n, k), of the kind of array given to `fit`; None before a fit or after `load`."""
         return None if self._zt is None else self._restore(self._zt.T)
 
-    def _l1(self, p: int, scale: float) -> float:
-        # mean squared error + l1 mean |Z|, times n p / 2; here Z has no unit.
-        return self.l1_penalty * p / (2 * self.nb_concepts) * scale**-2
-
     def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
         """Z (n, k) and D = W A (k, p) for A (n, p), of the kind of A. ValueError for what is no such matrix."""
         limit = self._limit(max_iter, FIT_LIMIT)
@@ -239,27 +251,25 @@ class ConvexNMF(DescentEstimator):
                 raise ValueError(f"solver 'mu' forms {a.shape[0]} x {a.shape[0]} matrices here; use solver='pgd'")
             self._begin(A, data)
             constraints = self._constraints._replace(signed=signed)
-            zt, w = self._start(data)
-            l1 = self._l1(a.shape[1], data.scale)
-            done = self._descend(
-                lambda: solve(zt, w, a, l1, constraints, limit, self.tol, history_length(limit)), limit
-            )
-            self._w = done.factors[1]
+            l1, length = self._l1(a.shape[1]), history_length(limit)
+            compiled = partial(solve, a=a, l1=l1, constraints=constraints, tol=self.tol, length=length)
+            done = self._descend(compiled, self._start(a), limit)
+            self._w = done.state[1]
             self._d = product(self._w, a) * data.scale
             self._zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
             self._report_descent(done, float(jnp.linalg.norm(a - product(self._zt.T, self._d / data.scale))))
             return self.Z, self.D
 
-    def _start(self, data: Data) -> tuple[Array, Array]:
+    def _start(self, a: Array) -> Pair:
         """W puts most weight on samples far apart; Z are codes for them, lifted off 0, which "mu" cannot leave."""
-        a, n, k = dense(data.a), data.a.shape[0], self.nb_concepts
+        n, k = a.shape[0], self.nb_concepts
         chosen = furthest_sum(self._key(), a, min(k, n))
         if k > n:
             chosen = jnp.concatenate([chosen, jax.random.randint(self._key(), (k - n,), 0, n)])
-        w = jax.nn.one_hot(chosen, n, dtype=data.a.dtype)
+        w = jax.nn.one_hot(chosen, n, dtype=a.dtype)
         if not self._constraints.simplex_z:
             w = 0.8 * w + 0.2 / n
-        codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 20, 0.0, 64).factors[0]
+        codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 0.0, 20, 64).state
         return (codes if self._constraints.simplex_z else codes + 0.2 / k), w
 
     def _codes_unit(self) -> float:
@@ -267,10 +277,8 @@ class ConvexNMF(DescentEstimator):
         return 1.0
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
-        d = self._dictionary() / self._scale
-        l1 = self._l1(d.shape[1], self._scale)
-        simplex = self._constraints.simplex_z
-        return solve_codes(dense(data.a), d, l1, simplex, limit, tol, history_length(limit)).factors[0]
+        d, simplex = self._dictionary() / self._scale, self._constraints.simplex_z
+        return solve_codes(dense(data.a), d, self._l1(d.shape[1]), simplex, tol, limit, history_length(limit)).state
 
     def init_random_w(self, A: Any, key: Array | None = None) -> Any:
         """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""

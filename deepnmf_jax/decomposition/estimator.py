@@ -1,9 +1,9 @@
 """What the estimators share: arguments, arrays in and out, decoding, saving. The mathematics is elsewhere."""
 
 import inspect
-import math
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any, Self
 
 import jax
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_integer
-from deepnmf_jax.decomposition.io import arrays
-from deepnmf_jax.decomposition.io import saving as serialization
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number
+from deepnmf_jax.decomposition.io import arrays, progress, saving
+from deepnmf_jax.decomposition.io.checked import Data, read_data
+from deepnmf_jax.decomposition.updates.loop import Descent, in_view
 from deepnmf_jax.decomposition.updates.starts import mean_of, random_factor
 
 # Sweeps of fit and encode where nobody says how many, as in overcomplete.
@@ -57,11 +58,12 @@ class Estimator:
     def __init__(
         self,
         nb_concepts: int | None,
-        device: Any,
+        n_components: int | None,
+        *,
         solver: str,
+        device: Any,
         tol: float,
         verbose: bool,
-        n_components: int | None,
         max_iter: int | None,
         random_state: int,
         dtype: str | None,
@@ -72,8 +74,7 @@ class Estimator:
         check_integer("nb_concepts", k, 1)
         self.nb_concepts: int = int(k)  # type: ignore[arg-type]
         check_choice("solver", solver, self.solvers)
-        if not (isinstance(tol, (int, float)) and 0 <= tol < math.inf):
-            raise ValueError(f"tol = {tol!r}, but it must be a number of at least 0")
+        check_number("tol", tol, 0)
         if max_iter is not None:
             check_integer("max_iter", max_iter, 1)
         check_integer("random_state", random_state, 0)
@@ -116,8 +117,10 @@ class Estimator:
     def _restore(self, x: Array, kind: str | None = None, like: Any = None) -> Any:
         return arrays.restore(x, kind or self._kind, self._like if like is None else like)
 
-    def _remember_kind(self, x: Any) -> None:
-        self._kind = arrays.kind_of(x)
+    def _begin(self, x: Any, data: Data) -> None:
+        """Forget an earlier fit; from here on arrays are of the kind of x, and the unit is that of `data`."""
+        self._forget()
+        self._kind, self._scale = arrays.kind_of(x), data.scale
         # An empty tensor holds on to the device without holding on to the data.
         self._like = x[:0] if self._kind == "torch" else None
 
@@ -210,12 +213,12 @@ class Estimator:
         held = {name: getattr(self, name) for name in self.saved_arrays}
         held["loss_history_"] = self.loss_history_
         stored = {name: np.asarray(value) for name, value in held.items() if value is not None}
-        serialization.write(path, type(self).__name__, self.arguments(), numbers, stored)
+        saving.write(path, type(self).__name__, self.arguments(), numbers, stored)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
         """The estimator that `save` wrote. ValueError for a file of another class, version or shape."""
-        arguments, numbers, stored = serialization.read(path, cls.__name__)
+        arguments, numbers, stored = saving.read(path, cls.__name__)
         model = cls(**arguments)
         for name in cls.saved_arrays:
             if name in stored:
@@ -228,3 +231,48 @@ class Estimator:
         model.reconstruction_err_ = numbers["reconstruction_err"]
         model.loss_history_ = stored.get("loss_history_")
         return model
+
+
+class SignedEstimator(Estimator):
+    """Base of SemiNMF, ConvexNMF and ArchetypalAnalysis: data of any sign, and an L1 penalty of the codes."""
+
+    def __init__(self, nb_concepts: int | None, n_components: int | None, *, l1_penalty: float, **others: Any) -> None:
+        super().__init__(nb_concepts, n_components, **others)
+        check_number("l1_penalty", l1_penalty, 0)
+        self.l1_penalty = l1_penalty
+
+    def _codes(self, data: Data, limit: int, tol: float) -> Array:
+        """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
+        raise NotImplementedError
+
+    def _codes_unit(self) -> float:
+        """Unit of the codes: what those of scaled data are multiplied with."""
+        raise NotImplementedError
+
+    def _l1(self, p: int) -> float:
+        """Weight of sum Z of scaled data beside half the squared error: of mean squared error + l1 mean |Z|, times
+        n p / 2."""
+        return self.l1_penalty * p / (2 * self.nb_concepts) * self._codes_unit() / self._scale**2
+
+    def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
+        return read_data(arrays.without_sparse(a), dtype, self.device, nonnegative=False, **more)
+
+    def _descend(self, advance: Callable[[Any, int], Descent], start: Any, limit: int) -> Descent:
+        with progress.bar(self.verbose, limit, "fit", self._scale**2) as report:
+            return in_view(advance, start, limit, report)
+
+    def _report_descent(self, done: Descent, error: float) -> None:
+        history = np.asarray(done.history)[: int(done.looks)] * self._scale**2
+        self._report(int(done.sweeps), bool(done.converged), history, error * self._scale)
+
+    def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
+        """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the fitted data those of `fit`.
+
+        Raises:
+            ValueError: before `fit`, for bad values, for another number of features.
+        """
+        d = self._dictionary()
+        with arrays.with_precision(d.dtype):
+            data = self._read(A, d.dtype, features=d.shape[1], scale=self._scale)
+            zt = self._codes(data, self._limit(max_iter, ENCODE_LIMIT), self.tol if tol is None else tol)
+            return self._restore(zt.T * self._codes_unit(), arrays.kind_of(A), A)

@@ -1,63 +1,33 @@
 """NMF: A ~ Z D with Z >= 0 and D >= 0, in the interface of overcomplete over the functions of `solve` and `codes`."""
 
 import math
+import warnings
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.core.checks import check_choice, check_integer, is_concrete
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number, is_concrete
 from deepnmf_jax.decomposition import streaming
-from deepnmf_jax.decomposition.codes import compiled_codes, encode
+from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
-from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, with_missing_filled
-from deepnmf_jax.decomposition.updates.loop import INITS, State, compiled_start, history_length, run
-from deepnmf_jax.decomposition.updates.objective import Penalties, divergence, penalty, rescaled, scaled_penalties
-from deepnmf_jax.decomposition.updates.solvers import SOLVERS, Settings
-
-BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
-
-
-# The arithmetic around a fit is compiled in a few pieces: one operation after the other, each would be a program of
-# its own for every new shape, and to compile them takes longer than the fit of a small matrix.
-@jax.jit
-def _outcome(states: State, penalties: Penalties, root: Array | float) -> tuple[State, Array, Array]:
-    """Of the states of all starts: the one with the least objective, its dictionary times `root`, all divergences."""
-    values = jnp.take_along_axis(states.history, states.checks[:, None] - 1, axis=1)[:, 0]
-    best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
-    state = jax.tree.map(lambda x: x[best], states)
-    return state, state.d * root, values - jax.vmap(penalty, (0, 0, None))(states.zt, states.d, penalties)
-
-
-@partial(jax.jit, static_argnames=("beta",))
-def _judge(
-    a: Array | BCOO, zt: Array, d: Array, weights: Array | None, root: Array | float, beta: float
-) -> tuple[Array, Array, Array]:
-    """Codes Z (n, k) times `root` from Z^T, their divergence from A, and how many atoms are without effect."""
-    effective = jnp.any(zt > 0, axis=1) & jnp.any(d > 0, axis=1)
-    return (zt * root).T, divergence(a, zt, d, beta, weights), jnp.sum(~effective)
+from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, read_start, with_missing_filled
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
+from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, report_of
+from deepnmf_jax.decomposition.updates.loop import history_length, in_view
+from deepnmf_jax.decomposition.updates.objective import Penalties, Target, rescaled, scaled_penalties
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches, check_solver
+from deepnmf_jax.decomposition.updates.starts import INITS, compiled_start
 
 
 @jax.jit
 def _scaled_transpose(zt: Array, root: Array | float) -> Array:
     return (zt * root).T
-
-
-class Report(NamedTuple):
-    """How a fit ended, for people: reached, iterations, last change of the objective (relative to it, over
-    ten sweeps), projected gradient relative to the start, atoms without effect, atoms replaced."""
-
-    converged: bool
-    iterations: int
-    change: float
-    gradient: float
-    n_dead: int
-    n_revived: int
 
 
 class NMF(Estimator):
@@ -75,7 +45,7 @@ class NMF(Estimator):
             projected gradient). Other divergences than the squared error need "mu".
         tol: a fit ends when the objective falls by less than tol times itself over ten sweeps; 0: at max_iter. Codes
             are solved until the projected gradient of each is below 0.01 tol of the largest one at Z = 0.
-        verbose: a progress bar with the objective, in `fit` and `encode`.
+        verbose: a progress bar, with the objective in `fit` and the gradient left (relative, see `tol`) in `encode`.
         n_components: k.
         init: "nndsvda", "nndsvd", "random".
         max_iter: sweeps of `fit` and of `encode`; None: 500 and 300.
@@ -90,16 +60,17 @@ class NMF(Estimator):
         inner_iter: repeats of the column loop of "hals" (updates of "mu") for each product with A.
 
     Attributes:
-        report_: how the fit ended (`Report`). n_dead_: atoms without effect. restart_errors_: reconstruction error
-        of every restart, of the start that was kept alone if there was one. The rest: see `Estimator`.
+        report_: how the fit ended (`Report`).
+        n_dead_: atoms without effect.
+        restart_errors_: reconstruction error of every restart, of the start that was kept alone if there was one.
 
     Raises:
-        ValueError: an argument outside what it allows. TypeError: an unknown one.
+        ValueError: an argument outside what it allows.
 
     Sources: Lee and Seung 2001; Cichocki and Phan 2009; Fevotte and Idier 2011; Boutsidis and Gallopoulos 2008.
     """
 
-    solvers = SOLVERS
+    solvers = tuple(SOLVERS)
     saved_arrays = ("_d", "_m", "_n", "_seen")
 
     def __init__(
@@ -123,27 +94,35 @@ class NMF(Estimator):
         warm_start: bool = False,
         inner_iter: int = 3,
     ) -> None:
-        super().__init__(nb_concepts, device, solver, tol, verbose, n_components, max_iter, random_state, dtype)
+        super().__init__(
+            nb_concepts,
+            n_components,
+            solver=solver,
+            device=device,
+            tol=tol,
+            verbose=verbose,
+            max_iter=max_iter,
+            random_state=random_state,
+            dtype=dtype,
+        )
         check_choice("init", init, INITS)
         check_integer("n_restarts", n_restarts, 1)
         check_integer("inner_iter", inner_iter, 1)
         self.init, self.n_restarts, self.warm_start, self.inner_iter = init, n_restarts, warm_start, inner_iter
         self.beta_loss, self.alpha_W, self.alpha_H, self.l1_ratio = beta_loss, alpha_W, alpha_H, l1_ratio
-        for name, value in (("alpha_W", alpha_W), ("alpha_H", 0.0 if alpha_H == "same" else alpha_H)):
-            if not (isinstance(value, (int, float)) and 0 <= value < math.inf):
-                raise ValueError(f"{name} = {value!r}, but it must be a number of at least 0 (alpha_H: or 'same')")
-        if not (isinstance(l1_ratio, (int, float)) and 0 <= l1_ratio <= 1):
-            raise ValueError(f"l1_ratio = {l1_ratio!r}, but it must lie in [0, 1]")
-        self._settings = Settings(solver, beta_of(beta_loss), inner_iter)
-        if self._settings.beta != 2 and solver != "mu":
-            raise ValueError(f"beta_loss = {beta_loss!r} needs solver = 'mu'; {solver!r} minimises the squared error")
+        check_number("alpha_W", alpha_W, 0)
+        if alpha_H != "same":
+            check_number("alpha_H (unless 'same')", alpha_H, 0)
+        check_number("l1_ratio", l1_ratio, 0, 1)
+        self._settings = SolverSettings(solver, beta_of(beta_loss), inner_iter)
+        check_solver(self._settings)
 
     def _forget(self) -> None:
         super()._forget()
         self._zt: Array | None = None
         self._m: Array | None = None
         self._n: Array | None = None
-        self._seen: float = 0.0
+        self._seen: Array | None = None
         self.report_: Report | None = None
         self.n_dead_: int | None = None
         self.restart_errors_: np.ndarray | None = None
@@ -172,48 +151,31 @@ class NMF(Estimator):
         if arrays.is_batches(A):
             if weights is not None or mask is not None or init is not None:
                 raise ValueError("weights, mask and init are for one matrix, not for an iterable of batches")
-            return streaming.fit_batches(self, A, None if max_iter is self.max_iter is None else limit)
+            return self._fit_batches(A, None if max_iter is self.max_iter is None else limit)
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
             data = self._read(A, dtype, weights=weights, mask=mask)
-            start = self._given_start(init, data, dtype)
+            start = None if init is None else read_start(init, data, self.nb_concepts, self.device)
             previous = (self._zt, self._d) if self.warm_start and self._zt is not None and self._d is not None else None
             fits = previous and previous[0].shape[1] == data.a.shape[0] and previous[1].shape[1] == data.a.shape[1]
             if start is None and previous and fits:
                 root = math.sqrt(data.scale)
                 start = (previous[0].astype(dtype) / root, previous[1].astype(dtype) / root)
-            self._forget()
-            self._remember_kind(A)
-            self._scale = data.scale
+            self._begin(A, data)
             if data.zero:
                 return self._fit_zeros(data, dtype)
             return self._fit(data, start, limit, dtype)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
-        data = read_data(a, dtype, self.device, positive=self._settings.beta <= 0, **more)
-        if isinstance(data.a, BCOO) and self._settings.beta != 2:
-            raise ValueError(
-                f"beta_loss = {self.beta_loss!r} needs the reconstruction of every entry, so a dense A; convert it "
-                "with A.toarray() or A.todense()"
-            )
-        return data
+        return read_data(a, dtype, self.device, beta=self._settings.beta, **more)
 
-    def _penalties(self, shape: tuple[int, ...], scale: float) -> Penalties:
-        given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, *shape[:2])
+    def _penalties(self, n: int, p: int, scale: float) -> Penalties:
+        given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, p)
         return rescaled(given, scale, self._settings.beta)
 
-    def _given_start(self, init: Any, data: Data, dtype: np.dtype) -> tuple[Array, Array] | None:
-        if init is None:
-            return None
-        z, d = (arrays.to_dense(factor, dtype, self.device) for factor in init)
-        (n, p), k = data.a.shape, self.nb_concepts
-        if z.shape != (n, k) or d.shape != (k, p):
-            raise ValueError(f"init has shapes {z.shape} and {d.shape}; Z must be {(n, k)} and D {(k, p)}")
-        for name, factor in (("Z", z), ("D", d)):
-            if not bool(jnp.all(jnp.isfinite(factor) & (factor >= 0))):
-                raise ValueError(f"{name} of init has entries that are negative, NaN or infinite")
-        root = math.sqrt(data.scale)
-        return z.T / root, d / root
+    def _target(self, data: Data) -> Target:
+        n, p = data.a.shape
+        return Target(data.a, self._penalties(n, p, data.scale), data.weights)
 
     def _fit_zeros(self, data: Data, dtype: np.dtype) -> tuple[Any, Any]:
         n, p = data.a.shape
@@ -230,48 +192,40 @@ class NMF(Estimator):
         starts = [] if start is None else [start]
         for i in range(len(starts), self.n_restarts):
             starts.append(compiled_start(keys[i], filled, self.nb_concepts, self.init if i == 0 else "random"))
-        if self.solver == "mu" and any(bool(jnp.any(f == 0)) for pair in starts for f in pair):
-            progress.warn_of_zeros()
+        if SOLVERS[self.solver].keeps_zeros and any(bool(jnp.any(f == 0)) for pair in starts for f in pair):
+            warnings.warn(
+                f"the start of solver={self.solver!r} holds zeros, which it can never leave; use init='nndsvda' or "
+                "'random'",
+                UserWarning,
+                stacklevel=4,
+            )
         return jnp.stack([zt for zt, _ in starts]), jnp.stack([d for _, d in starts])
 
     def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
-        penalties = self._penalties(data.a.shape, data.scale)
+        target = self._target(data)
         zts, ds = self._starts(data, start)
-        length = history_length(limit)
-        with progress.bar(self.verbose, limit, "fit", data.scale**self._settings.beta) as report:
-            states = run(zts, ds, data.a, penalties, self._settings, limit, self.tol, data.weights, length, report)
-        root = math.sqrt(data.scale)
-        state, self._d, divergences = _outcome(states, penalties, root)
-        zt = self._solve_codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
-        z, error, dead = _judge(data.a, zt, state.d, data.weights, root, self._settings.beta)
-        unit = data.scale**self._settings.beta
+        compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
+        root, unit = math.sqrt(data.scale), data.scale**self._settings.beta
+        with progress.bar(self.verbose, limit, "fit", unit) as report:
+            done = in_view(compiled, (zts, ds), limit, report)
+        done, self._d, divergences = best_of(done, target.penalties, root)
+        zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol)
+        z, error, dead = judge(zt, done.state.d, target, root, self._settings.beta)
         self.restart_errors_ = np.sqrt(2 * np.maximum(np.asarray(divergences), 0) * unit)
-        self.n_dead_ = n_dead = int(dead)
-        relative = float(state.gradient) / (float(state.first_gradient) or 1.0)
-        self.report_ = Report(
-            bool(state.converged),
-            int(state.iteration),
-            float(state.change),
-            relative,
-            n_dead,
-            int(state.revived),
-        )
-        history = np.asarray(state.history)[: int(state.checks)] * unit
+        history = np.asarray(done.history)[: int(done.looks)]
+        self.report_ = report_of(done, history, int(dead))
+        self.n_dead_ = self.report_.n_dead
         if self.warm_start:
             self._zt = z.T
-        self._report(int(state.iteration), bool(state.converged), history, math.sqrt(2 * max(float(error) * unit, 0)))
+        n_iter, converged = self.report_.iterations, self.report_.converged
+        self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(error) * unit, 0)))
         return self._restore(z), self.D
 
-    def _solve_codes(self, data: Data, limit: int, tol: float) -> Array:
+    def _solve_codes(self, target: Target, limit: int, tol: float) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
         d = self._dictionary() / math.sqrt(self._scale)
-        penalties = self._penalties(data.a.shape, self._scale)
-        with progress.bar(self.verbose, limit, "encode", data.scale**self._settings.beta) as report:
-            zt, _ = compiled_codes(
-                data.a, d, penalties, data.weights, self._settings, limit, tol, report and progress.show
-            )
-            zt = jax.block_until_ready(zt)
-        return zt
+        with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
+            return find_codes(target, d, self._settings, limit, tol, report)
 
     def encode(
         self, A: Any, max_iter: int | None = None, tol: float | None = None, *, weights: Any = None, mask: Any = None
@@ -295,22 +249,82 @@ class NMF(Estimator):
         limit = self._limit(max_iter, ENCODE_LIMIT)
         tol = self.tol if tol is None else tol
         if arrays.is_batches(A):
-            parts = [self.encode(arrays.batch_of(b), max_iter, tol) for b in A]
+            parts = (self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A))
             return np.concatenate([arrays.to_numpy(part, None) for part in parts])
         if isinstance(A, Array) and not is_concrete(A):
             check_shape(A.shape, d.shape[1])
             root = math.sqrt(self._scale)
-            penalties = self._penalties(A.shape, self._scale)
+            penalties = self._penalties(A.shape[0], A.shape[1], self._scale)
             return encode(A / self._scale, d / root, penalties, weights, self._settings, limit, tol) * root
         with arrays.with_precision(d.dtype):
             data = self._read(A, d.dtype, weights=weights, mask=mask, features=d.shape[1], scale=self._scale)
-            z = _scaled_transpose(self._solve_codes(data, limit, tol), math.sqrt(self._scale))
+            z = _scaled_transpose(self._solve_codes(self._target(data), limit, tol), math.sqrt(self._scale))
             return self._restore(z, arrays.kind_of(A), A)
 
     def partial_fit(self, A: Any) -> "NMF":
         """One step on one batch A (b, p): its codes, then the dictionary from the statistics of all batches so far."""
-        streaming.partial_fit(self, A)
+        self._fit_batch(A)
         return self
+
+    def _fit_batch(self, batch: Any) -> Array:
+        """One step of `partial_fit`; returns Z^T (k, b)."""
+        check_batches(self._settings)
+        d = self._d
+        dtype = arrays.dtype_for(batch, self.dtype) if d is None else d.dtype
+        with arrays.with_precision(dtype):
+            fixed = {} if d is None else {"features": d.shape[1], "scale": self._scale}
+            data = self._read(batch, dtype, **fixed)
+            if d is None:
+                self._begin(batch, data)
+                d = compiled_start(self._key(), data.a, self.nb_concepts, self.init)[1]
+            else:
+                d = d / math.sqrt(self._scale)
+            statistics = streaming.no_statistics(d)
+            if self._m is not None and self._n is not None:
+                statistics = streaming.Statistics(self._m, self._n, jnp.asarray(self._seen, dtype))
+            penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
+            zt, d, statistics = streaming.step(d, statistics, data.a, penalties_for, self._settings)
+            self._m, self._n, self._seen = statistics
+            self._d = d * math.sqrt(self._scale)
+            self.n_iter_ = (self.n_iter_ or 0) + 1
+            return zt * math.sqrt(self._scale)
+
+    def _fit_batches(self, batches: Iterable, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """`fit` of an iterable of batches: an epoch is a sweep; a one-shot iterator gives one pass of `partial_fit`."""
+        check_batches(self._settings)
+        if arrays.can_restart(batches):
+            return self._fit_epochs(batches, FIT_LIMIT if limit is None else limit)
+        if limit not in (None, 1):
+            raise ValueError(
+                f"max_iter = {limit} epochs of an iterator that can be walked through once; pass max_iter=1 for one "
+                "pass, or a list or a loader that can be walked through again"
+            )
+        fresh = type(self)(**self.arguments())
+        codes = [np.asarray(fresh._fit_batch(batch)).T for batch in arrays.batches_of(batches)]
+        self.__dict__.update(fresh.__dict__)
+        self._kind, self._like = "numpy", None
+        self.converged_ = False
+        return np.concatenate(codes), self.D
+
+    def _fit_epochs(self, batches: Iterable, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        first = next(arrays.batches_of(batches))
+        dtype = arrays.dtype_for(first, self.dtype)
+        with arrays.with_precision(dtype):
+            data = self._read(first, dtype)
+            p, scale = data.a.shape[1], data.scale
+            all_of = streaming.Batches(batches, lambda batch: self._read(batch, dtype, features=p, scale=scale).a)
+            penalties_for = partial(self._penalties, p=p, scale=scale)
+            start = compiled_start(self._key(), data.a, self.nb_concepts, self.init)[1]
+            with progress.bar(self.verbose, limit, "fit", scale**2) as report:
+                d, history, converged = streaming.fit_epochs(
+                    all_of, start, penalties_for, self._settings, limit, self.tol, report
+                )
+            limit = self._limit(None, ENCODE_LIMIT)
+            codes, error = streaming.codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
+            self._begin(None, data)
+            self._d = d * math.sqrt(scale)
+            self._report(len(history), converged, np.asarray(history) * scale**2, error * scale, stacklevel=5)
+            return np.concatenate([zt.T * math.sqrt(scale) for zt in codes]), self.D
 
     def init_nndsvda(self, A: Any) -> tuple[Any, Any]:
         """NNDSVDa start (Z, D) for A, of its kind and dtype; zeros are filled with sqrt(mean(A) / k)."""
@@ -323,13 +337,3 @@ class NMF(Estimator):
                 zt, d = compiled_start(self._key(), data.a, self.nb_concepts, "nndsvda")
             root = math.sqrt(data.scale)
             return tuple(self._restore(f * root, arrays.kind_of(A), A) for f in (zt.T, d))  # type: ignore[return-value]
-
-
-def beta_of(beta_loss: float | str) -> float:
-    """The number beta of a beta_loss given by name or number. ValueError for another name."""
-    if isinstance(beta_loss, str):
-        check_choice("beta_loss", beta_loss, tuple(BETA_LOSSES))
-        return BETA_LOSSES[beta_loss]
-    if not (isinstance(beta_loss, (int, float)) and math.isfinite(beta_loss)):
-        raise ValueError(f"beta_loss = {beta_loss!r}; use one of {', '.join(BETA_LOSSES)} or a number")
-    return float(beta_loss)

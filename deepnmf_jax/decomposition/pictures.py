@@ -1,7 +1,6 @@
 """What a dictionary means: pictures of its concepts, and of the images that use each of them most.
 
-Figures are made directly, without pyplot, so neither the backend nor the settings of a notebook are touched. Not
-imported by `deepnmf_jax`: matplotlib is loaded by those who draw.
+Not imported by `deepnmf_jax`: matplotlib is loaded by those who draw.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from deepnmf_jax.plotting import styled
 
 
 def most_active(codes: Any, count: int) -> np.ndarray:
@@ -73,6 +74,7 @@ def patches_at(images: Any, places: Any, size: int, stride: int) -> np.ndarray:
     return np.moveaxis(chosen, 1, -1).reshape(*places.shape[:-1], size, size, images.shape[-1])
 
 
+@styled
 def draw_concepts(concepts: Any, shape: tuple[int, ...]) -> Figure:
     """The rows of a dictionary as images in a grid, each black (0) to white (its own maximum), or in colour.
 
@@ -91,10 +93,12 @@ def draw_concepts(concepts: Any, shape: tuple[int, ...]) -> Figure:
     figure, grid = _grid(rows, columns, 10 / max(columns, 10))
     for j, (axes, concept) in enumerate(zip(grid.ravel(), concepts, strict=False)):
         _show(axes, concept.reshape(shape))
-        axes.set_title(j, fontsize=8, pad=2)
+        axes.set_title(str(j), fontsize=8, fontweight="normal", pad=2)
+    figure.supxlabel("black: 0; white: the largest value of each concept", fontsize=8)
     return figure
 
 
+@styled
 def draw_users(
     images: Any, concepts: Any = None, shape: tuple[int, ...] = (), names: Iterable[Any] | None = None
 ) -> Figure:
@@ -120,13 +124,15 @@ def draw_users(
             _show(row[0], np.asarray(concepts)[j].reshape(shape))
         for axes, image in zip(row[first:], users, strict=True):
             _show(axes, image)
-        row[0].text(-0.15, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=8)
+        place: Any = {"transform": row[0].transAxes, "ha": "right", "va": "center"}
+        row[0].text(-0.15, 0.5, str(name), fontsize=8, parse_math=False, **place)
+    figure.supxlabel("black: 0; white: the largest value of each image", fontsize=8)
     return figure
 
 
 def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:
     tight = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015)
-    figure = Figure(figsize=(size * columns + 0.3, size * 1.1 * rows), layout=tight)
+    figure = Figure(figsize=(size * columns + 0.3, size * 1.1 * rows + 0.2), layout=tight)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()

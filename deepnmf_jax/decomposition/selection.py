@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.core.checks import check_integer, check_number
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import check_shape, check_values
 from deepnmf_jax.decomposition.nmf import NMF
@@ -56,8 +56,7 @@ def choose_k(
         check_integer("each of ks", k, 1)
     if not ks or sorted(set(ks)) != ks:
         raise ValueError(f"ks = {ks}; give the numbers to try in ascending order, each once")
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction = {fraction!r}, but it must lie in (0, 1)")
+    check_number("fraction", fraction, 0, 1, above=True, below=True)
     check_integer("repeats", repeats, 1)
     a = arrays.to_numpy(A, arrays.dtype_for(A, arguments.get("dtype")))
     check_shape(a.shape)

@@ -1,6 +1,7 @@
 """SemiNMF: A ~ Z D with Z >= 0 and D of any sign, for data of any sign (Ding, Li and Jordan 2010)."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,20 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.decomposition.codes import compiled_codes
-from deepnmf_jax.decomposition.descent_estimator import DescentEstimator
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
+from deepnmf_jax.decomposition.codes import find_codes
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, dense
-from deepnmf_jax.decomposition.updates import quadratic
-from deepnmf_jax.decomposition.updates.descent import Descent, Factors, descend
-from deepnmf_jax.decomposition.updates.loop import history_length
-from deepnmf_jax.decomposition.updates.objective import Penalties, objective, square_sum
-from deepnmf_jax.decomposition.updates.quadratic import product
-from deepnmf_jax.decomposition.updates.solvers import Settings
+from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
+from deepnmf_jax.decomposition.updates.linear_algebra import product
+from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall
+from deepnmf_jax.decomposition.updates.multiplicative import square_root_step
+from deepnmf_jax.decomposition.updates.objective import Penalties, Target, objective, square_sum
+from deepnmf_jax.decomposition.updates.projected_gradient import accelerated_gradient
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 from deepnmf_jax.decomposition.updates.starts import random_factor
-
-SOLVERS = ("hals", "mu", "pgd")
 
 
 def least_squares_dictionary(a: Array, zt: Array, d: Array) -> Array:
@@ -38,46 +37,48 @@ def least_squares_dictionary(a: Array, zt: Array, d: Array) -> Array:
     return jnp.where(jnp.any(zt > 0, axis=1)[:, None], solved, d)
 
 
-def square_root_step(zt: Array, c: Array, b: Array, l1: Array | float = 0.0) -> Array:
+def square_root_codes(zt: Array, c: Array, b: Array, l1: Array | float = 0.0) -> Array:
     """Z <- Z sqrt((C+ + B- Z) / (C- + B+ Z + l1)) on Z^T (k, n); C = D A^T, B = D D^T (Ding et al., eq. 8)."""
     above = jnp.maximum(c, 0) + product(jnp.maximum(-b, 0), zt)
     below = jnp.maximum(-c, 0) + product(jnp.maximum(b, 0), zt) + l1
-    return quadratic.square_root_step(zt, above, below)
+    return square_root_step(zt, above, below)
 
 
-def codes_step(zt: Array, d: Array, a: Array, l1: Array | float, settings: Settings) -> Array:
-    """One improvement of Z^T (k, n) for a dictionary of any sign; coordinate descent unless the solver says else."""
-    c, b = product(d, a.T), product(d, d.T)
-    if settings.solver == "mu":
-        return square_root_step(zt, c, b, l1)
-    if settings.solver == "pgd":
-        return quadratic.accelerated_gradient(zt, c - l1, b, settings.gradient_steps)
-    for _ in range(settings.inner):
-        zt = quadratic.coordinate_sweep(zt, c - l1, b, settings.block)
-    return zt
+Pair = tuple[Array, Array]
+# name -> one improvement of Z^T (k, n), from C = D A^T (k, n), B = D D^T (k, k) and the L1 penalty.
+SOLVERS: dict[str, Callable[[Array, Array, Array, Array | float], Array]] = {
+    "hals": lambda zt, c, b, l1: coordinate_sweep(zt, c - l1, b),
+    "mu": square_root_codes,
+    "pgd": lambda zt, c, b, l1: accelerated_gradient(zt, c - l1, b),
+}
 
 
-@partial(jax.jit, static_argnames=("settings", "length"))
+def codes_step(zt: Array, d: Array, a: Array, l1: Array | float, solver: str) -> Array:
+    """One improvement of Z^T (k, n) for a dictionary of any sign, by one of `SOLVERS`."""
+    return SOLVERS[solver](zt, product(d, a.T), product(d, d.T), l1)
+
+
+@partial(jax.jit, static_argnames=("solver", "length"))
 def solve(
-    zt: Array, d: Array, a: Array, l1: Array | float, settings: Settings, max_iter: int, tol: float, length: int
-) -> Descent:
+    start: Pair | Descent[Pair], stop_at: int, a: Array, l1: Array | float, solver: str, tol: float, length: int
+) -> Descent[Pair]:
     """SemiNMF of A (n, p) from Z^T (k, n), D (k, p): codes, then dictionary, until the objective settles."""
-    penalties = Penalties(l1_z=l1)
+    target = Target(a, Penalties(l1_z=l1))
 
-    def step(factors: Factors) -> Factors:
-        zt = codes_step(*factors, a, l1, settings)
+    def step(factors: Pair) -> Pair:
+        zt = codes_step(*factors, a, l1, solver)
         return zt, least_squares_dictionary(a, zt, factors[1])
 
-    def value(factors: Factors) -> Array:
-        return objective(a, *factors, penalties)
+    def value(factors: Pair) -> Array:
+        return objective(*factors, target)
 
-    return descend((zt, d), step, value, 0.5 * square_sum(a), max_iter, tol, length)
+    return descend(start, stop_at, step, value, small_fall(tol, 0.5 * square_sum(a)), length=length)
 
 
 _dictionary = jax.jit(least_squares_dictionary)
 
 
-class SemiNMF(DescentEstimator):
+class SemiNMF(SignedEstimator):
     """A ~ Z D with codes Z (n, k) >= 0 and a dictionary D (k, p) of any sign: the constraint is on Z alone.
 
     Args:
@@ -93,10 +94,10 @@ class SemiNMF(DescentEstimator):
         dtype: as in `NMF`.
 
     Raises:
-        ValueError: an argument outside what it allows. TypeError: an unknown one.
+        ValueError: an argument outside what it allows.
     """
 
-    solvers = SOLVERS
+    solvers = tuple(SOLVERS)
 
     def __init__(
         self,
@@ -113,12 +114,17 @@ class SemiNMF(DescentEstimator):
         dtype: str | None = None,
     ) -> None:
         super().__init__(
-            nb_concepts, device, solver, tol, verbose, l1_penalty, n_components, max_iter, random_state, dtype
+            nb_concepts,
+            n_components,
+            solver=solver,
+            device=device,
+            tol=tol,
+            verbose=verbose,
+            l1_penalty=l1_penalty,
+            max_iter=max_iter,
+            random_state=random_state,
+            dtype=dtype,
         )
-
-    def _l1(self, p: int, scale: float) -> float:
-        # mean squared error + l1 mean |Z|, times n p / 2; Z has the unit sqrt(scale).
-        return self.l1_penalty * p / (2 * self.nb_concepts) * scale**-1.5
 
     def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
         """Z (n, k) and D (k, p) for A (n, p) of any sign, of the kind of A. ValueError for what is no such matrix."""
@@ -127,36 +133,29 @@ class SemiNMF(DescentEstimator):
         with arrays.with_precision(dtype):
             data = self._read(A, dtype)
             self._begin(A, data)
-            root = self._codes_unit()
-            zt = self._start(data)
+            a, root = dense(data.a), self._codes_unit()
+            zt = random_factor(self._key(), jnp.mean(jnp.abs(a)), (self.nb_concepts, a.shape[0]))
+            nothing = jnp.zeros((self.nb_concepts, a.shape[1]), dtype)
             if data.zero:
-                self._d = jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype)
+                self._d = nothing
                 self._report(0, True, np.zeros(1, dtype), 0.0)
                 return self._restore(jnp.zeros_like(zt).T), self.D
-            d = _dictionary(dense(data.a), zt, jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype))
-            l1 = self._l1(data.a.shape[1], data.scale)
-            settings = Settings(self.solver)
-            done = self._descend(
-                lambda: solve(zt, d, data.a, l1, settings, limit, self.tol, history_length(limit)), limit
-            )
-            self._d = done.factors[1] * root
+            l1, length = self._l1(a.shape[1]), history_length(limit)
+            compiled = partial(solve, a=a, l1=l1, solver=self.solver, tol=self.tol, length=length)
+            done = self._descend(compiled, (zt, _dictionary(a, zt, nothing)), limit)
+            self._d = done.state[1] * root
             zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
-            self._report_descent(done, float(jnp.linalg.norm(data.a - product(zt.T, done.factors[1]))))
+            self._report_descent(done, float(jnp.linalg.norm(a - product(zt.T, done.state[1]))))
             return self._restore(zt.T * root), self.D
-
-    def _start(self, data: Data) -> Array:
-        mean = jnp.mean(jnp.abs(dense(data.a)))
-        return random_factor(self._key(), mean, (self.nb_concepts, data.a.shape[0]))
 
     def _codes_unit(self) -> float:
         return math.sqrt(self._scale)
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
-        penalties = Penalties(l1_z=self._l1(data.a.shape[1], self._scale))
+        target = Target(data.a, Penalties(l1_z=self._l1(data.a.shape[1])))
         d = self._dictionary() / self._codes_unit()
-        with progress.bar(self.verbose, limit, "encode", self._scale**2) as report:
-            shown = None if report is None else progress.show
-            return compiled_codes(data.a, d, penalties, None, Settings(self.solver), limit, tol, shown)[0]
+        with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
+            return find_codes(target, d, SolverSettings(self.solver), limit, tol, report)
 
     def init_random_d(self, A: Any, Z: Any = None, key: Array | None = None) -> Any:  # type: ignore[override]
         """Least-squares dictionary for the codes Z (n, k), by default random ones; of the kind of A."""

@@ -1,148 +1,120 @@
 """Factorization of data that comes in batches: only the codes, two small matrices and one batch are held.
 
 With M = sum Z_t^T A_t and N = sum Z_t^T Z_t over the batches, the step of the dictionary needs nothing else (Mairal,
-Bach, Ponce and Sapiro, Online learning for matrix factorization, 2010).
+Bach, Ponce and Sapiro, Online learning for matrix factorization, 2010). Batches A (b, p) are checked and scaled
+already, dense or sparse; D is (k, p).
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.codes import compiled_codes
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
-from deepnmf_jax.decomposition.io import arrays, progress
-from deepnmf_jax.decomposition.updates import quadratic
-from deepnmf_jax.decomposition.updates.loop import compiled_start
-from deepnmf_jax.decomposition.updates.objective import Penalties, penalty, square_sum, squared_error
-from deepnmf_jax.decomposition.updates.quadratic import product
-from deepnmf_jax.decomposition.updates.solvers import improve
-
-if TYPE_CHECKING:
-    from deepnmf_jax.decomposition.nmf import NMF
+from deepnmf_jax.decomposition.codes import find_codes
+from deepnmf_jax.decomposition.io.arrays import batches_of
+from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
+from deepnmf_jax.decomposition.updates.linear_algebra import product
+from deepnmf_jax.decomposition.updates.objective import Half, Penalties, Target, penalty, square_sum, squared_error
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, step_of
 
 DICTIONARY_SWEEPS = 3
+# Codes for the dictionary of the moment: sweeps, tolerance.
+CODES_LIMIT, CODES_TOL = 300, 1e-4
+
+Batch = Array | BCOO
 
 
-class OneEpoch(ValueError):
-    """More than one pass was asked of an iterator that can be walked through once."""
+class Statistics(NamedTuple):
+    """All that is kept of the batches so far: m (k, p) = sum Z^T A, n (k, k) = sum Z^T Z, seen () samples."""
+
+    m: Array
+    n: Array
+    seen: Array
 
 
-def _check(model: "NMF") -> None:
-    if model._settings.beta != 2 or model.solver not in ("hals", "anls", "pgd"):
-        raise ValueError(
-            f"batches are for the squared error with solver 'hals', 'anls' or 'pgd'; this NMF has solver = "
-            f"{model.solver!r} and beta_loss = {model.beta_loss!r}: pass one matrix"
-        )
+def no_statistics(d: Array) -> Statistics:
+    """Of no batches, for a dictionary of the shape of D."""
+    return Statistics(jnp.zeros_like(d), jnp.zeros((len(d), len(d)), d.dtype), jnp.zeros((), d.dtype))
 
 
 @jax.jit
-def _accumulate(m: Array, n: Array, zt: Array, a: Any) -> tuple[Array, Array]:
-    return m + product(zt, a), n + product(zt, zt.T)
+def gather(statistics: Statistics, zt: Array, a: Batch) -> Statistics:
+    """The statistics with one more batch, of codes Z^T (k, b)."""
+    m, n, seen = statistics
+    return Statistics(m + product(zt, a), n + product(zt, zt.T), seen + a.shape[0])
 
 
-def improve_dictionary(d: Array, m: Array, n: Array, penalties: Penalties, sweeps: int) -> Array:
-    """D (k, p) after so many coordinate sweeps on the statistics M = Z^T A (k, p), N = Z^T Z (k, k)."""
+@partial(jax.jit, static_argnames=("sweeps",))
+def _improved(d: Array, m: Array, n: Array, penalties: Penalties, sweeps: int) -> Array:
+    """D after so many coordinate sweeps on the statistics M and N."""
     b = n + penalties.l2_d * jnp.eye(n.shape[0], dtype=n.dtype)
-    return jax.lax.fori_loop(0, sweeps, lambda _, d: quadratic.coordinate_sweep(d, m - penalties.l1_d, b), d)
+    return jax.lax.fori_loop(0, sweeps, lambda _, d: coordinate_sweep(d, m - penalties.l1_d, b), d)
 
 
-_improve_dictionary = jax.jit(improve_dictionary, static_argnames=("sweeps",))
-_improve_codes = jax.jit(
-    lambda zt, d, a, penalties, settings: improve(zt, d, a, penalties.l1_z, penalties.l2_z, settings),
-    static_argnames=("settings",),
-)
+@partial(jax.jit, static_argnames=("settings",))
+def _improved_codes(zt: Array, half: Half, settings: SolverSettings) -> Array:
+    return step_of(half, settings)(zt)
 
 
-def partial_fit(model: "NMF", batch: Any, forget: float = 1.0) -> Array:
-    """One step of `NMF.partial_fit`; `forget` scales down the statistics of earlier batches. Returns Z^T (k, b)."""
-    _check(model)
-    first = model._d is None
-    dtype = arrays.dtype_for(batch, model.dtype) if first else model._dictionary().dtype
-    with arrays.with_precision(dtype):
-        features = None if first else model._dictionary().shape[1]
-        data = model._read(batch, dtype, features=features, scale=None if first else model._scale)
-        if first:
-            model._forget()
-            model._remember_kind(batch)
-            model._scale = data.scale
-            d = compiled_start(model._key(), data.a, model.nb_concepts, model.init)[1]
-            model._d = d * math.sqrt(data.scale)
-        root = math.sqrt(model._scale)
-        d = model._dictionary() / root
-        k, p = d.shape
-        penalties = model._penalties(data.a.shape, model._scale)
-        zt = compiled_codes(data.a, d, penalties, None, model._settings)[0]
-        if model._m is None or model._n is None:
-            model._m, model._n, model._seen = jnp.zeros((k, p), dtype), jnp.zeros((k, k), dtype), 0.0
-        m, n = _accumulate(forget * model._m, forget * model._n, zt, data.a)
-        model._seen = forget * model._seen + data.a.shape[0]
-        # The penalties of the dictionary grow with the samples seen.
-        penalties = model._penalties((max(1, round(model._seen)), p), model._scale)
-        d = _improve_dictionary(d, m, n, penalties, DICTIONARY_SWEEPS)
-        model._m, model._n, model._d = m, n, d * root
-        model.n_iter_ = (model.n_iter_ or 0) + 1
-        return zt * root
+_error = jax.jit(squared_error)
 
 
-def fit_batches(model: "NMF", batches: Iterable, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """`NMF.fit` of an iterable of batches: Z (n, k) and D (k, p) as numpy arrays.
+def step(
+    d: Array, statistics: Statistics, a: Batch, penalties_for: Callable[[int], Penalties], settings: SolverSettings
+) -> tuple[Array, Array, Statistics]:
+    """What one batch does: its codes Z^T (k, b), then the dictionary from the statistics of all batches so far.
 
-    An iterable that can be walked through again is swept once an epoch, the statistics from 0 each time: with the same
-    start, the iterates are those of "hals" on the whole matrix. A one-shot iterator gives one pass of `partial_fit`.
-
-    Raises:
-        OneEpoch: (a ValueError) more than one epoch of a one-shot iterator.
-        ValueError: a solver other than for the squared error; batches that do not fit together; none at all.
+    `penalties_for` gives those of a number of samples: those of the dictionary grow with the samples seen.
     """
-    _check(model)
-    if not arrays.can_restart(batches):
-        if limit not in (None, 1):
-            raise OneEpoch(
-                f"max_iter = {limit} epochs of an iterator that can be walked through once; pass max_iter=1 for one "
-                "pass, or a list or a loader that can be walked through again"
-            )
-        return _one_pass(model, batches)
-    return _Epochs(model, batches).fit(FIT_LIMIT if limit is None else limit)
+    zt = find_codes(Target(a, penalties_for(a.shape[0])), d, settings, CODES_LIMIT, CODES_TOL)
+    statistics = gather(statistics, zt, a)
+    penalties = penalties_for(max(1, round(float(statistics.seen))))
+    return zt, _improved(d, statistics.m, statistics.n, penalties, DICTIONARY_SWEEPS), statistics
 
 
-def _one_pass(model: "NMF", batches: Iterable) -> tuple[np.ndarray, np.ndarray]:
-    fresh = type(model)(**model.arguments())
-    codes = [np.asarray(partial_fit(fresh, arrays.batch_of(item))).T for item in batches]
-    if not codes:
-        raise ValueError("the iterable has no batches; it needs at least one")
-    model.__dict__.update(fresh.__dict__)
-    model._kind, model._like = "numpy", None
-    model.converged_ = False
-    return np.concatenate(codes), model.D
+def epoch(
+    batches: Iterable[Batch],
+    codes: list[np.ndarray],
+    d: Array,
+    penalties: Penalties,
+    settings: SolverSettings,
+    squares: float,
+) -> tuple[list[np.ndarray], Array, float]:
+    """One sweep over all batches, from codes Z^T of each: new codes, new D, and the objective after it.
+
+    From the same start the iterates are those of a sweep of "hals" on the whole matrix. `squares` is ||A||_F^2.
+    """
+    statistics, new, of_codes = no_statistics(d), [], 0.0
+    nothing = jnp.zeros((1, 1), d.dtype)
+    for a, old in zip(batches, codes, strict=True):
+        zt = _improved_codes(jnp.asarray(old), Target(a, penalties).for_codes(d), settings)
+        statistics = gather(statistics, zt, a)
+        of_codes += float(penalty(zt, nothing, penalties))
+        new.append(np.asarray(zt))
+    m, n, _ = statistics
+    d = _improved(d, m, n, penalties, settings.inner)
+    error = 0.5 * (squares - 2 * jnp.sum(m * d) + jnp.sum(n * product(d, d.T)))
+    return new, d, float(error + penalty(nothing, d, penalties)) + of_codes
 
 
-class _Epochs:
-    """Full passes over batches that can be walked through again."""
+class Batches:
+    """Batches that can be walked through again, as `read` makes them, and that are the same each time."""
 
-    def __init__(self, model: "NMF", batches: Iterable) -> None:
-        self.model, self.batches = model, batches
+    def __init__(self, batches: Iterable, read: Callable[[Any], Batch]) -> None:
+        self.batches, self.read = batches, read
+        # Samples and the sum of squares of each batch, once they have been walked through.
         self.seen: list[tuple[int, float]] = []
-        first = next(iter(batches), None)
-        if first is None:
-            raise ValueError("the iterable has no batches; it needs at least one")
-        first = arrays.batch_of(first)
-        self.dtype = arrays.dtype_for(first, model.dtype)
-        with arrays.with_precision(self.dtype):
-            data = model._read(first, self.dtype)
-            self.scale = data.scale
-            self.p = data.a.shape[1]
-            self.d = compiled_start(model._key(), data.a, model.nb_concepts, model.init)[1]
 
-    def data(self) -> Iterator[Any]:
-        """The checked batches of one epoch; ValueError where they are not those of the epoch before."""
+    def __iter__(self) -> Iterator[Batch]:
         seen = []
-        for item in self.batches:
-            a = self.model._read(arrays.batch_of(item), self.dtype, features=self.p, scale=self.scale).a
+        for batch in batches_of(self.batches):
+            a = self.read(batch)
             seen.append((a.shape[0], float(square_sum(a))))
             if self.seen and self.seen[: len(seen)] != seen:
                 break
@@ -154,61 +126,42 @@ class _Epochs:
             )
         self.seen = seen
 
-    def fit(self, limit: int) -> tuple[np.ndarray, np.ndarray]:
-        model = self.model
-        with arrays.with_precision(self.dtype), progress.bar(model.verbose, limit, "fit", self.scale**2) as report:
-            # One pass to know how many samples there are, and codes for the first dictionary.
-            codes, total = [], 0.0
-            for a in self.data():
-                zt = compiled_codes(a, self.d, Penalties(), None, model._settings)[0]
-                codes.append(np.asarray(zt))
-                total += float(square_sum(a))
-            n = sum(zt.shape[1] for zt in codes)
-            penalties = model._penalties((n, self.p), self.scale)
-            history: list[float] = []
-            converged = total == 0
-            epoch = 0
-            while epoch < limit and not converged:
-                codes, value = self.epoch(codes, penalties, total)
-                epoch += 1
-                history.append(value)
-                if report is not None:
-                    report(epoch, value)
-                before = history[max(0, len(history) - 11)]
-                converged = len(history) > 10 and before - value < model.tol * before
-            root = math.sqrt(self.scale)
-            codes = []
-            model._forget()
-            model._scale, model._d = self.scale, self.d * root if total else jnp.zeros_like(self.d)
-            squares = 0.0
-            for a in self.data():
-                d = model._d / root
-                zt = compiled_codes(
-                    a, d, penalties, None, model._settings, model._limit(None, ENCODE_LIMIT), model.tol
-                )[0]
-                squares += 2 * float(_error(a, zt, d))
-                codes.append(np.asarray(zt.T * root))
-            unit = self.scale**2
-            error = math.sqrt(max(squares, 0)) * self.scale
-            model._report(epoch, converged, np.asarray(history) * unit, error, stacklevel=5)
-            return np.concatenate(codes), model.D
 
-    def epoch(self, codes: list[np.ndarray], penalties: Penalties, total: float) -> tuple[list[np.ndarray], float]:
-        """One sweep over all batches: new codes, and the objective after it; the dictionary changes in place."""
-        k = self.d.shape[0]
-        m, n = jnp.zeros((k, self.p), self.dtype), jnp.zeros((k, k), self.dtype)
-        settings = self.model._settings
-        new, of_codes = [], 0.0
-        for a, zt in zip(self.data(), codes, strict=True):
-            zt = _improve_codes(jnp.asarray(zt), self.d, a, penalties, settings)
-            m, n = _accumulate(m, n, zt, a)
-            of_codes += float(penalty(zt, jnp.zeros((1, 1), self.dtype), penalties))
-            new.append(np.asarray(zt))
-        self.d = _improve_dictionary(self.d, m, n, penalties, settings.inner)
-        error = 0.5 * (total - 2 * jnp.sum(m * self.d) + jnp.sum(n * product(self.d, self.d.T)))
-        return new, float(error + penalty(jnp.zeros((1, 1), self.dtype), self.d, penalties)) + of_codes
+def fit_epochs(
+    batches: Batches,
+    d: Array,
+    penalties_for: Callable[[int], Penalties],
+    settings: SolverSettings,
+    limit: int,
+    tol: float,
+    report: Callable[[int, float], None] | None = None,
+) -> tuple[Array, list[float], bool]:
+    """Epochs from the dictionary D: D at the end, the objective after each, and whether the tolerance ended them.
+
+    `limit` of them at most, or until over ten of them the objective fell by less than `tol` times what it was.
+    """
+    # One pass to know how many samples there are, and codes for the first dictionary.
+    codes = [np.asarray(find_codes(Target(a), d, settings, CODES_LIMIT, CODES_TOL)) for a in batches]
+    penalties, squares = penalties_for(sum(n for n, _ in batches.seen)), sum(square for _, square in batches.seen)
+    history: list[float] = []
+    converged = squares == 0
+    while len(history) < limit and not converged:
+        codes, d, value = epoch(batches, codes, d, penalties, settings, squares)
+        history.append(value)
+        if report is not None:
+            report(len(history), value)
+        before = history[max(0, len(history) - 11)]
+        converged = len(history) > 10 and before - value < tol * before
+    return d if squares else jnp.zeros_like(d), history, converged
 
 
-@jax.jit
-def _error(a: Any, zt: Array, d: Array) -> Array:
-    return squared_error(a, zt, d)
+def codes_of(
+    batches: Batches, d: Array, penalties: Penalties, settings: SolverSettings, limit: int, tol: float
+) -> tuple[list[np.ndarray], float]:
+    """Codes Z^T (k, b) of each batch for the dictionary D, and ||A - Z D||_F of all."""
+    codes, squares = [], 0.0
+    for a in batches:
+        zt = find_codes(Target(a, penalties), d, settings, limit, tol)
+        squares += 2 * float(_error(a, zt, d))
+        codes.append(np.asarray(zt))
+    return codes, math.sqrt(max(squares, 0))

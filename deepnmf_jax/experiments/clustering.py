@@ -1,31 +1,40 @@
-"""Clusterings by Dn2MFGL and its relatives: k-means on the codes of every method, scored against the classes.
+"""The comparison of clusterings: k-means on the codes of Dn2MFGL and its relatives, scored against the classes.
+
+python main.py --config=configs/clustering/dn2mfgl.py --workdir=runs/clustering
 
 Samples have unit length; every factorization has several seeds, and its codes are clustered by several k-means runs of
 one start each, as papers on clustering do. Classes are used for the scores alone, and for the number of clusters.
+What the clusterings depend on is measured in clustering_studies.py.
 """
 
-import datetime
 import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
+from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import scores
-from deepnmf_jax.experiments import pictures
-from deepnmf_jax.training.environment import git_commit
+from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE
+from deepnmf_jax.experiments import clustering_pictures
+from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.training.environment import environment
 
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
 GRAPH_NMF_ALPHA = 100.0
 PICTURED = "two-layer Dn2MFGL"
 # Methods that draw no random numbers: one factorization serves all seeds.
 FIXED = ("k-means", "start of Dn2MFGL", "one-layer Dn2MFGL")
+# What a cell of `scores_table` holds.
+SCORES = (
+    "ACC ± deviation between seeds, NMI, ARI of single k-means starts; "
+    "in brackets ACC of codes at unit length; percent."
+)
 
 
 class Result(NamedTuple):
@@ -36,16 +45,19 @@ class Result(NamedTuple):
     details: dict[str, Any]
 
 
+Sets = Mapping[str, tuple[np.ndarray, np.ndarray]]
 Method = Callable[[np.ndarray, tuple[int, ...], int, Any], Result]
+# Of samples, classes and config: what is kept, and the last result where there is a picture of it.
+Measurement = Callable[[np.ndarray, np.ndarray, Any], tuple[dict[str, Any], Result | None]]
 
 
 def deep(**arguments: Any) -> Method:
-    """Dn2MFGL with these arguments. layer_sizes: a number of layers, the last ones of the config's."""
+    """Dn2MFGL with these arguments. layers: how many, the last ones of the sizes; rule: of `Dn2MFGL.fit`."""
 
     def method(x: np.ndarray, sizes: tuple[int, ...], seed: int, config: Any) -> Result:
         given = {"n_neighbors": config.n_neighbors, **arguments, **_limit(config)}
-        layers = given.pop("layers", len(sizes))
-        model = Dn2MFGL(sizes[-layers:], random_state=seed, **given).fit(x)
+        layers, rule = given.pop("layers", len(sizes)), given.pop("rule", RULE)
+        model = Dn2MFGL(sizes[-layers:], random_state=seed, **given).fit(x, rule=rule)
         details = {**model.choice_._asdict(), "boundedness": model.boundedness_, "sweeps": model.n_iter_}
         return Result(model.embedding_, model.dictionaries_, {**details, "converged": model.converged_})
 
@@ -89,44 +101,58 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         workdir: folder, made if it is missing.
 
     Returns:
-        What results.json holds: config, and for every set and method means and deviations of the scores.
+        What results.json holds: config, environment, and for every set and method the scores (`compared`).
 
     Raises:
         ValueError: an unknown method, or a file without x and y. ImportError: no scikit-learn.
     """
-    names = [name.strip() for name in config.methods.split(",")] if config.methods else list(METHODS)
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise ValueError(f"methods has {unknown[0]!r}; known are {', '.join(METHODS)}")
-    sets = read_sets(config)
-    folder = Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"config": dict(config), **circumstances(), "sets": {}}
+    names = listed(config.methods) or list(METHODS)
+    for name in names:
+        check_choice("methods", name, tuple(METHODS))
+    measurements = {name: compared(METHODS[name], name in FIXED) for name in names}
+    record = measure(read_sets(config), measurements, config, Path(workdir) / "results.json")
+    (Path(workdir) / "table.md").write_text(f"{SCORES}\n\n{scores_table(record['sets'])}\n")
+    return record
+
+
+def measure(sets: Sets, measurements: Mapping[str, Measurement], config: Any, path: Path) -> dict[str, Any]:
+    """Every measurement on every set, as a record in `path`; pictures of what is `PICTURED` beside it.
+
+    The record is written after each of them, so that long ones can be stopped.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
     for title, (x, y) in sets.items():
-        found = results["sets"][title] = {"samples": len(x), "features": x.shape[1], "methods": {}}
-        for name in names:
-            found["methods"][name], result = compare(METHODS[name], x, y, config, name in FIXED)
-            line = {key: round(value, 4) for key, value in found["methods"][name].items() if key.endswith("mean")}
-            logging.info("%s, %s: %s", title, name, line)
-            if name == PICTURED:
-                pictures.save_codes(result.codes, y, folder / f"{title}_codes.png")
-                pictures.save_parts(result.dictionaries, folder / f"{title}_parts.png")
-            # Long comparisons can be stopped: what is there is written.
-            (folder / "results.json").write_text(json.dumps(results, indent=2, default=float) + "\n")
-            (folder / "table.md").write_text(table(results["sets"]))
-    return results
+        methods: dict[str, Any] = {}
+        found[title] = {"samples": len(x), "features": x.shape[1], "methods": methods}
+        for name, measurement in measurements.items():
+            with warnings.catch_warnings():
+                # Whether a fit converged and was bounded is in its details.
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.simplefilter("ignore", UnboundedWarning)
+                methods[name], result = measurement(x, y, config)
+            shown = {key: value for key, value in methods[name].items() if key.endswith("mean") or key == "refused"}
+            logging.info("%s, %s: %s", title, name, shown)
+            if name == PICTURED and result is not None:
+                clustering_pictures.keep(result.codes, y, result.dictionaries, path.with_name(f"{title}.npz"))
+            # The folder of the faces says nothing of the result.
+            record = {"config": {**config, "faces": ""}, **environment(), "sets": found}
+            # Five digits are more than two machines agree in.
+            text = json.dumps(record, default=float)
+            record = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
+            path.write_text(json.dumps(record, indent=1) + "\n")
+    return record
 
 
-def circumstances() -> dict[str, str | None]:
-    """What a record is read with: the date, the commit, the device and the version of jax."""
-    date, device = datetime.date.today().isoformat(), jax.devices()[0].device_kind
-    return {"date": date, "commit": git_commit(Path(__file__).parent), "device": device, "jax": jax.__version__}
+def listed(names: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Samples of unit length (n, m) and classes (n,) of every set. ValueError for files without them, or no set."""
     sets = {"digits": scores.digits()} if config.digits else {}
-    for name in filter(None, (part.strip() for part in config.faces.split(","))):
+    for name in listed(config.faces):
         for path in sorted(Path(name).glob("*.npz")) if Path(name).is_dir() else [Path(name)]:
             with np.load(path, allow_pickle=False) as file:
                 if not {"x", "y"} <= set(file):
@@ -138,64 +164,68 @@ def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {title: (scores.directions(x[:limit]), y[:limit]) for title, (x, y) in sets.items()}
 
 
-def compare(
-    method: Method, x: np.ndarray, y: np.ndarray, config: Any, fixed: bool = False
-) -> tuple[dict[str, Any], Result]:
-    """Scores of one method over seeds and k-means runs: means, and deviations between the means of the seeds.
+def layer_sizes(x: np.ndarray, y: np.ndarray, config: Any) -> tuple[int, int]:
+    """Components of the first of two layers, and of the last one: as many as classes. x (n, m), y (n,)."""
+    clusters = len(np.unique(y))
+    return max(clusters, min(config.hidden, 4 * x.shape[1] // 5)), clusters
+
+
+def seeds(config: Any) -> range:
+    """Of the factorizations of every method."""
+    return range(config.seed, config.seed + config.num_seeds)
+
+
+def compared(method: Method, fixed: bool = False) -> Measurement:
+    """The scores of a method over seeds and k-means runs; `fixed`: it does not depend on the seed, and is run once.
 
     "acc", "nmi", "ari": a list over seeds of means over k-means runs of one start; "unit_acc": the same of codes at
     unit length; "best_acc": of the best of ten starts on these by their sum of squares, which is what `labels_` holds.
-    Shares, not percent.
-
-    Args:
-        method: of `METHODS`.
-        x: samples (n, m). y: classes (n,). config: as in `run`.
-        fixed: the method does not depend on the seed and is run once.
+    Shares, not percent. "layer_sizes", "seconds" and "details" of the factorizations.
     """
-    clusters = len(np.unique(y))
-    sizes = (max(clusters, min(config.hidden, 4 * x.shape[1] // 5)), clusters)
-    seconds, runs, unit_runs, best, details = [], [], [], [], []
-    result: Result | None = None
-    with warnings.catch_warnings():
-        # Whether a fit converged and was bounded is in the details.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.simplefilter("ignore", UnboundedWarning)
-        for seed in range(config.seed, config.seed + config.num_seeds):
-            start = time.perf_counter()
+
+    def measurement(x: np.ndarray, y: np.ndarray, config: Any) -> tuple[dict[str, Any], Result | None]:
+        sizes = layer_sizes(x, y, config)
+        found: dict[str, list[float]] = {key: [] for key in ("acc", "nmi", "ari", "unit_acc", "best_acc")}
+        seconds, details = [], []
+        result: Result | None = None
+        for seed in seeds(config):
             if result is None or not fixed:
+                start = time.perf_counter()
                 result = method(x, sizes, seed, config)
                 seconds.append(round(time.perf_counter() - start, 3))
                 details.append(result.details)
             unit = scores.directions(result.codes)
-            runs.append(scores.single_start_scores(result.codes, y, clusters, config.num_kmeans, 1000 * seed))
-            unit_runs.append(scores.single_start_scores(unit, y, clusters, config.num_kmeans, 1000 * seed))
-            best.append(scores.accuracy(y, scores.kmeans(unit, clusters, seed).labels))
-    assert result is not None
-    summary: dict[str, Any] = {"layer_sizes": list(sizes), "seconds": seconds, "details": details}
-    for key in ("acc", "nmi", "ari"):
-        summary |= _spread(key, [float(np.mean([run[key] for run in seed_runs])) for seed_runs in runs])
-    unit_acc = [float(np.mean([run["acc"] for run in seed_runs])) for seed_runs in unit_runs]
-    return summary | _spread("unit_acc", unit_acc) | _spread("best_acc", best), result
+            runs, unit_runs = (
+                scores.single_start_scores(codes, y, sizes[-1], config.num_kmeans, 1000 * seed)
+                for codes in (result.codes, unit)
+            )
+            for key in ("acc", "nmi", "ari"):
+                found[key].append(float(np.mean([run[key] for run in runs])))
+            found["unit_acc"].append(float(np.mean([run["acc"] for run in unit_runs])))
+            found["best_acc"].append(scores.accuracy(y, scores.kmeans(unit, sizes[-1], seed)[0]))
+        return {"layer_sizes": list(sizes), "seconds": seconds, "details": details} | with_spread(found), result
+
+    return measurement
 
 
-def _spread(name: str, values: list[float]) -> dict[str, Any]:
-    return {name: values, f"{name}_mean": float(np.mean(values)), f"{name}_std": float(np.std(values))}
+def with_spread(found: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Lists over seeds with their means and deviations, "..._mean" and "..._std"."""
+    means = {f"{key}_mean": float(np.mean(values)) for key, values in found.items()}
+    return {**found, **means, **{f"{key}_std": float(np.std(values)) for key, values in found.items()}}
 
 
-def table(sets: Mapping[str, Any]) -> str:
-    """Accuracy, NMI and ARI in percent as a markdown table, a line a method and a column a set."""
-    names = list(dict.fromkeys(name for found in sets.values() for name in found["methods"]))
-    lines = ["| method | " + " | ".join(sets) + " |", "| --- |" + " --- |" * len(sets)]
-    for name in names:
-        lines.append(f"| {name} | " + " | ".join(cell(s["methods"].get(name)) for s in sets.values()) + " |")
-    title = "ACC ± deviation between seeds, NMI, ARI of single k-means starts; in brackets ACC at unit length; percent."
-    return f"{title}\n\n" + "\n".join(lines) + "\n"
+def scores_table(sets: Mapping[str, Any]) -> str:
+    """Accuracy, NMI and ARI in percent as Markdown: a line a method and a column a set of a record."""
+    found = [part["methods"] for part in sets.values()]
+    names = dict.fromkeys(name for methods in found for name in methods)
+    return table([[name, *(_cell(methods.get(name)) for methods in found)] for name in names], ["", *sets])
 
 
-def cell(found: Mapping[str, Any] | None) -> str:
-    """The scores of one method on one set, in percent; empty without them."""
+def _cell(found: Mapping[str, Any] | None) -> str:
     if not found:
         return ""
+    if "refused" in found:
+        return "refused"
     acc, std, nmi, ari, unit = (
         f"{100 * found[key]:.1f}" for key in ("acc_mean", "acc_std", "nmi_mean", "ari_mean", "unit_acc_mean")
     )

@@ -12,7 +12,7 @@ from jax import Array
 from deepnmf_jax.core import initializers
 from deepnmf_jax.core.normalization import normalize_patches
 from deepnmf_jax.core.patches import Padding, extract_patches, split_groups
-from deepnmf_jax.layers.dense import NMFLayer
+from deepnmf_jax.layers.nmf_layer import NMFLayer
 
 
 def _grouped_patches(layer: "NMFConv | NormalizedConv", inputs: Array) -> Array:
@@ -38,6 +38,7 @@ class NMFConv(NMFLayer):
 
     ReLU, patches, sum 1, inference. The fields are those of `flax.linen.Conv`. The parameter u has shape
     (features, prod(kernel_size) * channels / feature_group_count), ordered like a flattened HWIO kernel.
+    Other fields: see `NMFLayer`.
 
     Attributes:
         features: number of units k.
@@ -46,7 +47,6 @@ class NMFConv(NMFLayer):
         padding: "SAME", "VALID" (the default, as in the paper), a number, or one number or pair an axis.
         kernel_dilation: None is 1.
         feature_group_count: groups of channels that are coded independently; the groups' codes share a total of 1.
-        (others: see `NMFLayer`)
     """
 
     features: int

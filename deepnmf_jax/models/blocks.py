@@ -9,11 +9,6 @@ from jax import Array
 
 from deepnmf_jax.layers import LocalMixing, NMFConv, NMFPool, NormalizedConv
 
-LAYERS = ("nmf", "conv")
-POOLINGS = ("average", "max", "nmf", "conv", "none")
-STATISTICS = ("running", "batch")
-PADDINGS = ("VALID", "SAME")
-
 
 class BatchNorm(nn.Module):
     """Batch normalisation with running statistics, or with those of the batch at hand in evaluation too.
@@ -64,7 +59,6 @@ class Block(nn.Module):
         groups: of channels, of the first layer.
         use_bias: of the first layer, if it is a convolution.
         batch_norm: settings of `BatchNorm`, which stands where the map is larger than one position.
-        normalize_points: whether it also stands where the map is one position.
         nmf: settings of the NMF layers, those of `deepnmf_jax.infer` and `local_learning`.
     """
 
@@ -79,7 +73,6 @@ class Block(nn.Module):
     groups: int = 1
     use_bias: bool = True
     batch_norm: Mapping[str, Any] | None = None
-    normalize_points: bool = False
     nmf: Mapping[str, Any] | None = None
 
     @nn.compact
@@ -106,7 +99,7 @@ class Block(nn.Module):
         return self._pool(y, train)
 
     def _normalize(self, x: Array, name: str, train: bool) -> Array:
-        if x.shape[1:3] == (1, 1) and not self.normalize_points:
+        if x.shape[1:3] == (1, 1):
             return x
         return BatchNorm(name=name, **(self.batch_norm or {}))(x, train=train)
 

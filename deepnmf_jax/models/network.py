@@ -1,7 +1,6 @@
 """The four-block classifier (paper, section 2.5) and its four configurations."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -14,14 +13,21 @@ from deepnmf_jax.core.checks import check_choice, check_integer, check_number, i
 from deepnmf_jax.core.initializers import uniform_power
 from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.layers import PatchWhitening
-from deepnmf_jax.models.blocks import LAYERS, PADDINGS, POOLINGS, STATISTICS, BatchNorm, Block
+from deepnmf_jax.layers.nmf_layer import InferenceFields
+from deepnmf_jax.models.blocks import BatchNorm, Block
 
-PREPROCESSINGS = ("none", "on_off", "whitening")
-RECTIFICATIONS = ("relu", "on_off")
-NORMALIZATIONS = ("maps", "hidden")
+# Of the fields that are one of a few words.
+CHOICES = {
+    "layer": ("nmf", "conv"),
+    "padding": ("VALID", "SAME"),
+    "preprocessing": ("none", "on_off", "whitening"),
+    "rectification": ("relu", "on_off"),
+    "batch_statistics": ("running", "batch"),
+}
+POOLINGS = ("average", "max", "nmf", "conv", "none")
 
 
-class Network(nn.Module):
+class Network(InferenceFields):
     """Blocks in a row; by default the paper's four: the first two pooled, the third over the whole map, the fourth
     with one unit a class.
 
@@ -46,8 +52,6 @@ class Network(nn.Module):
             and the negative part side by side, as twice as many channels.
         residual: whether a block adds its input, times a trainable positive number a channel, to its output before
             the pooling, where both have the same shape.
-        normalization: where batch norm follows the layers: "maps" of more than one position (the paper's), or all
-            blocks but the last, "hidden".
         batch_statistics: "running", or "batch" for the statistics of the batch at hand also in evaluation
             (authors' code).
         batch_norm_momentum: share of the old running statistics that each step keeps.
@@ -75,19 +79,9 @@ class Network(nn.Module):
     whitening: Sequence[int] = (3, 1, 10)
     rectification: str = "relu"
     residual: bool = False
-    normalization: str = "maps"
     batch_statistics: str = "running"
     batch_norm_momentum: float = 0.9
     use_bias: bool = True
-    num_iters: int = 20
-    epsilon: float = 1.0
-    gradient: str = "approximate"
-    cg_steps: int = 4
-    acceleration: str = "none"
-    exponent: float = 8.0
-    tolerance: float = 0.0
-    products: str = "full"
-    implementation: str = "xla"
     block_settings: Sequence[Mapping[str, Any]] = ()
     logit_scale: float = 1.0
     init_exponent: float = 1.0
@@ -134,7 +128,6 @@ class Network(nn.Module):
                 groups=groups[i],
                 use_bias=self.use_bias,
                 batch_norm=self._batch_norm(),
-                normalize_points=self.normalization == "hidden" and i < blocks - 1,
                 nmf=nmf[i],
                 name=f"block{i + 1}",
             )
@@ -158,7 +151,7 @@ class Network(nn.Module):
 
     def _nmf(self, blocks: int) -> list[dict[str, Any]]:
         """Settings of the NMF layers, block by block."""
-        shared: dict[str, Any] = {name: getattr(self, name) for name in Settings._fields}
+        shared: dict[str, Any] = self.inference._asdict()
         if self.init_exponent != 1:
             shared["u_init"] = uniform_power(self.init_exponent)
         rules = per_block("local_learning", self.local_learning, blocks)
@@ -175,14 +168,10 @@ class Network(nn.Module):
 
     def _check_settings(self) -> None:
         check_integer("num_classes", self.num_classes, 1)
-        check_choice("layer", self.layer, LAYERS)
-        check_choice("padding", self.padding, PADDINGS)
+        for name, allowed in CHOICES.items():
+            check_choice(name, getattr(self, name), allowed)
         for pooling in self.pooling.split(","):
             check_choice("pooling", pooling, POOLINGS)
-        check_choice("preprocessing", self.preprocessing, PREPROCESSINGS)
-        check_choice("rectification", self.rectification, RECTIFICATIONS)
-        check_choice("normalization", self.normalization, NORMALIZATIONS)
-        check_choice("batch_statistics", self.batch_statistics, STATISTICS)
         for name in ("width", "logit_scale", "init_exponent"):
             check_number(name, getattr(self, name), 0, above=True)
         check_number("batch_norm_momentum", self.batch_norm_momentum, 0, 1, below=True)
@@ -251,7 +240,29 @@ def _check_images(images: Array) -> None:
         raise ValueError(f"images range from {values.min():.3g} to {values.max():.3g}; they must lie in [0, 1]")
 
 
-CNN = partial(Network, layer="conv", mixing=False)
-CNMF = partial(Network, layer="nmf", mixing=False)
-CNN1x1 = partial(Network, layer="conv", mixing=True)
-CNMF1x1 = partial(Network, layer="nmf", mixing=True)
+class CNN(Network):
+    """Convolutions of normalised patches: what the paper holds CNMF against. Fields: see `Network`."""
+
+    layer: str = "conv"
+    mixing: bool = False
+
+
+class CNMF(Network):
+    """NMF layers alone. Fields: see `Network`."""
+
+    layer: str = "nmf"
+    mixing: bool = False
+
+
+class CNN1x1(Network):
+    """CNN with a 1x1 convolution after each layer (the paper's "CNN + 1x1"). Fields: see `Network`."""
+
+    layer: str = "conv"
+    mixing: bool = True
+
+
+class CNMF1x1(Network):
+    """NMF layers with a 1x1 convolution after each: the paper's best network. Fields: see `Network`."""
+
+    layer: str = "nmf"
+    mixing: bool = True

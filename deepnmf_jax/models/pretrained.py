@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from deepnmf_jax.models.network import Network, with_tuples
+from deepnmf_jax.models.retired import drop_retired
 
 ARRAYS, DESCRIPTION = "variables.npz", "network.json"
 
@@ -64,7 +65,8 @@ def read_network(folder: Traversable) -> Pretrained:
             raise ValueError(f"SHA-256 {digest}, expected {description['sha256']}")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             variables = traverse_util.unflatten_dict({key: arrays[key] for key in arrays.files}, sep="/")
-        model = Network(num_classes=description["num_classes"], **with_tuples(description["model"]))
+        settings = drop_retired({"model": description["model"]}).get("model", {})
+        model = Network(num_classes=description["num_classes"], **with_tuples(settings))
         return Pretrained(model, variables, tuple(description["image_shape"]), results)
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"the network in {folder} cannot be read ({error}); install the package anew") from error

@@ -1,5 +1,6 @@
 """What a network consists of: shapes, parameters and operations, layer by layer."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from deepnmf_jax.layers import LocalMixing, NMFConv, NormalizedConv
+from deepnmf_jax.layers import LocalMixing, NMFConv, NMFPool, NormalizedConv
 from deepnmf_jax.models.blocks import BatchNorm
 
 
@@ -24,7 +25,7 @@ class Row(NamedTuple):
 
 def _operations(layer: nn.Module, kernel_entries: int, output: tuple[int, ...]) -> int:
     positions = math.prod(output[:-1])
-    if isinstance(layer, NMFConv):
+    if isinstance(layer, NMFConv | NMFPool):
         return 4 * positions * kernel_entries * layer.num_iters
     if isinstance(layer, NormalizedConv | LocalMixing):
         return 2 * positions * kernel_entries
@@ -41,7 +42,7 @@ def layer_rows(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]
 
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         result = call(*args, **kwargs)
-        kinds = (NMFConv, NormalizedConv, LocalMixing, BatchNorm)
+        kinds = (NMFConv, NMFPool, NormalizedConv, LocalMixing, BatchNorm)
         if context.method_name == "__call__" and isinstance(context.module, kinds):
             calls.append((context.module, result.shape[1:]))
         return result
@@ -51,25 +52,10 @@ def layer_rows(model: nn.Module, image_shape: tuple[int, int, int]) -> list[Row]
         variables = jax.eval_shape(model.init, jax.random.key(0), images)
     rows = []
     for layer, output in calls:
-        parameters = variables["params"]
-        for name in layer.scope.path if layer.scope else ():
-            parameters = parameters.get(name, {})
-        kernel = _size([parameters[name] for name in ("u", "kernel") if name in parameters])
-        kind = (
-            "NMFPool"
-            if layer.scope and layer.scope.name == "pool" and isinstance(layer, NMFConv)
-            else type(layer).__name__
-        )
-        rows.append(
-            Row(
-                "/".join(layer.scope.path if layer.scope else ()),
-                kind,
-                output,
-                getattr(layer, "feature_group_count", 1),
-                _size(parameters),
-                _operations(layer, kernel, output),
-            )
-        )
+        own = functools.reduce(lambda tree, name: tree.get(name, {}), layer.path, variables["params"])
+        kernel = _size([own[name] for name in ("u", "kernel") if name in own])
+        path, kind, groups = "/".join(layer.path), type(layer).__name__, getattr(layer, "feature_group_count", 1)
+        rows.append(Row(path, kind, output, groups, _size(own), _operations(layer, kernel, output)))
     return _with_residuals(rows, variables["params"])
 
 

@@ -1,58 +1,52 @@
 """Pictures of a run: learning curves, the parts that the first layer learned, the confusion matrix.
 
 Each picture has a function `draw_...` that builds the matplotlib `Figure`, and one that saves it as a PNG.
-Figures are made directly, without pyplot, so neither the backend nor the settings of a notebook are touched.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-_SETS = {"train": "#4c72b0", "validation": "#dd8452", "test": "#55a868"}
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e5e5e5",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
+from deepnmf_jax.plotting import SETS, WIDTH, save, styled
+
+# So many classes have room for a number in each square, and so many for a name each.
+_WRITTEN, _NAMED = 20, 100
+_LONGEST_NAME = 24
 
 
 def learning_curves(records: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
     """Saves loss and accuracy over epochs; see `draw_learning_curves`. Returns the path."""
-    return _save(lambda: draw_learning_curves(records), path)
+    return save(draw_learning_curves(records), path)
 
 
 def first_layer_parts(w: Any, patch_shape: tuple[int, int, int], path: str | os.PathLike[str]) -> Path:
     """Saves the rows of w as images; see `draw_first_layer_parts`. Returns the path."""
-    return _save(lambda: draw_first_layer_parts(w, patch_shape), path)
+    return save(draw_first_layer_parts(w, patch_shape), path)
 
 
 def confusion_matrix(labels: Any, predictions: Any, class_names: Sequence[str], path: str | os.PathLike[str]) -> Path:
     """Saves how often each class was taken for each; see `draw_confusion_matrix`. Returns the path."""
-    return _save(lambda: draw_confusion_matrix(labels, predictions, class_names), path)
+    return save(draw_confusion_matrix(labels, predictions, class_names), path)
 
 
+@styled
 def draw_learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss (left) and accuracy in percent (right) over epochs, one line a set of images.
 
     Args:
       records: lines of metrics.jsonl with "epoch" (else "step") and any of train_loss, train_accuracy (0 to
-        1), validation_..., test_...; a value that is absent or None leaves no point.
+        1), validation_..., test_...; a value that is absent or None leaves no point. Where they have the values of
+        several seeds too (train_loss_by_seed, ...), a band reaches from the least to the largest.
 
     Raises:
       ValueError: no record at all.
@@ -60,23 +54,33 @@ def draw_learning_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
     if not records:
         raise ValueError("learning curves need at least one metrics record, got none")
     unit = "epoch" if all("epoch" in record for record in records) else "step"
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    seeds = max((len(v) for record in records for k, v in record.items() if k.endswith("_by_seed")), default=1)
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    lines: dict[str, Any] = {}
     for axes, quantity, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1.0, 100.0), strict=True):
-        for name, colour in _SETS.items():
+        for name, (colour, style) in SETS.items():
             key = f"{name}_{quantity}"
             points = [(r[unit], scale * r[key]) for r in records if r.get(key) is not None]
-            if points:
-                # A line hides a run of one epoch; a dot an epoch crowds a long one.
-                marker = "o" if len(points) <= 30 else ""
-                axes.plot(*zip(*points, strict=True), color=colour, label=name, marker=marker, markersize=3.5)
-        axes.set_xlabel(unit)
-        axes.set_title("loss" if quantity == "loss" else "accuracy in %")
+            if not points:
+                continue
+            # A line hides a run of one epoch; a dot an epoch crowds a long one.
+            marker = "o" if len(points) <= 30 else ""
+            (lines[name],) = axes.plot(*zip(*points, strict=True), color=colour, ls=style, marker=marker, ms=3.5)
+            lines[name].set_label(name)
+            spread = [(r[unit], scale * np.asarray(r[f"{key}_by_seed"])) for r in records if f"{key}_by_seed" in r]
+            if spread:
+                places, values = zip(*spread, strict=True)
+                low, high = np.min(values, axis=1), np.max(values, axis=1)
+                axes.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
+        axes.set(xlabel=unit, ylabel="loss, nats" if quantity == "loss" else "accuracy, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axes.lines:
-            axes.legend()
+    if seeds > 1:
+        figure.suptitle(f"mean of {seeds} seeds; bands from the least to the largest", fontsize=9)
+    figure.legend(handles=[*lines.values()], loc="outside lower center", ncols=len(SETS))
     return figure
 
 
+@styled
 def draw_first_layer_parts(w: Any, patch_shape: tuple[int, int, int]) -> Figure:
     """The k weight rows as images in a grid, each scaled to its own maximum; in colour, or black to white.
 
@@ -103,8 +107,10 @@ def draw_first_layer_parts(w: Any, patch_shape: tuple[int, int, int]) -> Figure:
     rows = math.ceil(len(parts) / columns)
     size = min(0.7, 11 / columns)
     tight = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
-    figure = Figure(figsize=(max(size * columns, 3.6), size * rows + 0.5), layout=tight)
-    figure.suptitle(f"{len(parts)} parts of {patch_shape[0]} x {patch_shape[1]} pixels", fontsize=10)
+    figure = Figure(figsize=(max(size * columns, 3.6), size * rows + 0.6), layout=tight)
+    white = "white" if parts.ndim == 3 else "full colour"
+    scale = f"black: 0; {white}: the part's largest weight"
+    figure.suptitle(f"{len(parts)} parts of {patch_shape[0]} x {patch_shape[1]} pixels\n{scale}")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -113,6 +119,7 @@ def draw_first_layer_parts(w: Any, patch_shape: tuple[int, int, int]) -> Figure:
     return figure
 
 
+@styled
 def draw_confusion_matrix(labels: Any, predictions: Any, class_names: Sequence[str]) -> Figure:
     """Percent of each class (row) that was taken for each class (column), and the accuracy.
 
@@ -124,8 +131,35 @@ def draw_confusion_matrix(labels: Any, predictions: Any, class_names: Sequence[s
     Raises:
       ValueError: labels and predictions differ in shape, are empty, or are not classes.
     """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
     num_classes = len(class_names)
+    counts = _confusions(np.asarray(labels), np.asarray(predictions), num_classes)
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    written = num_classes <= _WRITTEN
+    side = 2.2 + 0.42 * num_classes if written else 4.0 + 0.07 * min(num_classes, _NAMED)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    # The square root lets errors of a few percent be seen beside a diagonal of 90.
+    image = axes.imshow(np.sqrt(percent / 100), cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(image, ax=axes, fraction=0.045, ticks=np.sqrt([0, 0.01, 0.05, 0.2, 0.5, 1]))
+    bar.ax.set_yticklabels(["0", "1", "5", "20", "50", "100"])
+    bar.set_label("share of the true class, %")
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    _label_classes(axes, class_names)
+    if written:
+        for row, column in np.argwhere(counts > 0):
+            value = percent[row, column]
+            colour = "white" if value > 30 else "black"
+            text = f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set_title(f"accuracy {100 * np.trace(counts) / counts.sum():.2f} % of {counts.sum():,} images")
+    return figure
+
+
+def _confusions(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """How many images of each class (row) were taken for each class (column)."""
     if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
         raise ValueError(
             f"labels and predictions must be two (N,) arrays, N >= 1, got {labels.shape} and {predictions.shape}"
@@ -138,51 +172,18 @@ def draw_confusion_matrix(labels: Any, predictions: Any, class_names: Sequence[s
             )
     counts = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(counts, (labels, predictions), 1)
-    totals = counts.sum(axis=1, keepdims=True)
-    percent = 100 * counts / np.maximum(totals, 1)
-
-    written = num_classes <= 20
-    side = 2.2 + 0.42 * num_classes if written else 7.0
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
-    axes = figure.subplots()
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    # The square root lets errors of a few percent be seen beside a diagonal of 90.
-    image = axes.imshow(np.sqrt(percent / 100), cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(image, ax=axes, fraction=0.045, ticks=np.sqrt([0, 0.01, 0.05, 0.2, 0.5, 1]))
-    bar.ax.set_yticklabels(["0 %", "1 %", "5 %", "20 %", "50 %", "100 %"])
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    _label_classes(axes, class_names)
-    if written:
-        for row, column in np.argwhere(counts > 0):
-            value = percent[row, column]
-            colour = "white" if value > 30 else "black"
-            text = f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    accuracy = 100 * np.trace(counts) / labels.size
-    axes.set_title(f"accuracy {accuracy:.2f} % of {labels.size:,} images; percent of each true class")
-    return figure
+    return counts
 
 
 def _label_classes(axes: Axes, class_names: Sequence[str]) -> None:
-    # With many classes names become unreadable; every n-th is enough to find one's way.
-    step = math.ceil(len(class_names) / 50)
-    places = range(0, len(class_names), step)
-    names = [class_names[place] for place in places]
-    size = 9 if len(class_names) <= 20 else 5
-    upright = max(map(len, names)) > 2
-    axes.set_xticks(places, names, rotation=90 if upright else 0, fontsize=size)
-    axes.set_yticks(places, names, fontsize=size)
+    # Of more classes than have room for their names, every n-th is enough to find one's way.
+    places = range(0, len(class_names), math.ceil(len(class_names) / _NAMED))
+    names = [str(class_names[place]) for place in places]
+    names = [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
+    size = 9 if len(class_names) <= _WRITTEN else 6
+    upright = len(class_names) > _WRITTEN or max(map(len, names)) > 2
+    # A "$" in a name is a dollar sign, not the beginning of a formula.
+    axes.set_xticks(places, names, rotation=90 if upright else 0, fontsize=size, parse_math=False)
+    axes.set_yticks(places, names, fontsize=size, parse_math=False)
     axes.tick_params(length=0)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("true class")
-
-
-def _save(draw: Callable[[], Figure], path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with matplotlib.rc_context(_STYLE):
-        draw().savefig(temporary, format="png", dpi=150)
-    os.replace(temporary, path)
-    return path
+    axes.set(xlabel="predicted class", ylabel="true class")

@@ -1,35 +1,29 @@
-"""The benchmark of Dn2MFGL: its numpy loops make the released sweeps; it runs; the clusterings' studies and tables."""
+"""The benchmark of Dn2MFGL: its numpy loops make the released sweeps; it runs."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from benchmarks.speed.programs import dn2mfgl as programs
 from deepnmf_jax.decomposition.dn2mfgl import released
-from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("dense", [False, True])
 def test_the_numpy_loops_make_the_released_sweeps(dense: bool) -> None:
-    from scipy import sparse
-
     x, sizes = programs.samples(30, 12, 4).astype(float), [6, 3]
     h, v = ([a.astype(float) for a in factors] for factors in programs.random_factors(x, sizes))
-    graph = knn_graph(find_neighbors(x, 4))
+    graph, strengths = programs.graph_of(x), (1.0, 0.3, 0.2)
     factors = released.Factors(tuple(h), tuple(v))
-    expected, _ = released.sweep(factors, released.row_weights(x.T, factors), x.T, graph, 1.0, 0.3, 0.2)
-    s = sparse.csr_matrix((graph.weights, (graph.rows, graph.columns)), (30, 30))
-    degrees, ones = np.asarray(graph.degrees), None
-    if dense:
-        s, degrees, ones = s.toarray(), np.diag(degrees), np.ones((30, 30))
-    weights = programs.row_weights(x.T, h, v[-1], dense)
-    programs.released_sweep(x.T, h, v, weights, s, degrees, ones, (1.0, 0.3, 0.2))
+    expected, _ = jax.jit(released.sweep)(factors, released.row_weights(x.T, factors), x.T, graph, *strengths)
+    weights, structure = programs.row_weights(x.T, h, v[-1], dense), programs.structure_of(graph, dense)
+    programs.released_sweep(x.T, h, v, weights, structure, strengths)
     for mine, theirs in zip((*h, *v), (*expected.h, *expected.v), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-10)
 

@@ -36,11 +36,16 @@ SHAPES = {
     "epsilon above 1": (X, W, {"epsilon": 1.5}, "epsilon = 1.5"),
     "gradient": (X, W, {"gradient": "exact"}, "gradient = 'exact' is unknown; use one of 'approximate'"),
     "cg_steps": (X, W, {"gradient": "implicit", "cg_steps": -1}, "cg_steps = -1"),
-    "acceleration": (X, W, {"acceleration": "momentum"}, "acceleration = 'momentum' is unknown; use one of 'none'"),
-    "exponent": (X, W, {"acceleration": "power", "exponent": 0.5}, "exponent = 0.5, but .* at least 1"),
+    "acceleration": (
+        X,
+        W,
+        {"acceleration": "power"},
+        "acceleration = 'power' is unknown; use one of 'none', 'adaptive'",
+    ),
+    "exponent": (X, W, {"acceleration": "multistep", "exponent": 0.5}, "exponent = 0.5, but .* at least 1"),
     "tolerance": (X, W, {"tolerance": -1e-3}, "tolerance = -0.001, but .* at least 0"),
     "products": (X, W, {"products": "float16"}, "products = 'float16' is unknown; use one of 'full', 'tf32'"),
-    "small accelerated steps": (X, W, {"acceleration": "power", "epsilon": 0.5}, "need epsilon = 1"),
+    "small accelerated steps": (X, W, {"acceleration": "adaptive", "epsilon": 0.5}, "need epsilon = 1"),
     "unrolled stopping": (X, W, {"tolerance": 0.1, "gradient": "unrolled"}, "use tolerance = 0, or another gradient"),
 }
 

@@ -21,7 +21,8 @@ RELATIVE = {"float64": 1e-11, "float32": 5e-5}
 CANCELLED = {"float64": 1e-12, "float32": 1e-5}
 
 
-@pytest.fixture(params=["float64", "float32"])
+# In the quick tests float64 alone: each type compiles every file's programs anew.
+@pytest.fixture(params=["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def dtype(request):
     return request.param
 
@@ -113,9 +114,13 @@ def test_activities(layer_file, golden, dtype):
 
 
 def test_divergence_and_certificate(golden):
-    x, w = normalize_patches(golden["p"]), normalize_weights(golden["u"])
-    for function, name in ((kl_divergence, "kl"), (certificate, "certificate")):
-        ours, expected = np.asarray(function(x, w, jnp.asarray(golden["h"]))), golden[name]
+    @jax.jit
+    def run(p, u, h):
+        x, w = normalize_patches(p), normalize_weights(u)
+        return {"kl": kl_divergence(x, w, h), "certificate": certificate(x, w, h)}
+
+    for name, ours in run(*(jnp.asarray(golden[name]) for name in "puh")).items():
+        ours, expected = np.asarray(ours), golden[name]
         defined = np.isfinite(expected)
         np.testing.assert_allclose(ours[defined], expected[defined], rtol=1e-11, atol=1e-13)
         np.testing.assert_array_equal(ours[~defined], 0)
@@ -170,7 +175,7 @@ def test_local_weight_gradients(golden, rule, dtype):
     if f"local_{rule}_grad_w" not in golden or "x" not in golden:
         pytest.skip("this file keeps a reduced set of keys")
     x, w, h, g = (jnp.asarray(golden[name], dtype) for name in ("x", "w", "h", "g"))
-    grad_w = jax.vjp(lambda w: with_local_gradient(h, x, w, rule), w)[1](g)[0]
+    grad_w = jax.jit(jax.vjp(lambda w: with_local_gradient(h, x, w, rule), w)[1])(g)[0]
     expected = golden[f"local_{rule}_grad_w"]
     terms = 1.0 if rule == "kl" else 2 * np.linalg.norm(golden["h"].T @ golden["x"])
     allowed = max(RELATIVE[dtype] * np.linalg.norm(expected), CANCELLED[dtype] * terms)

@@ -80,7 +80,7 @@ def test_finite_differences(settings):
 
 @pytest.mark.slow
 def test_direction_of_the_approximate_gradient():
-    """At 20 iterations it points where the unrolled one does, and is shorter by about that number (MATH, section 3)."""
+    """At 20 iterations it points where the unrolled one does, and is shorter by about that number (docs/math.md)."""
     rng = np.random.default_rng(0)
     p, u, g = rng.random((40, 75)), rng.random((32, 75)), rng.normal(size=(40, 32))
     short = jax.vjp(layer, p, u)[1](g)
@@ -94,24 +94,20 @@ def test_direction_of_the_approximate_gradient():
 STEPS = {
     "plain": ({"num_iters": 5}, 5),
     "short steps": ({"num_iters": 6, "epsilon": 0.5}, 3),
-    "power": ({"num_iters": 4, "acceleration": "power", "exponent": 6.0}, 19),
     "multistep": ({"num_iters": 5, "acceleration": "multistep", "exponent": 4.75}, 20),
     "adaptive": ({"num_iters": 6, "acceleration": "adaptive"}, 6),
-    "the kernel": ({"num_iters": 5, "implementation": "interpret"}, 5),
 }
 
 
 @pytest.mark.parametrize("case", STEPS)
 def test_the_scaled_gradient_is_the_approximate_one_times_the_plain_steps(case, cotangent):
     settings, steps = STEPS[case]
-    kernel = "implementation" in settings
-    x, w = problem(dtype="float32") if kernel else problem()
-    g = cotangent.astype(x.dtype)
+    x, w = problem()
     h, scaled = jax.vjp(lambda x, w: infer(x, w, gradient="scaled", **settings), x, w)
     same, approximate = jax.vjp(lambda x, w: infer(x, w, **settings), x, w)
     np.testing.assert_array_equal(h, same)
-    for ours, one in zip(scaled(g), approximate(g), strict=True):
-        assert relative_error(ours, steps * one) < (1e-6 if kernel else 1e-14)
+    for ours, one in zip(scaled(cotangent), approximate(cotangent), strict=True):
+        assert relative_error(ours, steps * one) < 1e-14
 
 
 def test_the_scaled_gradient_is_about_the_unrolled_one_after_few_iterations():

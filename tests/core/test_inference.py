@@ -54,6 +54,7 @@ def trajectory(x, w, epsilon):
 entries = st.floats(1e-6, 1) | st.just(0.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     p=hnp.arrays(np.float64, (4, 6), elements=entries),

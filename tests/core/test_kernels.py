@@ -1,4 +1,4 @@
-"""The fused kernels, run by Pallas's interpreter, against the golden files and the plain path, in float32."""
+"""The fused kernel, run by Pallas's interpreter, against the golden files and the plain path, in float32."""
 
 from functools import cache, partial
 
@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from deepnmf_jax.core.divergences import kl_divergence
 from deepnmf_jax.core.inference import infer
-from deepnmf_jax.core.kernels.tiles import backward_tiles, forward_tiles
+from deepnmf_jax.core.kernels.tiles import forward_tiles
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.layers import NMFConv, NMFDense, NMFPool
 from deepnmf_jax.models import Network
 from tests.conftest import load_golden
-from tests.core.test_golden_layers import cancelling_terms, cancels
 
 AGREEMENT = 1e-5  # of the largest element
 # Compilation is nearly all of this module's time.
@@ -25,23 +24,27 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def problem(rows=37, n=41, k=5, seed=0):
-    """Inputs with a black row, units with a dead one, and a cotangent."""
+    """Inputs with a black row, and units with a dead one."""
     rng = np.random.default_rng(seed)
     p, u = rng.gamma(0.5, size=(rows, n)), rng.normal(size=(k, n))
     p[rows // 2 : rows // 2 + (rows > 1)] = 0
     u[k // 2 : k // 2 + (k > 1)] = 0
-    g = jnp.asarray(rng.normal(size=(rows, k)), "float32")
-    return normalize_patches(jnp.asarray(p, "float32")), normalize_weights(jnp.asarray(u, "float32")), g
+    return normalize_patches(jnp.asarray(p, "float32")), normalize_weights(jnp.asarray(u, "float32"))
 
 
-@partial(jit, static_argnames="choice")
-def with_gradients(x, w, g, choice):
-    h, vjp = jax.vjp(partial(infer, **dict(choice)), x, w)
-    return h, *vjp(g)
+def run(x, w, implementation, **choice):
+    return jit(partial(infer, implementation=implementation, **choice))(x, w)
 
 
-def run(x, w, g, implementation, **choice):
-    return with_gradients(x, w, g, tuple({"implementation": implementation, **choice}.items()))
+def with_gradients(x, w, implementation, **choice):
+    """h, and the gradients of x and w."""
+
+    @jit
+    def all_three(x, w):
+        h, vjp = jax.vjp(partial(infer, implementation=implementation, **choice), x, w)
+        return h, *vjp(jnp.cos(jnp.arange(h.size, dtype=h.dtype)).reshape(h.shape))
+
+    return all_three(x, w)
 
 
 def assert_agrees(ours, expected, smallest=0.0, agreement=AGREEMENT):
@@ -50,44 +53,33 @@ def assert_agrees(ours, expected, smallest=0.0, agreement=AGREEMENT):
     assert difference <= agreement * max(np.abs(expected).max(initial=0), smallest)
 
 
+@pytest.mark.slow
 def test_golden_files(layer_file):
     golden = load_golden(layer_file)
     x, w = (normalize(jnp.asarray(golden[name], "float32")) for normalize, name in
             ((normalize_patches, "p"), (normalize_weights, "u")))  # fmt: skip
     choice = {"num_iters": int(golden["num_iters"]), "epsilon": float(golden["epsilon_paper"])}
-    h, grad_x, grad_w = run(x, w, jnp.asarray(golden["g"], "float32"), "interpret", **choice)
-    assert_agrees(h, golden["h"])
-    for name, value in (("x", grad_x), ("w", grad_w)):
-        if f"grad_{name}" in golden:
-            terms = cancelling_terms(golden, name) if cancels(golden) else 0
-            assert_agrees(value, golden[f"grad_{name}"], terms)
+    assert_agrees(run(x, w, "interpret", **choice), golden["h"])
 
 
 @pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(shape=hnp.array_shapes(max_dims=3, max_side=9), n=st.integers(1, 130), k=st.integers(1, 40), seed=st.integers(0))
 def test_any_shape(shape, n, k, seed):
-    x, w, g = problem(int(np.prod(shape)), n, k, seed)
-    x, g = x.reshape(*shape, n), g.reshape(*shape, k)
-    ours, plain = run(x, w, g, "interpret"), run(x, w, g, "xla")
-    # With one unit alive, or one input, the gradient of w is 0: the difference of two such terms.
-    h, ratios = plain[0].reshape(-1, k), (x / (plain[0] @ w + 1e-20)).reshape(-1, n)
-    terms = jnp.abs(h * g.reshape(-1, k)).T @ ratios
-    for value, expected, smallest in zip(ours, plain, (0, 0, float(terms.max())), strict=True):
-        assert_agrees(value, expected, smallest)
+    x, w = problem(int(np.prod(shape)), n, k, seed)
+    x = x.reshape(*shape, n)
+    assert_agrees(run(x, w, "interpret"), run(x, w, "xla"))
 
 
 @pytest.mark.parametrize("rows, n, k", [(1, 1, 1), (1, 100, 1), (70, 7, 33)], ids=["one of each", "one unit", "tiles"])
 def test_small_and_uneven_shapes(rows, n, k):
-    x, w, g = problem(rows, n, k)
-    ours, plain = run(x, w, g, "interpret"), run(x, w, g, "xla")
-    for value, expected, smallest in zip(ours, plain, (0, 0, 1), strict=True):
-        assert_agrees(value, expected, smallest)
+    x, w = problem(rows, n, k)
+    assert_agrees(run(x, w, "interpret", num_iters=5), run(x, w, "xla", num_iters=5))
 
 
 def test_no_rows_at_all():
-    _, w, _ = problem()
-    h, grad_x, grad_w = run(jnp.zeros((0, 3, 41), "float32"), w, jnp.zeros((0, 3, 5), "float32"), "interpret")
+    _, w = problem()
+    h, grad_x, grad_w = with_gradients(jnp.zeros((0, 3, 41), "float32"), w, "interpret")
     assert h.shape == (0, 3, 5) and grad_x.shape == (0, 3, 41)
     np.testing.assert_array_equal(grad_w, np.zeros_like(w))
 
@@ -96,11 +88,9 @@ WIDTHS = {"resident": 41, "streamed": 100}
 CHOICES = {
     "one iteration": ("streamed", {"num_iters": 1}),
     "damped": ("streamed", {"epsilon": 0.5}),
-    "power": ("resident", {"acceleration": "power", "num_iters": 6}),
-    "broken power": ("resident", {"acceleration": "power", "exponent": 2.5, "num_iters": 6}),
     "multistep": ("resident", {"acceleration": "multistep", "exponent": 3.0, "num_iters": 6}),
     "stopping": ("resident", {"tolerance": 0.05}),
-    "stopping, power": ("streamed", {"acceleration": "power", "tolerance": 0.01, "num_iters": 30}),
+    "stopping, multistep": ("streamed", {"acceleration": "multistep", "tolerance": 0.01, "num_iters": 30}),
 }
 
 
@@ -111,8 +101,7 @@ def test_which_variants_are_tested():
 
 @cache
 def activities(implementation, width, **choice):
-    x, w, _ = problem(n=WIDTHS[width])
-    return jit(partial(infer, implementation=implementation, **choice))(x, w)
+    return run(*problem(n=WIDTHS[width]), implementation, **choice)
 
 
 @pytest.mark.parametrize("case", CHOICES)
@@ -125,23 +114,16 @@ def test_settings_mean_what_they_mean_on_the_plain_path(case):
     np.testing.assert_allclose(ours.sum(-1)[:18], 1, rtol=1e-6)
 
 
-def test_the_implicit_gradient_of_the_kernels_result():
-    choice = {"gradient": "implicit", "cg_steps": 1}
-    ours, plain = (run(*problem(), how, **choice) for how in ("interpret", "xla"))
+@pytest.mark.parametrize("choice", [{}, {"gradient": "scaled"}, {"gradient": "implicit", "cg_steps": 1}], ids=str)
+def test_the_gradients_are_those_of_the_plain_path(choice):
+    ours, plain = (with_gradients(*problem(), how, num_iters=5, **choice) for how in ("interpret", "xla"))
     for value, expected in zip(ours, plain, strict=True):
-        assert_agrees(value, expected)
-    assert np.abs(ours[1] - run(*problem(), "xla")[1]).max() > 1e-2
-
-
-def test_more_units_than_the_backward_kernel_takes():
-    x, w, g = problem(3, 12, 130)
-    for value, expected in zip(run(x, w, g, "interpret", num_iters=2), run(x, w, g, "xla", num_iters=2), strict=True):
         assert_agrees(value, expected)
 
 
 def test_adaptive_exponents_are_as_good_as_the_plain_paths():
     # Exponents are powers of two: rounding can decide between two of them, so that a few rows may differ.
-    x, w, _ = problem(n=WIDTHS["resident"])
+    x, w = problem(n=WIDTHS["resident"])
     ours, plain = (activities(how, "resident", acceleration="adaptive", num_iters=8) for how in ("interpret", "xla"))
     assert (np.abs(ours - plain).max(-1) <= AGREEMENT).mean() >= 0.8
     np.testing.assert_allclose(kl_divergence(x, w, ours), kl_divergence(x, w, plain), atol=1e-3)
@@ -160,39 +142,21 @@ def test_rounded_products(products, rounding):
 
 
 def test_bfloat16_arrays():
-    x, w, g = (a.astype(jnp.bfloat16) for a in problem())
-    ours, rounded = run(x, w, g, "interpret"), run(*(a.astype("float32") for a in (x, w, g)), "interpret")
-    for value, expected in zip(ours, rounded, strict=True):
-        assert value.dtype == jnp.bfloat16
-        np.testing.assert_array_equal(value, expected.astype(jnp.bfloat16))
+    x, w = (a.astype(jnp.bfloat16) for a in problem())
+    ours, rounded = run(x, w, "interpret"), run(x.astype("float32"), w.astype("float32"), "interpret")
+    assert ours.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(ours, rounded.astype(jnp.bfloat16))
 
 
 def test_several_seeds_by_vmap_and_their_gradients():
     seeds = [problem(seed=seed) for seed in range(2)]
-    x, w, g = (jnp.stack(arrays) for arrays in zip(*seeds, strict=True))
-    together = jax.vmap(lambda x, w, g: run(x, w, g, "interpret"))(x, w, g)
-    for i, (x, w, g) in enumerate(seeds):
-        for value, expected in zip(together, run(x, w, g, "xla"), strict=True):
+    x, w = (jnp.stack(arrays) for arrays in zip(*seeds, strict=True))
+    together = jax.vmap(lambda x, w: with_gradients(x, w, "interpret"))(x, w)
+    for i, (x, w) in enumerate(seeds):
+        for value, expected in zip(together, with_gradients(x, w, "xla"), strict=True):
             assert_agrees(value[i], expected)
     shared = jax.vmap(partial(infer, w=w, implementation="interpret"))(jnp.stack([x, x[::-1]]))
     assert_agrees(shared[1, ::-1], infer(x, w))
-
-
-def test_sums_over_many_tiles():
-    x, w, g = problem(9000, 5, 3)
-    plan = backward_tiles(9000, 5, 3)
-    assert plan.steps == 1 and plan.programs == 282
-    assert backward_tiles(10**7, 800, 64).programs * 25 <= 528  # the partial sums do not grow with the rows
-    for value, expected in zip(run(x, w, g, "interpret", num_iters=2), run(x, w, g, "xla", num_iters=2), strict=True):
-        assert_agrees(value, expected)
-
-
-def test_programs_that_walk_through_several_tiles(monkeypatch):
-    monkeypatch.setattr("deepnmf_jax.core.kernels.tiles.MOST_PROGRAMS", 6)
-    x, w, g = problem(170, 40, 4)
-    assert backward_tiles(170, 40, 4)[1:] == (2, 3)
-    for value, expected in zip(run(x, w, g, "interpret", num_iters=3), run(x, w, g, "xla", num_iters=3), strict=True):
-        assert_agrees(value, expected)
 
 
 LAYERS = {

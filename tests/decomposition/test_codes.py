@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from deepnmf_jax import NMF
-from deepnmf_jax.decomposition.codes import encode, solve_codes
-from deepnmf_jax.decomposition.updates.objective import Penalties
-from deepnmf_jax.decomposition.updates.solvers import Settings
+from deepnmf_jax.decomposition.codes import Penalties, Settings, encode, solve_codes
 
 N, P, K = 4, 9, 3
 ENCODE = jax.jit(encode, static_argnames=("settings",))

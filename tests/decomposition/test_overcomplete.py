@@ -77,60 +77,24 @@ def test_fit_encode_decode(kind: type[Any], solver: str, a: Any, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "solver"), CASES)
-def test_zeros_and_many_concepts(kind: type[Any], solver: str, a: Any) -> None:
-    z, d = kind(nb_concepts=K, solver=solver).fit(a * 0)
-    assert error(a * 0, z, d) < 1e-10 and (z >= 0).all()
-    errors = []
-    for k in (1, 100):
-        model = kind(nb_concepts=k, solver=solver)
-        model.fit(a)
-        errors.append(error(a, model.encode(a), model.D))
-    assert errors[1] <= errors[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "solver"), CASES)
-def test_errors_beside_scikit_learns(kind: type[Any], solver: str, a: Any) -> None:
+def test_errors_beside_scikit_learns_and_with_many_concepts(kind: type[Any], solver: str, a: Any) -> None:
     decomposition = pytest.importorskip("sklearn.decomposition")
     reference = decomposition.NMF(K, init="random", solver="mu", max_iter=1000, random_state=0).fit(np.asarray(a))
-    # The mean over samples of |a - a'| / |a|, its metric, against twice that of scikit-learn.
     z, d = kind(nb_concepts=K, solver=solver, max_iter=500).fit(a)
 
     def relative(reconstruction: Any) -> float:
         rest = np.linalg.norm(np.asarray(a) - np.asarray(reconstruction), axis=1)
         return float(np.mean(rest / np.linalg.norm(np.asarray(a), axis=1)))
 
-    theirs = relative(reference.inverse_transform(reference.transform(np.asarray(a))))
-    assert relative(z @ d) < 2 * theirs
+    # The mean over samples of |a - a'| / |a|, its metric, against twice that of scikit-learn.
+    assert relative(z @ d) < 2 * relative(reference.inverse_transform(reference.transform(np.asarray(a))))
+    many = kind(nb_concepts=100, solver=solver, max_iter=100).fit(a)
+    assert error(a, *many) <= error(a, z, d)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "strong"), [(SemiNMF, 1.0), (ConvexNMF, 0.5)])
-def test_a_stronger_penalty_gives_sparser_codes(kind: type[Any], strong: float, a: Any) -> None:
-    counts = []
-    for penalty in (0.0, strong):
-        z, _ = kind(nb_concepts=K, solver="pgd", max_iter=500, l1_penalty=penalty).fit(a)
-        counts.append(int((np.asarray(z) > 0).sum()))
-    assert counts[1] < counts[0]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("solver", ["mu", "pgd"])
-def test_means_of_samples(solver: str, a: Any) -> None:
-    model = ConvexNMF(nb_concepts=K, solver=solver, strict_convex=True)
-    model.fit(a)
-    np.testing.assert_allclose(np.asarray(model.W).sum(1), 1, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_archetypes(a: Any, tensor: Callable[[np.ndarray], Any]) -> None:
+def test_archetypes(a: Any) -> None:
     model = ArchetypalAnalysis(nb_concepts=K)
     z, d = model.fit(a)
-    assert z.shape == (N, K) and d.shape == (K, P) and model.W.shape == (K, N)
-    for codes in (z, model.W, model.encode(a)):
-        assert (codes >= 0).all()
-        np.testing.assert_allclose(np.asarray(codes).sum(1), 1, atol=1e-3)
-    assert model.decode(z).shape == (N, P)
+    assert type(z) is type(d) is type(model.W) is type(a)
     assert error(a, z, d) < error(a, model.init_random_z(a), model.init_random_w(a) @ a)
-    z, d = ArchetypalAnalysis(nb_concepts=K).fit(a * 0)
-    np.testing.assert_allclose(np.asarray(z @ d), 0, atol=1e-4)

@@ -11,13 +11,18 @@ import pytest
 
 from deepnmf_jax import NMF
 from deepnmf_jax.decomposition import ConvergenceWarning
-from deepnmf_jax.decomposition.updates import loop as solving
-from deepnmf_jax.decomposition.updates import solvers as steps
-from deepnmf_jax.decomposition.updates.objective import Penalties
-from deepnmf_jax.decomposition.updates.solvers import Settings
+from deepnmf_jax.decomposition.updates.fit import Factorization, fit
+from deepnmf_jax.decomposition.updates.loop import Descent
+from deepnmf_jax.decomposition.updates.objective import Target
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, sweep
 
-sweep = jax.jit(steps.sweep, static_argnames=("settings",))
-solve = jax.jit(solving.solve, static_argnames=("settings", "length"))
+SWEEP = jax.jit(sweep)
+
+
+def solve(zt: np.ndarray, d: np.ndarray, a: np.ndarray, sweeps: int) -> Descent[Factorization]:
+    done = fit((zt[None], d[None]), sweeps, Target(a), SolverSettings(), 0.0, 64)
+    return jax.tree.map(lambda x: x[0], done)
+
 
 # Concepts; median and best relative error of scikit-learn's cd from 8 starts, 1500 sweeps, tol 1e-6.
 REFERENCES = {"digits": (16, 0.25715, 0.25648), "orl": (40, 0.09648, 0.09636), "jaffe": (20, 0.09801, 0.09753)}
@@ -77,10 +82,10 @@ def test_an_atom_without_codes_comes_back() -> None:
     zt, d = rng.random((3, 20)), rng.random((3, 8))
     d[2] = a.max() * 10 * np.eye(8)[0]  # so long that its codes all become 0 in the first sweep
     zt[2] = 0
-    first = sweep(zt, d, np.where(np.arange(8) == 0, 0, a), Penalties())
+    first = SWEEP(zt, d, Target(np.where(np.arange(8) == 0, 0, a)))
     assert not first[0][2].any()
     np.testing.assert_array_equal(first[1][2], d[2])
-    state = solve(zt, d, a, Penalties(), Settings(), 400, 0.0)
+    state = solve(zt, d, a, 400).state
     assert state.zt[2].any() and state.d[2].any()
     assert np.linalg.norm(a - state.zt.T @ state.d) < 0.02 * np.linalg.norm(a)
 
@@ -92,11 +97,11 @@ def test_a_dead_atom_is_replaced() -> None:
     zt[1], d[1] = 0, 0
     stuck = (zt, d)
     for _ in range(10):
-        stuck = sweep(*stuck, a, Penalties())
+        stuck = SWEEP(*stuck, Target(a))
     assert not stuck[0][1].any() and not stuck[1][1].any()
-    state = solve(zt, d, a, Penalties(), Settings(), 300, 0.0)
-    assert state.revived == 1 and not state.dead.any()
-    history = np.asarray(state.history)[: int(state.checks)]
+    done = solve(zt, d, a, 300)
+    assert done.state.revived == 1 and not done.state.dead.any()
+    history = np.asarray(done.history)[: int(done.looks)]
     assert np.all(np.diff(history) <= 1e-12 * history[0])
     assert history[-1] < 0.05 * 0.5 * np.sum((a - np.asarray(stuck[0].T @ stuck[1])) ** 2)
 

@@ -2,12 +2,14 @@
 
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepnmf_jax.decomposition import NMF, ConvergenceWarning
-from deepnmf_jax.decomposition.streaming import _Epochs
-from deepnmf_jax.decomposition.updates.objective import Penalties
+from deepnmf_jax.decomposition import NMF, ConvergenceWarning, streaming
+from deepnmf_jax.decomposition.updates.objective import Penalties, Target, objective
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, sweep
 from tests.decomposition.test_nmf import K, N, data, relative_error
 
 
@@ -25,18 +27,20 @@ def test_batches_equal_the_whole() -> None:
     assert isinstance(z, np.ndarray)
     assert relative_error(a, z, model.D) < 0.06
     np.testing.assert_allclose(model.encode(batches), z, rtol=1e-6, atol=1e-9)
-    # From the same start, an epoch over batches is an epoch over the matrix.
-    first, second = _Epochs(model, batches), _Epochs(model, [a])
-    second.d, second.scale = first.d, first.scale
-    start = np.array(NMF(K).init_random_z(a).T)
-    several, one = [start[:, :7], start[:, 7:19], start[:, 19:]], [start]
+
+
+def test_an_epoch_over_batches_is_a_sweep_over_the_matrix() -> None:
+    a, settings, penalties = data(), SolverSettings(inner=3), Penalties(0.1, 0.2, 0.3, 0.4)
+    batches, squares = [jnp.asarray(b) for b in (a[:7], a[7:19], a[19:])], float(np.sum(a**2))
+    start, d = np.array(NMF(K).init_random_z(a).T), jnp.asarray(NMF(K).init_random_d(a))
+    codes, zt, expected = [start[:, :7], start[:, 7:19], start[:, 19:]], start, d
+    step = jax.jit(sweep, static_argnames=("settings",))
     for _ in range(5):
-        several, value = first.epoch(several, Penalties(0.1, 0.2, 0.3, 0.4), float(np.sum(a**2)))
-        one, expected = second.epoch(one, Penalties(0.1, 0.2, 0.3, 0.4), float(np.sum(a**2)))
-    np.testing.assert_allclose(np.concatenate(several, axis=1), one[0], atol=1e-11)
-    np.testing.assert_allclose(first.d, second.d, atol=1e-11)
-    assert value == pytest.approx(expected, rel=1e-10)
-    assert value < 0.5 * np.sum(a**2)
+        codes, d, value = streaming.epoch(batches, codes, d, penalties, settings, squares)
+        zt, expected = step(zt, expected, Target(a, penalties), settings=settings)
+    np.testing.assert_allclose(np.concatenate(codes, axis=1), zt, atol=1e-11)
+    np.testing.assert_allclose(d, expected, atol=1e-11)
+    assert value == pytest.approx(float(objective(zt, expected, Target(a, penalties))), rel=1e-10)
 
 
 def test_a_generator_is_one_pass() -> None:

@@ -71,7 +71,7 @@ def test_convolutions_equal_a_loop_over_windows(layer, case, images):
     settings = SETTINGS[case]
     kernel, features, groups = (3, 2), 6, settings.get("feature_group_count", 1)
     conv = layer(features, kernel, param_dtype="float64", **settings)
-    variables = conv.init(jax.random.key(1), images)
+    ours, variables = jax.jit(conv.init_with_output)(jax.random.key(1), images)
     params = jax.tree.map(np.asarray, variables["params"])
     pads = PADS.get(case, [(0, 0), (0, 0)])
     if settings.get("padding") == "SAME":
@@ -95,27 +95,27 @@ def test_convolutions_equal_a_loop_over_windows(layer, case, images):
         )
         for image in images
     ])  # fmt: skip
-    np.testing.assert_allclose(conv.apply(variables, images), expected, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-13)
 
 
 def test_dense(images):
     dense = NMFDense(5, num_iters=7, param_dtype="float64")
-    variables = dense.init(jax.random.key(1), images)
+    ours, variables = jax.jit(dense.init_with_output)(jax.random.key(1), images)
     u = np.asarray(variables["params"]["u"])
     expected = np.array([code(p, u, 7) for p in np.maximum(images, 0).reshape(-1, 4)]).reshape(2, 7, 8, 5)
-    np.testing.assert_allclose(dense.apply(variables, images), expected, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-14)
 
 
 def test_pooling(images):
     pool = NMFPool(window_shape=(2, 3), strides=(2, 2), param_dtype="float64")
-    variables = pool.init(jax.random.key(1), images)
+    ours, variables = jax.jit(pool.init_with_output)(jax.random.key(1), images)
     u = np.asarray(variables["params"]["u"])
     assert u.shape == (4, 24)
     windows = [
         loop_over_windows(image, (2, 3), (2, 2), [(0, 0), (0, 0)], (1, 1), 1, lambda g, patch: code(patch, u))
         for image in images
     ]
-    np.testing.assert_allclose(pool.apply(variables, images), np.stack(windows), rtol=1e-10)
+    np.testing.assert_allclose(ours, np.stack(windows), rtol=1e-10)
 
 
 def test_mixing_starts_at_the_identity_and_equals_a_loop(images):
@@ -134,7 +134,7 @@ def test_mixing_starts_at_the_identity_and_equals_a_loop(images):
 @pytest.mark.parametrize("rank, kernel", [(1, (3,)), (1, 3), (3, (2, 3, 2))])
 def test_one_and_three_spatial_axes(rank, kernel):
     x = jax.random.normal(jax.random.key(0), (2, *(5, 6, 4)[:rank], 3), "float64")
-    h, variables = NMFConv(4, kernel, param_dtype="float64").init_with_output(jax.random.key(1), x)
+    h, variables = jax.jit(NMFConv(4, kernel, param_dtype="float64").init_with_output)(jax.random.key(1), x)
     kernel = (kernel,) if isinstance(kernel, int) else kernel
     assert h.shape == (2, *(s - k + 1 for s, k in zip((5, 6, 4)[:rank], kernel, strict=True)), 4)
     corner = np.maximum(x[1][tuple(slice(0, k) for k in kernel)], 0).reshape(-1)

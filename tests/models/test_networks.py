@@ -176,11 +176,11 @@ def test_wrong_images(images, message):
 )
 def test_wrong_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        models.CNMF1x1(**settings).init(KEY, jnp.zeros((2, 28, 28, 3)))
+        shapes(models.CNMF1x1(**settings))
 
 
 def test_settings_of_single_blocks_are_those_of_their_layers():
-    own = ({}, {"num_iters": 4, "acceleration": "power"}, {"gradient": "scaled"}, {})
+    own = ({}, {"num_iters": 4, "acceleration": "multistep"}, {"gradient": "scaled"}, {})
     model = models.CNMF1x1(num_iters=20, exponent=6.0, block_settings=own)
     found = []
 
@@ -193,7 +193,7 @@ def test_settings_of_single_blocks_are_those_of_their_layers():
     with nn.intercept_methods(record):
         shapes(model)
     plain = (20, "none", 6.0, "approximate")
-    assert found == [plain, (4, "power", 6.0, "approximate"), (20, "none", 6.0, "scaled"), plain]
+    assert found == [plain, (4, "multistep", 6.0, "approximate"), (20, "none", 6.0, "scaled"), plain]
     # 16 pairs fewer at 8 x 8 positions, of 64 units with 5 x 5 x 32 inputs each.
     saved = operations(models.CNMF1x1()) - operations(model)
     assert saved == 16 * 4 * 64 * 64 * 800

@@ -1,6 +1,7 @@
 """Networks kept as files: what is written is read, what is damaged is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,18 +11,25 @@ import pytest
 
 from deepnmf_jax import load_pretrained, models, pretrained_names
 from deepnmf_jax.models import pretrained
+from deepnmf_jax.models.retired import drop_retired
 
 SETTINGS = {"layer": "nmf", "mixing": True, "features": [6, 5, 8], "groups": [1], "num_iters": 2}
 SHAPE = (12, 12, 3)
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written")
     model = models.Network(num_classes=4, **{k: tuple(v) if isinstance(v, list) else v for k, v in SETTINGS.items()})
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    pretrained.write_network(tmp_path / "net", SETTINGS, 4, SHAPE, variables)
-    (tmp_path / "net" / "results.json").write_text(json.dumps({"test_accuracy": 0.5}))
-    return tmp_path / "net"
+    pretrained.write_network(path, SETTINGS, 4, SHAPE, variables)
+    (path / "results.json").write_text(json.dumps({"test_accuracy": 0.5}))
+    return path
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "net")
 
 
 @pytest.mark.slow
@@ -31,7 +39,8 @@ def test_what_is_written_is_read(folder):
     variables = jax.jit(found.model.init)(jax.random.key(0), images)
     for a, b in zip(jax.tree.leaves(found.variables), jax.tree.leaves(variables), strict=True):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(found.model.apply(found.variables, images), found.model.apply(variables, images))
+    logits = jax.jit(found.model.apply)
+    np.testing.assert_array_equal(logits(found.variables, images), logits(variables, images))
     assert found.image_shape == SHAPE and found.results == {"test_accuracy": 0.5}
     assert hash(found.model) is not None
 
@@ -65,14 +74,24 @@ def test_an_unknown_name_lists_the_known_ones():
 
 @pytest.mark.parametrize("name", pretrained_names())
 def test_the_networks_of_the_package(name):
-    """Each is small, complete, without pickle, and gives its recorded number of parameters and classes."""
+    """Each is small, complete, without pickle, finite, and has its recorded settings and number of parameters."""
     found = load_pretrained(name)
     folder = Path(pretrained.__file__).parents[1] / "pretrained" / name
     assert {f.name for f in folder.iterdir()} == {"network.json", "variables.npz", "results.json", "metrics.jsonl"}
     assert sum(f.stat().st_size for f in folder.iterdir()) < 2e6
     assert sum(a.size for a in jax.tree.leaves(found.variables["params"])) == found.results["parameters"]
-    logits = jax.jit(found.model.apply)(found.variables, jnp.full((2, *found.image_shape), 0.5))
-    assert logits.shape == (2, found.model.num_classes) and bool(jnp.isfinite(logits).all())
-    for field, value in found.results["config"]["model"].items():
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(found.variables))
+    logits = jax.eval_shape(found.model.apply, found.variables, jnp.zeros((2, *found.image_shape)))
+    assert logits.shape == (2, found.model.num_classes)
+    for field, value in drop_retired(found.results["config"])["model"].items():
         ours = getattr(found.model, field)
         assert (list(ours) if isinstance(ours, tuple) else ours) == value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", pretrained_names())
+def test_their_logits_are_finite_and_tell_images_apart(name):
+    found = load_pretrained(name)
+    images = jax.random.uniform(jax.random.key(0), (2, *found.image_shape))
+    logits = jax.jit(found.model.apply)(found.variables, images)
+    assert bool(jnp.isfinite(logits).all()) and float(jnp.abs(logits[0] - logits[1]).max()) > 0.1

@@ -9,14 +9,24 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.speed.programs.factorizers import peak_memory
+from deepnmf_jax import Dn2MFGL
+from deepnmf_jax.decomposition.dn2mfgl import released
+from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, find_neighbors, knn_graph, similarity
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths, evaluate
+from deepnmf_jax.decomposition.dn2mfgl.sweep import sweep
 
 NEIGHBORS = 5
-# Sweeps: from the start given, so many at once; the result goes on with the next call.
+# alpha, beta, nu.
+STRENGTHS = (1.0, 0.01, 0.01)
+# So many sweeps at once, from the start given; the result goes on with the next call.
 Sweeps = Callable[[int], None]
 
 
@@ -37,85 +47,68 @@ def random_factors(x: np.ndarray, sizes: list[int]) -> tuple[list[np.ndarray], l
     return [a.astype(np.float32) for a in h], [a.astype(np.float32) for a in v]
 
 
-def ours(mode: str) -> Callable[[np.ndarray, list[int]], Sweeps]:
-    """The compiled sweeps of Dn2MFGL over the graph that it makes."""
+def graph_of(x: np.ndarray) -> Graph:
+    """The graph that Dn2MFGL makes of samples (n, m)."""
+    return knn_graph(find_neighbors(x, NEIGHBORS))
 
-    def make(x: np.ndarray, sizes: list[int]) -> Sweeps:
-        import jax
-        import jax.numpy as jnp
 
-        from deepnmf_jax.decomposition.dn2mfgl import objective as structure
-        from deepnmf_jax.decomposition.dn2mfgl import released
-        from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
+def repeated(step: Callable[[Any], Any], state: Any) -> Sweeps:
+    """A sweep of ours, compiled for any number of them."""
+    run = jax.jit(lambda state, count: jax.lax.fori_loop(0, count, lambda _, s: step(s), state))
 
-        graph = knn_graph(find_neighbors(x, NEIGHBORS))
-        h, v = random_factors(x, sizes)
-        data = jnp.asarray(x.T)
+    def sweeps(count: int) -> None:
+        nonlocal state
+        state = jax.block_until_ready(run(state, count))
 
-        @jax.jit
-        def well_posed(factors: Any, count: Any) -> Any:
-            numbers = (1.0, 0.01, 0.01, 0.01, 1e-3, [0.0] * (len(sizes) - 1) + [1.0])
-            strengths = structure.Strengths(*(jnp.asarray(value, data.dtype) for value in numbers))
-            form = structure.Form()
+    return sweeps
 
-            def sweep(_: Any, factors: Any) -> Any:
-                # As the fit does it: the objective is looked at after every sweep.
-                h, v, weights = factors
-                h, v = structure.sweep(h, v, weights, data, graph, strengths, form)
-                return h, v, structure.evaluate(h, v, data, graph, strengths, form)[1]
 
-            return jax.lax.fori_loop(0, count, sweep, factors)
+def ours(x: np.ndarray, sizes: list[int]) -> Sweeps:
+    """The default form."""
+    graph, (h, v), data = graph_of(x), random_factors(x, sizes), jnp.asarray(x.T)
+    numbers = (*STRENGTHS, 0.01, 1e-3, [0.0] * (len(sizes) - 1) + [1.0])
+    problem = Problem(data, graph, Strengths(*(jnp.asarray(value, data.dtype) for value in numbers)))
 
-        @jax.jit
-        def step_by_step(factors: Any, count: Any) -> Any:
-            def sweep(_: Any, factors: Any) -> Any:
-                return released.sweep(*factors, data, graph, *(jnp.asarray(a, data.dtype) for a in (1.0, 0.01, 0.01)))
+    def step(state: Any) -> Any:
+        # As the fit does it: the objective is looked at after every sweep.
+        h, v = sweep(*state, problem, Form())
+        return h, v, evaluate(h, v, problem, Form())[1]
 
-            return jax.lax.fori_loop(0, count, sweep, factors)
+    return repeated(step, (tuple(map(jnp.asarray, h)), jnp.asarray(v[-1]), jnp.ones((1, len(x)), data.dtype)))
 
-        run: Any
-        if mode == "released":
-            start = released.Factors(tuple(map(jnp.asarray, h)), tuple(map(jnp.asarray, v)))
-            run, state = step_by_step, (start, released.row_weights(data, start))
-        else:
-            run, state = well_posed, (tuple(map(jnp.asarray, h)), jnp.asarray(v[-1]), jnp.ones((1, len(x)), data.dtype))
 
-        def sweeps(count: int) -> None:
-            nonlocal state
-            state = jax.block_until_ready(run(state, count))
-
-        return sweeps
-
-    return make
+def ours_released(x: np.ndarray, sizes: list[int]) -> Sweeps:
+    """The released rules."""
+    graph, factors, data = graph_of(x), random_factors(x, sizes), jnp.asarray(x.T)
+    strengths = [jnp.asarray(value, data.dtype) for value in STRENGTHS]
+    start = released.Factors(*(tuple(map(jnp.asarray, matrices)) for matrices in factors))
+    return repeated(
+        lambda state: released.sweep(*state, data, graph, *strengths), (start, released.row_weights(data, start))
+    )
 
 
 def numpy_loop(dense: bool) -> Callable[[np.ndarray, list[int]], Sweeps]:
     """The released rules as a loop in numpy: with the n x n and m x m matrices of the released code, or without."""
 
     def make(x: np.ndarray, sizes: list[int]) -> Sweeps:
-        from scipy import sparse
-
-        from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
-
-        graph = knn_graph(find_neighbors(x, NEIGHBORS))
-        n = len(x)
-        s: Any = sparse.csr_matrix((graph.weights, (graph.rows, graph.columns)), (n, n), np.float32)
-        degrees: Any = np.asarray(graph.degrees)
-        ones: Any = None
-        if dense:
-            s, degrees, ones = s.toarray(), np.diag(degrees), np.ones((n, n), np.float32)
-        h, v = random_factors(x, sizes)
-        data = np.ascontiguousarray(x.T)
+        graph, (h, v), data = graph_of(x), random_factors(x, sizes), np.ascontiguousarray(x.T)
+        structure = structure_of(graph, dense)
         weights = row_weights(data, h, v[-1], dense)
 
         def sweeps(count: int) -> None:
             nonlocal weights
             for _ in range(count):
-                weights = released_sweep(data, h, v, weights, s, degrees, ones, (1.0, 0.01, 0.01))
+                weights = released_sweep(data, h, v, weights, structure, STRENGTHS)
 
         return sweeps
 
     return make
+
+
+def structure_of(graph: Graph, dense: bool) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """S, its degrees and 11^T as matrices (n, n); or S sparse, the degrees (n,) and None."""
+    s, degrees = similarity(graph).astype(graph.weights.dtype), np.asarray(graph.degrees)
+    return (s.toarray(), np.diag(degrees), np.ones(s.shape, s.dtype)) if dense else (s, degrees, None)
 
 
 def row_weights(x: np.ndarray, h: list[np.ndarray], v: np.ndarray, dense: bool) -> np.ndarray:
@@ -127,10 +120,7 @@ def row_weights(x: np.ndarray, h: list[np.ndarray], v: np.ndarray, dense: bool) 
 
 def chain(h: list[np.ndarray]) -> np.ndarray:
     """H_1 ... H_l."""
-    product = h[0]
-    for matrix in h[1:]:
-        product = product @ matrix
-    return product
+    return reduce(np.matmul, h)
 
 
 def released_sweep(
@@ -138,20 +128,18 @@ def released_sweep(
     h: list[np.ndarray],
     v: list[np.ndarray],
     weights: np.ndarray,
-    s: Any,
-    degrees: np.ndarray,
-    ones: np.ndarray | None,
+    structure: tuple[Any, np.ndarray, np.ndarray | None],
     strengths: tuple[float, float, float],
 ) -> np.ndarray:
-    """One released sweep; changes h and v, returns the next weights. ones: (n, n), with dense s, degrees, weights."""
-    alpha, beta, nu = strengths
-    dense, n, last = ones is not None, x.shape[1], v[-1]
+    """One released sweep; changes h and v, returns the next weights. structure: of `structure_of`."""
+    (alpha, beta, nu), (s, degrees, ones) = strengths, structure
+    n, last = x.shape[1], v[-1]
 
     def weighed(y: np.ndarray) -> np.ndarray:
-        return weights @ y if dense else weights * y
+        return weights * y if ones is None else weights @ y
 
     for i in range(len(h)):
-        a = chain([*h[i + 1 :], last]) if i + 1 < len(h) else last
+        a = chain([*h[i + 1 :], last])
         if i == 0:
             above, below = weighed(x) @ a.T, weighed(h[i] @ a) @ a.T
         else:
@@ -159,18 +147,18 @@ def released_sweep(
             above, below = left.T @ weighed(x) @ a.T, left.T @ weighed(left @ (h[i] @ a)) @ a.T
         h[i] = h[i] * np.sqrt(above / np.maximum(below, 1e-10))
         left = chain(h[: i + 1])
-        local = v[i] @ degrees if dense else v[i] * degrees
-        spread = v[i] @ ones if dense else v[i].sum(axis=1, keepdims=True)
-        similar = v[i] @ s if dense else (s @ v[i].T).T
+        if ones is None:
+            local, spread, similar = v[i] * degrees, v[i].sum(axis=1, keepdims=True), (s @ v[i].T).T
+        else:
+            local, spread, similar = v[i] @ degrees, v[i] @ ones, v[i] @ s
         above = left.T @ weighed(x) + alpha * similar + (beta + nu) * v[i]
         below = left.T @ weighed(left @ v[i]) + alpha * local + (beta / n + nu) * spread
         v[i] = v[i] * np.sqrt(above / np.maximum(below, 1e-10))
-    return row_weights(x, h, v[-1], dense)
+    return row_weights(x, h, v[-1], ones is not None)
 
 
 def fit(x: np.ndarray, sizes: list[int]) -> Sweeps:
     """`Dn2MFGL.fit` as a user calls it, by the rule: neighbours, graph, spectral start, sweeps."""
-    from deepnmf_jax import Dn2MFGL
 
     def sweeps(count: int) -> None:
         Dn2MFGL(tuple(sizes), max_iter=count, tol=0).fit(x)
@@ -179,8 +167,8 @@ def fit(x: np.ndarray, sizes: list[int]) -> Sweeps:
 
 
 PROGRAMS: dict[str, Callable[[np.ndarray, list[int]], Sweeps]] = {
-    "ours, default form": ours("well_posed"),
-    "ours, released rules": ours("released"),
+    "ours, default form": ours,
+    "ours, released rules": ours_released,
     "numpy, sparse": numpy_loop(False),
     "numpy, dense as released": numpy_loop(True),
     "ours, whole fit": fit,
@@ -193,10 +181,6 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     x = samples(spec["n"], spec["m"])
     # The libraries are not counted: those that use JAX and those that do not begin alike.
-    import jax
-
-    import deepnmf_jax.decomposition  # noqa: F401
-
     jax.block_until_ready(jax.jit(lambda y: y @ y.T)(x[:10]))
     before = peak_memory()
     start = time.perf_counter()

@@ -28,14 +28,14 @@ def ours(solver: str, inner: int = 3) -> tuple[Callable, Method]:
     import jax
     import jax.numpy as jnp
 
-    from deepnmf_jax.decomposition.updates.objective import Penalties
-    from deepnmf_jax.decomposition.updates.solvers import Settings, sweep
+    from deepnmf_jax.decomposition.updates.objective import Target
+    from deepnmf_jax.decomposition.updates.solvers import SolverSettings, sweep
 
-    settings = Settings(solver, inner=inner)
+    settings = SolverSettings(solver, inner=inner)
 
     @jax.jit
     def run(a: Any, zt: Any, d: Any, sweeps: int) -> Any:
-        return jax.lax.fori_loop(0, sweeps, lambda _, f: sweep(*f, a, Penalties(), settings), (zt, d))
+        return jax.lax.fori_loop(0, sweeps, lambda _, f: sweep(*f, Target(a), settings), (zt, d))
 
     def read(a: np.ndarray, z: np.ndarray, d: np.ndarray) -> tuple:
         return jnp.asarray(a), jnp.asarray(z.T), jnp.asarray(d)
@@ -171,8 +171,8 @@ def many_concepts(n: int, p: int, k: int) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
-    from deepnmf_jax.decomposition.updates.objective import Penalties
-    from deepnmf_jax.decomposition.updates.solvers import Settings, sweep
+    from deepnmf_jax.decomposition.updates.objective import Target
+    from deepnmf_jax.decomposition.updates.solvers import SolverSettings, sweep
 
     rng = np.random.default_rng(0)
     a = rng.random((n, p), np.float32)
@@ -184,12 +184,12 @@ def many_concepts(n: int, p: int, k: int) -> dict[str, float]:
     before, memory = relative_error(a, zt.T, d), peak_memory()
     start = time.perf_counter()
     step = jax.jit(sweep, static_argnames=("settings",), donate_argnums=(0, 1))
-    compiled = step.lower(zt, d, data, Penalties(), settings=Settings("hals")).compile()
+    compiled = step.lower(zt, d, Target(data), settings=SolverSettings("hals")).compile()
     compile_seconds = time.perf_counter() - start
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        zt, d = jax.block_until_ready(compiled(zt, d, data, Penalties()))
+        zt, d = jax.block_until_ready(compiled(zt, d, Target(data)))
         seconds.append(time.perf_counter() - start)
     return {
         "n": n,

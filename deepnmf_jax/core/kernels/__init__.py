@@ -1,12 +1,13 @@
-"""Inference and its approximate gradient as two fused GPU kernels: implementation = "pallas" of `deepnmf_jax.infer`.
+"""Inference as one fused GPU kernel: implementation = "pallas" of `deepnmf_jax.infer`.
 
 XLA runs an iteration as several kernels that pass x, R and h through the device's memory, about 5 (n + k) numbers a
 row. Here a program reads a tile of x, keeps h on the chip for all iterations and writes it once: n + k numbers a row
 in all. The iterations themselves are those of `deepnmf_jax.core.iteration`, run on the tile: nothing of them is written
-twice. On an H200 the forward with "tf32" or "bfloat16" products is faster than XLA's loop in float32, and in
-float32 slower (docs/gpu.md): the plain path stays the default.
+twice. On an H200 it is faster than XLA's loop in float32 with "tf32" or "bfloat16" products, and in float32 slower
+(docs/reports/gpu.md): the plain path stays the default. The gradients are those of the plain path, too: a kernel for
+the approximate one was nowhere faster.
 
-Forward (forward.py). A program is a tile of 64 rows, or of 32 or 16 where there would be fewer tiles than
+A program (forward.py) is a tile of 64 rows, or of 32 or 16 where there would be fewer tiles than
 multiprocessors. k is padded to a power of two, at least 16, and n to chunks of 32 or 16, whichever pads less. Two
 variants, by the sizes alone (tiles.py):
     resident  n of few chunks, x at most 20 kB and w at most 24 kB a program: both are read once. x is in registers, w
@@ -25,19 +26,13 @@ capability 9.0 has 227 kB of shared memory and 262 kB of registers.
     3      50     50      1024 x 96  streamed  16 x 1024: 65.5 524   8.2   2.0, 16.4      4         47 MB
     4      50     50      96 x 10    resident  16 x 96: 6.1    6.1   1.0   -              4         once: 68 kB
 
-Backward (backward.py). R, x / R and grad_x of a chunk of inputs need this chunk alone. A program is one chunk and a run
-of tiles of rows: it keeps the chunk of w and its sums for grad_w in registers. No more than 528 programs (4 for each
-of 132 multiprocessors) share the rows, so that their partial sums take at most 8.7 MB however many rows there are
-(one set of sums, the size of w, where there are more chunks than that). They are added by XLA, without atomics, and
-the same arguments give the same bits. For k above 128 the sums would not stay in registers, and XLA's program is taken.
-
 Products are Triton's `dot` with the precision said: IEEE float32 for "full" (Triton's own default is TF32), which runs
-on the ordinary cores; TF32 or bfloat16 operands on the tensor cores, all with float32 sums. The backward is in float32.
+on the ordinary cores; TF32 or bfloat16 operands on the tensor cores, all with float32 sums.
 
 Several devices: XLA cannot divide a kernel and would run it whole on each device. Such a program is refused when it is
-lowered; inside `jax.shard_map(..., check_vma=False)`, with a part of the batch on each device, the kernels work.
+lowered; inside `jax.shard_map(..., check_vma=False)`, with a part of the batch on each device, the kernel works.
 `jax.vmap` (several seeds) adds a dimension to the grid. JAX calls its Triton backend deprecated from version 0.12 on.
 
-Not known: which tile, number of warps and pipeline stages are best; whether registers spill. Layers give the kernels
-patches that XLA has written to memory: cutting them inside is not tried.
+Not known: which tile, number of warps and pipeline stages are best; whether registers spill. Layers give the kernel
+patches that XLA has written to memory: cutting them inside has not been tried.
 """

@@ -1,9 +1,7 @@
-"""What both kernels are made of, and what differs from one version of Pallas to the next."""
+"""What the kernel is made of, and what differs from one version of Pallas to the next."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
@@ -21,52 +19,29 @@ _CompilerParams: Any = _triton.TritonCompilerParams if _OLD else _triton.Compile
 _PRECISIONS: dict[str, Any] = {"full": lax.Precision.HIGHEST, "tf32": lax.DotAlgorithmPreset.TF32_TF32_F32}
 
 
-def call(
-    kernel: Callable[..., None],
-    arrays: Sequence[Array],
-    *,
-    grid: tuple[int, ...],
-    in_specs: Sequence[pl.BlockSpec],
-    out_specs: Any,
-    out_shape: Any,
-    warps: int,
-    stages: int,
-    interpret: bool,
-) -> Any:
-    """`pallas_call` by the Triton compiler, or by Pallas's interpreter.
-
-    Without Triton's parameters a GPU would get Pallas's Mosaic compiler, which cannot lower these kernels.
-    """
-    if not interpret:
-        arrays = [one_device(arrays[0]), *arrays[1:]]
-    return pl.pallas_call(
-        kernel,
-        grid=grid,
-        in_specs=list(in_specs),
-        out_specs=out_specs,
-        out_shape=out_shape,
-        compiler_params=_CompilerParams(num_warps=warps, num_stages=stages),
-        interpret=interpret,
-    )(*arrays)
+def compiler_parameters(warps: int, stages: int) -> Any:
+    """What `pallas_call` compiles by Triton with: without them a GPU would get Pallas's Mosaic compiler, which cannot
+    lower this kernel."""
+    return _CompilerParams(num_warps=warps, num_stages=stages)
 
 
-def load(ref: Any, rows: Any, columns: Any, mask: Array | None) -> Array:
-    """A part of a block, 0 where the mask is false. rows, columns: `pl.ds`. -> (rows.size, columns.size)"""
+def load(ref: Any, columns: Any, mask: Array | None) -> Array:
+    """Some columns (`pl.ds`) of a block, 0 where the mask is false. -> (rows, columns.size)"""
     if mask is None:
-        return ref[rows, columns]
+        return ref[:, columns]
     if _OLD:
-        return _OLD.load(ref, (rows, columns), mask=mask, other=0.0)
-    return _triton.load(ref.at[rows, columns], mask=mask, other=0.0)
+        return _OLD.load(ref, (slice(None), columns), mask=mask, other=0.0)
+    return _triton.load(ref.at[:, columns], mask=mask, other=0.0)
 
 
-def store(ref: Any, rows: Any, columns: Any, values: Array, mask: Array | None) -> None:
-    """Writes a part of a block, where the mask is true."""
+def store(ref: Any, values: Array, mask: Array | None) -> None:
+    """Writes a block, where the mask is true."""
     if mask is None:
-        ref[rows, columns] = values
+        ref[:, :] = values
     elif _OLD:
-        _OLD.store(ref, (rows, columns), values, mask=mask)
+        _OLD.store(ref, (slice(None), slice(None)), values, mask=mask)
     else:
-        _triton.store(ref.at[rows, columns], values, mask=mask)
+        _triton.store(ref.at[:, :], values, mask=mask)
 
 
 def inside(start: Any, size: int, end: int, axis: int, shape: tuple[int, int]) -> Array | None:
@@ -83,7 +58,7 @@ def both(a: Array | None, b: Array | None) -> Array | None:
     return a & b
 
 
-def product(a: Array, b: Array, axes: tuple[int, int], products: str = "full", *, interpret: bool = False) -> Array:
+def product(a: Array, b: Array, axes: tuple[int, int], products: str, *, interpret: bool) -> Array:
     """The product of two matrices, summed along one axis of each, in float32; "tf32" and "bfloat16" as in `infer`."""
     dimensions = (((axes[0],), (axes[1],)), ((), ()))
     if products == "bfloat16":
@@ -118,8 +93,3 @@ def _one_device_lowering(ctx: Any, x: Any) -> list[Any]:
 
 
 mlir.register_lowering(_one_device, _one_device_lowering)
-
-
-def flat(a: Array) -> Array:
-    """All leading axes as one: (..., m) -> (rows, m)."""
-    return jax.lax.reshape(a, (a.size // a.shape[-1], a.shape[-1]))

@@ -25,17 +25,17 @@ def iterate(x: Array, w: Array, settings: Settings) -> Array:
     operand = jnp.bfloat16 if settings.products == "bfloat16" else x.dtype
     weights = [jnp.pad(a.astype(operand), ((0, tiles.units - k), (0, tiles.inputs - n))) for a in (w, first_weights(w))]
     whole = pl.BlockSpec((tiles.units, tiles.inputs), lambda i: (0, 0))
-    h = blocks.call(
+    interpret = settings.implementation == "interpret"
+    flat = jax.lax.reshape(x, (rows, n))
+    h = pl.pallas_call(
         partial(_kernel, sizes=(rows, n, k), tiles=tiles, settings=settings),
-        [blocks.flat(x), *weights],
         grid=(pl.cdiv(rows, tiles.rows),),
         in_specs=[pl.BlockSpec((tiles.rows, tiles.inputs), lambda i: (i, 0)), whole, whole],
         out_specs=pl.BlockSpec((tiles.rows, tiles.units), lambda i: (i, 0)),
         out_shape=jax.ShapeDtypeStruct((rows, k), x.dtype),
-        warps=tiles.warps,
-        stages=1 if tiles.resident else 2,
-        interpret=settings.implementation == "interpret",
-    )
+        compiler_params=blocks.compiler_parameters(tiles.warps, stages=1 if tiles.resident else 2),
+        interpret=interpret,
+    )(flat if interpret else blocks.one_device(flat), *weights)
     return h.reshape(*x.shape[:-1], k)
 
 
@@ -49,7 +49,7 @@ def _kernel(
 
     def inputs(c: Any) -> Array:
         column = blocks.inside(c * width, width, n, 1, (tile, width))
-        return blocks.load(x_ref, slice(None), pl.ds(c * width, width), blocks.both(row, column))
+        return blocks.load(x_ref, pl.ds(c * width, width), blocks.both(row, column))
 
     def weights(c: Any) -> Array:
         return w_ref[:, pl.ds(c * width, width)]
@@ -79,4 +79,4 @@ def _kernel(
         blocks.inside(pl.program_id(0) * tile, tile, rows, 0, (tile, units)),
         blocks.inside(0, units, k, 1, (tile, units)),
     )
-    blocks.store(h_ref, slice(None), slice(None), h, present)
+    blocks.store(h_ref, h, present)

@@ -1,11 +1,11 @@
-"""What `Dn2MFGL` allows its arguments to be."""
+"""What `Dn2MFGL` allows its arguments to be; `fit` checks them before it looks at the data."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from deepnmf_jax.core.checks import check_choice, check_integer
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number
 from deepnmf_jax.decomposition.dn2mfgl.fit import INITS
 from deepnmf_jax.decomposition.dn2mfgl.graph import EDGE_WEIGHTS, JOINS
 from deepnmf_jax.decomposition.dn2mfgl.objective import ROBUST
@@ -34,15 +34,17 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
             check_integer(name, arguments[name], 1)
     for name in ("alpha", "beta", "nu"):
         if arguments[name] is not None:
-            _check_number(name, arguments[name])
-    _check_number("tol", arguments["tol"])
+            check_number(name, arguments[name], 0)
+    check_number("tol", arguments["tol"], 0)
     for name in ("lam", "delta"):
-        _check_number(name, arguments[name], positive=True)
+        check_number(name, arguments[name], 0, above=True)
     weights = weights_of(arguments["layer_weights"], len(sizes))
-    if len(weights) != len(sizes) or not all(np.isfinite(w) and w >= 0 for w in weights) or weights[-1] <= 0:
+    for weight in weights:
+        check_number("each of layer_weights", weight, 0)
+    if len(weights) != len(sizes) or weights[-1] == 0:
         raise ValueError(
-            f"layer_weights = {arguments['layer_weights']!r}; give one number of at least 0 for each of the "
-            f"{len(sizes)} layers, the last one above 0"
+            f"layer_weights = {arguments['layer_weights']!r}; give one number for each of the {len(sizes)} layers, the "
+            "last one above 0"
         )
 
 
@@ -58,10 +60,6 @@ def sizes_of(layer_sizes: Any) -> tuple[int, ...]:
 
 def weights_of(layer_weights: Any, layers: int) -> tuple[float, ...]:
     """The weights of the structure terms of the layers; None: 0, ..., 0, 1."""
-    return (0.0,) * (layers - 1) + (1.0,) if layer_weights is None else tuple(float(w) for w in layer_weights)
-
-
-def _check_number(name: str, value: Any, positive: bool = False) -> None:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
-    if not number or value < 0 or (positive and value == 0):
-        raise ValueError(f"{name} = {value!r}, but it must be a number {'above' if positive else 'of at least'} 0")
+    return (
+        (0.0,) * (layers - 1) + (1.0,) if layer_weights is None else tuple(np.ravel(np.asarray(layer_weights, object)))
+    )

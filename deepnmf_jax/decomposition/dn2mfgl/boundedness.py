@@ -1,4 +1,4 @@
-"""Whether the objective of `structure` has a lower bound, and a certificate where it has none.
+"""Whether Dn2MFGL's objective has a lower bound, and a certificate where it has none.
 
 It has one exactly when v^T M v >= 0 for all v >= 0 (M copositive), M = alpha L - beta (I - 11^T/n) + nu (11^T - I)
 + RIDGE I: otherwise a row of V along v grows without end, and the data term, which grows like its length, cannot hold
@@ -7,15 +7,17 @@ docs/dn2mfgl.md derives them.
 """
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from scipy import sparse
+from scipy.sparse import linalg
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, times_similarity
-from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE
+from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, similarity, times_similarity
+from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, global_factors
 
 SEARCH_STEPS = 1000
 # Components up to this size have their eigenvalues computed as dense matrices.
@@ -64,7 +66,7 @@ def check_boundedness(graph: Graph, alpha: float, beta: float, nu: float) -> Bou
     needed = beta + beta * (1 - sizes / n) / np.maximum(sizes - 1, 1)
     if (alpha * gaps >= needed)[sizes > 1].all():
         return Boundedness("bounded", "alpha times the second eigenvalue of L outweighs beta in every component")
-    return _search(graph, membership, sizes, vectors, alpha, beta, nu)
+    return _search(graph, membership, sizes, vectors, (alpha, beta, nu))
 
 
 def refuse_or_warn(certificate: Boundedness, strengths: tuple[float, float, float], refuse: bool) -> None:
@@ -77,6 +79,24 @@ def refuse_or_warn(certificate: Boundedness, strengths: tuple[float, float, floa
     if refuse:
         raise ValueError(message)
     warnings.warn(f"{message}; max_iter decides the result", UnboundedWarning, stacklevel=4)
+
+
+def after_fit(certificate: Boundedness, objective: float, sweeps: int, well_posed: bool) -> Boundedness:
+    """The certificate, or what the fit itself showed: a negative objective is a proof that there is no lower bound.
+
+    Raises:
+        ValueError: an objective that is not finite.
+    """
+    if not np.isfinite(objective):
+        raise ValueError(
+            f"the objective is {objective} after {sweeps} sweeps: this setting has no lower bound "
+            f"({certificate.reason}); lower beta or raise alpha"
+        )
+    if objective >= 0 or not well_posed:
+        return certificate
+    reason = "the objective fell below 0 during the fit, which it can only do if it has no lower bound"
+    warnings.warn(f"{reason}; lower beta, or raise alpha or nu", UnboundedWarning, stacklevel=3)
+    return Boundedness("unbounded", reason)
 
 
 def _node(degrees: np.ndarray, n: int, alpha: float, beta: float) -> Boundedness | None:
@@ -111,25 +131,18 @@ def _component(membership: np.ndarray, sizes: np.ndarray, n: int, beta: float, n
     )
 
 
-def spectral_gaps(
-    graph: Graph, membership: np.ndarray, sizes: np.ndarray, vectors: int = STARTS
-) -> tuple[np.ndarray, np.ndarray]:
+def spectral_gaps(graph: Graph, membership: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The second eigenvalue of the Laplacian of every component (c,), less the error of its computation.
 
     Also the low eigenvectors (q, n) of the largest components, beyond the constant ones, 0 outside the component.
     """
-    # SciPy comes with JAX.
-    from scipy import sparse
-
-    n = len(graph.degrees)
-    weights = np.asarray(graph.weights, np.float64)
-    s = sparse.csr_matrix((weights, (np.asarray(graph.rows), np.asarray(graph.columns))), shape=(n, n))
+    n, s = len(graph.degrees), similarity(graph)
     laplacian = (sparse.diags(np.asarray(s.sum(axis=1)).ravel()) - s).tocsr()
     gaps, found = np.full(len(sizes), np.inf), []
     largest = set(np.argsort(-sizes)[:STARTS].tolist())
     for c in np.flatnonzero(sizes > 1):
         members = np.flatnonzero(membership == c)
-        values, low = _low_eigenpairs(laplacian[members][:, members], min(1 + vectors, len(members)))
+        values, low = _low_eigenpairs(laplacian[members][:, members], min(1 + STARTS, len(members)))
         # A bound that could not be computed, 0, holds for every Laplacian.
         gaps[c] = max(values[1], 0.0)
         if c in largest:
@@ -139,12 +152,10 @@ def spectral_gaps(
     return gaps, np.concatenate(found) if found else np.zeros((0, n))
 
 
-def _low_eigenpairs(laplacian: object, count: int) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.sparse import linalg
-
-    size = laplacian.shape[0]  # type: ignore[attr-defined]
+def _low_eigenpairs(laplacian: Any, count: int) -> tuple[np.ndarray, np.ndarray]:
+    size = laplacian.shape[0]
     if size <= DENSE:
-        values, vectors = np.linalg.eigh(laplacian.toarray())  # type: ignore[attr-defined]
+        values, vectors = np.linalg.eigh(laplacian.toarray())
         values, vectors = values[:count], vectors[:, :count]
     else:
         start = np.random.default_rng(0).standard_normal(size)
@@ -154,20 +165,14 @@ def _low_eigenpairs(laplacian: object, count: int) -> tuple[np.ndarray, np.ndarr
             return np.zeros(count), np.zeros((size, count))
         order = np.argsort(values)
         values, vectors = values[order], vectors[:, order]
-    error = np.linalg.norm(laplacian @ vectors - vectors * values, axis=0)  # type: ignore[operator]
+    error = np.linalg.norm(laplacian @ vectors - vectors * values, axis=0)
     return values - error, vectors
 
 
 def _search(
-    graph: Graph,
-    membership: np.ndarray,
-    sizes: np.ndarray,
-    vectors: np.ndarray,
-    alpha: float,
-    beta: float,
-    nu: float,
+    graph: Graph, membership: np.ndarray, sizes: np.ndarray, vectors: np.ndarray, strengths: tuple[float, float, float]
 ) -> Boundedness:
-    n = len(graph.degrees)
+    (alpha, beta, nu), n = strengths, len(graph.degrees)
     smallest = np.argsort(np.asarray(graph.degrees), kind="stable")[:STARTS]
     largest = np.argsort(-sizes, kind="stable")[:STARTS]
     starts = [np.eye(1, n, i)[0] for i in smallest] + [(membership == c).astype(float) for c in largest]
@@ -199,12 +204,12 @@ def search_direction(
     c is at least the largest eigenvalue of M, so that c I - M is positive semidefinite.
     """
     n = starts.shape[1]
-    gamma, kappa = beta / n + nu, beta + nu - RIDGE
+    gamma, kappa = global_factors(n, beta, nu)
     bound = 2 * alpha * jnp.max(graph.degrees) + gamma * n
 
     def times_m(v: Array) -> Array:
         local = v * graph.degrees - times_similarity(v, graph)
-        return alpha * local + gamma * jnp.sum(v, axis=1, keepdims=True) - kappa * v
+        return alpha * local + gamma * jnp.sum(v, axis=1, keepdims=True) - (kappa - RIDGE) * v
 
     def unit(v: Array) -> Array:
         length = jnp.linalg.norm(v, axis=1, keepdims=True)

@@ -1,48 +1,34 @@
-"""Dn2MFGL: deep NMF that keeps local and global structure, for clustering; the mathematics is in `structure`."""
+"""Dn2MFGL, the estimator: what users call. What it minimises is in objective.py, how in sweep.py and fit.py."""
 
 import inspect
 import os
-import warnings
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.decomposition.codes import compiled_codes
+from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.dn2mfgl import scores
-from deepnmf_jax.decomposition.dn2mfgl import strengths as structure_rule
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_of, weights_of
-from deepnmf_jax.decomposition.dn2mfgl.boundedness import (
-    Boundedness,
-    UnboundedWarning,
-    check_boundedness,
-    refuse_or_warn,
-)
+from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
 from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
-from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
-from deepnmf_jax.decomposition.dn2mfgl.strengths import Choice
+from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, balanced_alpha, choice_of, trust
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io import saving as serialization
 from deepnmf_jax.decomposition.io.checked import read_data
-from deepnmf_jax.decomposition.updates.objective import Penalties
-from deepnmf_jax.decomposition.updates.solvers import Settings
+from deepnmf_jax.decomposition.updates.objective import Target
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
 LIMITS = {"well_posed": 10_000, "released": 100}
 ENCODE_LIMIT, ENCODE_TOL = 2000, 1e-6
-SAVED = (
-    "components_",
-    "embedding_",
-    "labels_",
-    "cluster_centers_",
-    "loss_history_",
-    "losses_",
-    "_feature_weights",
-)
+# Arrays that a saved file holds, as far as there are any.
+SAVED = ("components_", "embedding_", "labels_", "cluster_centers_", "loss_history_", "losses_", "_feature_weights")
 
 
 class Dn2MFGL:
@@ -66,7 +52,7 @@ class Dn2MFGL:
         layer_sizes: r_1, ..., r_l, components of every layer; the last one is the width of the codes.
         n_clusters: number of clusters for `labels_` (k-means, extra `sklearn`); None: no labels.
         alpha: local structure. None, with beta and nu: all three and the graph are chosen without labels
-            (`structure_rule`); in mode="released": 1. A None beside numbers counts as 0.
+            (strengths.py); in mode="released": 1. A None beside numbers counts as 0.
         beta: variance of the codes.
         nu: inner products of codes of different samples.
         lam: above 0, fixes the scale of the factors.
@@ -92,12 +78,19 @@ class Dn2MFGL:
 
     Attributes:
         components_: Q^T (r_l, m), rows of unit length (as they come in mode="released"). All arrays are numpy.
-        dictionaries_: H_1, ..., H_l. embedding_: codes (n, r_l). labels_, cluster_centers_: of k-means on them
-            (at unit length if `normalize`), the best of ten starts.
-        n_iter_: sweeps. loss_history_: objective at the start and after every tenth sweep. losses_: of every seed.
-        boundedness_: "bounded", "undecided", "unbounded". certificate_: why (`Boundedness`).
-        choice_: alpha, beta, nu and the graph that were used, and why (`Choice`). converged_, n_features_in_.
-        loss_history_ and losses_ are of the data as computed with: of unit length if `normalize`.
+        dictionaries_: H_1, ..., H_l.
+        embedding_: codes (n, r_l).
+        labels_: clusters (n,) by k-means on the codes (at unit length if `normalize`), the best of ten starts.
+        cluster_centers_: their centres (n_clusters, r_l).
+        n_iter_: sweeps.
+        converged_: whether `tol` ended the fit.
+        loss_history_: objective at the start and after every tenth sweep, for the data as computed with (at unit length
+            if `normalize`).
+        losses_: the last one of every seed.
+        boundedness_: "bounded", "undecided" or "unbounded".
+        certificate_: why (`Boundedness`).
+        choice_: alpha, beta, nu and the graph that were used, and why (`Choice`).
+        n_features_in_: m.
 
     Raises:
         ValueError: by `fit`, for arguments or data outside what they allow, and for settings without a lower bound.
@@ -161,7 +154,7 @@ class Dn2MFGL:
             setattr(self, name, value)
         return self
 
-    def fit(self, X: Any, y: Any = None, init: tuple[Any, Any] | None = None) -> Self:
+    def fit(self, X: Any, y: Any = None, init: tuple[Any, Any] | None = None, rule: Rule = RULE) -> Self:
         """Learn dictionaries, codes and, with `n_clusters`, labels of X (n_samples, n_features).
 
         Args:
@@ -169,6 +162,7 @@ class Dn2MFGL:
             y: ignored.
             init: factors to start from instead of `init` and `n_init`, in the layout of the formula: (H_1, ..., H_l),
                 H_1 (m, r_1), H_i (r_{i-1}, r_i), and (V_1, ..., V_l), V_i (r_i, n); the default mode reads V_l alone.
+            rule: how alpha is chosen where alpha = beta = nu = None; only studies of the rule give another.
         """
         check_arguments(self.get_params())
         dtype = arrays.dtype_for(X, self.dtype)
@@ -178,17 +172,18 @@ class Dn2MFGL:
             if self.n_clusters is not None and self.n_clusters > n:
                 raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
             neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
-            graph, choice, starts = self._prepare(neighbors, x.T, init)
-            strengths = (choice.alpha, choice.beta, choice.nu)
+            graph, choice, starts = self._prepare(neighbors, x.T, init, rule)
+            strengths, well_posed = (choice.alpha, choice.beta, choice.nu), self.mode == "well_posed"
             certificate = check_boundedness(graph, *strengths)
-            refuse_or_warn(certificate, strengths, refuse=self.mode == "well_posed")
+            refuse_or_warn(certificate, strengths, refuse=well_posed)
             solution = self._solve(starts, x.T, graph, choice)
-            certificate = self._after(solution, certificate)
+            certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed)
+            if well_posed and not solution.converged and self.tol > 0:
+                warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=3)
             self._publish(solution, choice, certificate, m)
         if self.n_clusters is not None:
             codes = self._for_clusters(self.embedding_)
-            found = scores.kmeans(codes, self.n_clusters, self.random_state)
-            self.labels_, self.cluster_centers_ = found.labels, found.centers
+            self.labels_, self.cluster_centers_ = scores.kmeans(codes, self.n_clusters, self.random_state)
         elif hasattr(self, "labels_"):
             del self.labels_, self.cluster_centers_
         return self
@@ -219,7 +214,7 @@ class Dn2MFGL:
             x = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
             d = jnp.asarray(self.components_) * roots
-            codes, _ = compiled_codes(x * roots, d, Penalties(), None, Settings(), ENCODE_LIMIT, ENCODE_TOL)
+            codes = find_codes(Target(x * roots), d, SolverSettings(), ENCODE_LIMIT, ENCODE_TOL)
             return np.array(codes.T)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -254,25 +249,13 @@ class Dn2MFGL:
         return x / jnp.where(lengths > 0, lengths, 1)
 
     def _prepare(
-        self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None
+        self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None, rule: Rule
     ) -> tuple[Graph, Choice, Factors]:
         """The graph, the structure terms and a start for every seed; x (m, n)."""
-        sizes, kept, given = sizes_of(self.layer_sizes), self.n_neighbors, (self.alpha, self.beta, self.nu)
-        released = self.mode == "released"
-        default = 1.0 if released else 0.0
-        ruled = not released and all(value is None for value in given)
-        if ruled:
-            kept = structure_rule.kept_neighbors(kept)
-        alpha, beta, nu = (default if value is None else float(value) for value in given)
-        if released:
-            choice = Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph")
-        else:
-            weights = self.edge_weights or ("shared" if ruled else "binary")
-            normalize = ruled if self.normalize_graph is None else self.normalize_graph
-            choice = Choice(alpha, beta, nu, kept, self.join or "union", weights, normalize, "given")
-        graph = knn_graph(
-            neighbors if released else nearest_of(neighbors, kept), choice.join, choice.edge_weights, choice.normalize
-        )
+        sizes, released = sizes_of(self.layer_sizes), self.mode == "released"
+        choice, ruled = choice_of(self.get_params(), rule)
+        near = neighbors if released else nearest_of(neighbors, choice.n_neighbors)
+        graph = knn_graph(near, choice.join, choice.edge_weights, choice.normalize)
         spectral = init is None and not released and self.init == "spectral"
         codes = spectral_codes(graph, sizes[-1]) if spectral or ruled else None
         if init is not None:
@@ -281,35 +264,24 @@ class Dn2MFGL:
             keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
             starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if spectral else None, sizes)
         if ruled and codes is not None:
-            trusted = structure_rule.trust(neighbors, kept, np.argmax(codes, axis=0))
-            choice = structure_rule.choose(choice, trusted, starts, x, graph, self.lam, self.delta, self.robust)
+            trusted = trust(neighbors, choice.n_neighbors, np.argmax(codes, axis=0))
+            balance, (h, v) = rule.balance(trusted), jax.tree.map(lambda a: a[0], (starts.h, starts.v[-1]))
+            alpha = balanced_alpha(h, v, self._problem(x, graph, choice), self.robust, balance)
+            choice = choice.by_rule(alpha, trusted, balance)
         return graph, choice, starts
+
+    def _problem(self, x: jax.Array, graph: Graph, choice: Choice) -> Problem:
+        weights = weights_of(self.layer_weights, len(sizes_of(self.layer_sizes)))
+        numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
+        return Problem(x, graph, Strengths(*(jnp.asarray(value, x.dtype) for value in numbers)))
 
     def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
         limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
         with progress.bar(self.verbose, limit, "fit") as report:
             if self.mode == "released":
-                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit)
-            weights = weights_of(self.layer_weights, len(starts.h))
-            numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
-            strengths = Strengths(*(jnp.asarray(value, x.dtype) for value in numbers))
-            form = Form(self.robust, any(weight > 0 for weight in weights[:-1]))
-            return solve_well_posed(starts, x, graph, strengths, form, limit, self.tol, report)
-
-    def _after(self, solution: Solution, certificate: Boundedness) -> Boundedness:
-        """What the run itself showed: a negative objective is a proof that there is no lower bound."""
-        if not np.isfinite(solution.history[-1]):
-            raise ValueError(
-                f"the objective is {solution.history[-1]} after {solution.sweeps} sweeps: this setting has no lower "
-                f"bound ({certificate.reason}); lower beta or raise alpha"
-            )
-        if self.mode == "well_posed" and solution.history[-1] < 0:
-            reason = "the objective fell below 0 during the fit, which it can only do if it has no lower bound"
-            warnings.warn(f"{reason}; lower beta, or raise alpha or nu", UnboundedWarning, stacklevel=3)
-            return Boundedness("unbounded", reason)
-        if self.mode == "well_posed" and not solution.converged and self.tol > 0:
-            warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=4)
-        return certificate
+                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit, report)
+            form = Form(self.robust, any(weight > 0 for weight in weights_of(self.layer_weights, len(starts.h))[:-1]))
+            return solve_well_posed(starts, self._problem(x, graph, choice), form, limit, self.tol, report)
 
     def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
         self.dictionaries_ = solution.dictionaries

@@ -7,19 +7,35 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
-from deepnmf_jax.decomposition.dn2mfgl import loop as structure_loop
-from deepnmf_jax.decomposition.dn2mfgl import objective as structure
 from deepnmf_jax.decomposition.dn2mfgl import released
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph
-from deepnmf_jax.decomposition.dn2mfgl.loop import State
-from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, chain, evaluate
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import dictionary_for
-from deepnmf_jax.decomposition.updates.loop import CHECK_EVERY, history_length, over_starts
+from deepnmf_jax.decomposition.dn2mfgl.sweep import PROVED, sweep
+from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, in_view, over_starts
 
 INITS = ("spectral", "pretrained")
+# Exponents of the multiplicative step above the proved one grow by GROWTH up to LONGEST.
+LONGEST, GROWTH = 2.0, 1.1
+
+Report = Callable[[int, float], None]
+# Factors of a released sweep, and the weights of its next one.
+Weighted = tuple[Factors, Array]
+
+
+class Iterate(NamedTuple):
+    """What the sweeps change: h: H_1 ... H_l, v (r_l, n), weights (m or 1, n or 1) of the residual at these factors,
+    value () the objective, exponent () of the next step, rejected () sweeps that were taken back."""
+
+    h: tuple[Array, ...]
+    v: Array
+    weights: Array
+    value: Array
+    exponent: Array
+    rejected: Array
 
 
 class Solution(NamedTuple):
@@ -91,110 +107,146 @@ def given_starts(init: tuple[Any, Any], x: Array, layer_sizes: tuple[int, ...]) 
     return Factors(tuple(stacked[: len(layer_sizes)]), tuple(stacked[len(layer_sizes) :]))
 
 
-def solve_well_posed(
-    starts: Factors,
-    x: Array,
-    graph: Graph,
-    strengths: Strengths,
+def begin(h: tuple[Array, ...], v: Array, problem: Problem, form: Form) -> Iterate:
+    """Before the first sweep."""
+    value, weights = evaluate(h, v, problem, form)
+    return Iterate(h, v, weights, value, jnp.full((), LONGEST / 2, value.dtype), jnp.zeros((), jnp.int32))
+
+
+def step(state: Iterate, problem: Problem, form: Form) -> Iterate:
+    """One sweep. Its exponent grows while J falls, and a sweep that raised J is taken back.
+
+    Salakhutdinov and Roweis, Adaptive overrelaxed bound optimization methods, 2003: the next sweep then has exponent
+    1/2, for which J cannot rise.
+    """
+    h, v = sweep(state.h, state.v, state.weights, problem, form, state.exponent)
+    value, weights = evaluate(h, v, problem, form)
+    good = (value <= state.value) | (state.exponent <= PROVED)
+
+    def kept(new: Array, old: Array) -> Array:
+        return jnp.where(good, new, old)
+
+    return Iterate(
+        h=tuple(kept(new, old) for new, old in zip(h, state.h, strict=True)),
+        v=kept(v, state.v),
+        weights=kept(weights, state.weights),
+        value=kept(value, state.value),
+        exponent=jnp.where(good, jnp.minimum(GROWTH * state.exponent, LONGEST), PROVED),
+        rejected=state.rejected + ~good,
+    )
+
+
+def advance(
+    start: Iterate | Descent[Iterate],
+    stop_at: Array | int,
+    problem: Problem,
     form: Form,
-    max_iter: int,
-    tol: float,
-    report: Callable[[int, float], None] | None = None,
+    tol: Array | float,
+    length: int = 64,
+) -> Descent[Iterate]:
+    """Sweeps until J falls by less than tol |J| over ten of them (0: never), or until `stop_at` sweeps are made.
+
+    A value below 0 (or none at all) ends them too: data and lam terms are at least 0, so that M then has a negative
+    direction, along which J falls without end.
+    """
+
+    def sweeps(state: Iterate) -> Iterate:
+        return step(state, problem, form)
+
+    def stop(before: Array, now: Array, state: Iterate) -> Array:
+        begun = before < jnp.inf
+        return ((before - now <= tol * jnp.abs(now)) & (tol > 0)) | (~(now >= 0) & begun)
+
+    return descend(start, stop_at, sweeps, lambda state: state.value, stop, length=length)
+
+
+def solve_well_posed(
+    starts: Factors, problem: Problem, form: Form, max_iter: int, tol: float, report: Report | None = None
 ) -> Solution:
-    """Minimise the objective of `structure` from all starts at once. x (m, n).
+    """Minimise the objective of objective.py from all starts at once.
 
     `report` is called with the sweeps made and the lowest objective after every ten sweeps; the result is the same.
     """
-    states = _begin(starts.h, starts.v[-1], x, graph, strengths, form, history_length(max_iter))
-    limit = jnp.asarray(tol, x.dtype)
-    if report is None:
-        states = _go_on(states, x, graph, strengths, form, limit, max_iter)
-    done = 0 if report else max_iter
-    while report and done < max_iter and not bool(jnp.all(states.converged)):
-        done = min(done + CHECK_EVERY, max_iter)
-        states = _go_on(states, x, graph, strengths, form, limit, done)
-        report(done, float(jnp.nanmin(states.value)))
-    losses = np.asarray(states.value)
-    state: Any = jax.tree.map(lambda a: np.asarray(a[_lowest(losses)]), states)
-    q = np.asarray(structure.chain(state.h))
+    features, dtype = len(problem.x), problem.x.dtype
+    compiled = partial(_well_posed, problem=problem, form=form, tol=jnp.asarray(tol, dtype))
+    best, losses = _best(in_view(partial(compiled, length=history_length(max_iter)), starts, max_iter, report))
+    h, v = best.state.h, best.state.v
+    q = np.asarray(chain(h))
     lengths = np.linalg.norm(q, axis=0)
     lengths = np.where(lengths > 0, lengths, 1)
-    history = state.history[np.isfinite(state.history)] if np.isfinite(state.value) else np.r_[state.history[0], np.nan]
     return Solution(
-        [*state.h[:-1], state.h[-1] / lengths],
+        [*h[:-1], h[-1] / lengths],
         (q / lengths).T,
-        (state.v * lengths[:, None]).T,
-        np.ravel(state.weights) if form.robust == "feature" else np.ones(x.shape[0], x.dtype),
-        history,
+        (v * lengths[:, None]).T,
+        np.ravel(best.state.weights) if form.robust == "feature" else np.ones(features, dtype),
+        best.history[: best.looks],
         losses,
-        int(state.sweeps),
-        bool(state.converged),
+        int(best.sweeps),
+        bool(best.converged),
     )
-
-
-def _lowest(losses: np.ndarray) -> int:
-    return int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
 
 
 @partial(jax.jit, static_argnames=("form", "length"))
-def _begin(
-    hs: tuple[Array, ...], vs: Array, x: Array, graph: Graph, strengths: Strengths, form: Form, length: int
-) -> State:
-    def one(h: tuple[Array, ...], v: Array) -> State:
-        return structure_loop.init_state(h, v, x, graph, strengths, form, length)
+def _well_posed(
+    starts: Factors | Descent[Iterate],
+    stop_at: int,
+    problem: Problem,
+    form: Form,
+    tol: Array,
+    length: int,
+) -> Descent[Iterate]:
+    def one(start: Factors | Descent[Iterate]) -> Descent[Iterate]:
+        now = start if isinstance(start, Descent) else begin(start.h, start.v[-1], problem, form)
+        return advance(now, stop_at, problem, form, tol, length)
 
-    return over_starts(one, len(vs))(hs, vs)
-
-
-@partial(jax.jit, static_argnames=("form",))
-def _go_on(
-    states: State, x: Array, graph: Graph, strengths: Strengths, form: Form, tol: Array, stop_at: Array | int
-) -> State:
-    def one(state: State) -> State:
-        return structure_loop.advance(state, x, graph, strengths, form, tol, stop_at)
-
-    return over_starts(one, len(states.v))(states)
+    return over_starts(one, starts)
 
 
 def solve_released(
-    starts: Factors, x: Array, graph: Graph, strengths: tuple[float, float, float], max_iter: int
+    starts: Factors,
+    x: Array,
+    graph: Graph,
+    strengths: tuple[float, float, float],
+    max_iter: int,
+    report: Report | None = None,
 ) -> Solution:
     """Exactly `max_iter` released sweeps from every start; the lowest objective is kept. x (m, n)."""
-    numbers = tuple(jnp.asarray(value, x.dtype) for value in strengths)
-    factors, weights, histories = _released_all(starts, x, graph, numbers, max_iter)
-    losses = np.asarray(histories[:, -1])
-    best = _lowest(losses)
-    kept: Any = jax.tree.map(lambda a: np.asarray(a[best]), factors)
-    return Solution(
-        list(kept.h),
-        np.asarray(structure.chain(kept.h)).T,
-        kept.v[-1].T,
-        np.ravel(weights[best]),
-        np.asarray(histories[best]),
-        losses,
-        max_iter,
-        False,
-    )
+    numbers, length = tuple(jnp.asarray(value, x.dtype) for value in strengths), history_length(max_iter)
+    compiled = partial(_released, x=x, graph=graph, strengths=numbers, length=length)
+    best, losses = _best(in_view(compiled, starts, max_iter, report))
+    kept, weights = best.state
+    components, history = np.asarray(chain(kept.h)).T, best.history[: best.looks]
+    return Solution(list(kept.h), components, kept.v[-1].T, np.ravel(weights), history, losses, max_iter, False)
 
 
-@partial(jax.jit, static_argnames=("max_iter",))
-def _released_all(
-    starts: Factors, x: Array, graph: Graph, strengths: tuple[Array, ...], max_iter: int
-) -> tuple[Factors, Array, Array]:
-    alpha, beta, nu = strengths
-    stops = [*range(CHECK_EVERY, max_iter, CHECK_EVERY), max_iter]
+@partial(jax.jit, static_argnames=("length",))
+def _released(
+    starts: Factors | Descent[Weighted],
+    stop_at: int,
+    x: Array,
+    graph: Graph,
+    strengths: tuple[Array, ...],
+    length: int,
+) -> Descent[Weighted]:
+    def sweeps(state: Weighted) -> Weighted:
+        return released.sweep(*state, x, graph, *strengths)
 
-    def solve(factors: Factors) -> tuple[Factors, Array, Array]:
-        def until(carry: Any, stop: Array) -> tuple[Any, Array]:
-            factors, weights, done = carry
-            factors, weights = lax.fori_loop(
-                0, stop - done, lambda _, c: released.sweep(c[0], c[1], x, graph, alpha, beta, nu), (factors, weights)
-            )
-            return (factors, weights, stop), released.objective(factors, x, graph, alpha, beta, nu)
+    def value(state: Weighted) -> Array:
+        return released.objective(state[0], x, graph, *strengths)
 
-        first = released.objective(factors, x, graph, alpha, beta, nu)
-        carry = (factors, released.row_weights(x, factors), jnp.zeros((), jnp.int32))
-        (factors, weights, _), values = lax.scan(until, carry, jnp.asarray(stops, jnp.int32))
-        return factors, weights, jnp.concatenate([first[None], values])
+    def never(*_: Any) -> Array:
+        return jnp.zeros((), bool)
 
-    return jax.vmap(solve)(starts)
+    def one(start: Factors | Descent[Weighted]) -> Descent[Weighted]:
+        now = start if isinstance(start, Descent) else (start, released.row_weights(x, start))
+        return descend(now, stop_at, sweeps, value, never, length=length)
+
+    # Not `over_starts`: a single start that is not mapped has its products rounded differently.
+    return jax.vmap(one)(starts)
+
+
+def _best(found: Descent) -> tuple[Any, np.ndarray]:
+    """Of descents from several starts the one that ended lowest, as numpy, and where all of them ended."""
+    losses = np.asarray(found.value)
+    lowest = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
+    return jax.tree.map(lambda a: np.asarray(a[lowest]), found), losses

@@ -1,4 +1,4 @@
-"""Sparse graphs of nearest neighbours: edges and weights, nothing of n x n entries.
+"""Sparse graphs of nearest neighbours, and products with them: edges and weights, nothing of n x n entries.
 
 Samples are rows, (n, m). A graph is a list of directed edges, each undirected edge twice, ordered by its first end.
 """
@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from scipy import sparse
+from scipy.sparse import csgraph
 
-from deepnmf_jax.core.checks import check_choice, check_integer
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.core.checks import check_choice
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 JOINS = ("union", "mutual")
 EDGE_WEIGHTS = ("binary", "heat", "local_scaling", "shared")
@@ -58,7 +60,6 @@ def find_neighbors(x: Array | np.ndarray, n_neighbors: int, exclude_self: bool =
     Raises:
         ValueError: fewer than n_neighbors + 1 samples.
     """
-    check_integer("n_neighbors", n_neighbors, 1)
     x = jnp.asarray(x)
     n = x.shape[0]
     if n <= n_neighbors:
@@ -69,17 +70,13 @@ def find_neighbors(x: Array | np.ndarray, n_neighbors: int, exclude_self: bool =
     count = n_neighbors if exclude_self else n_neighbors + 1
     block = min(n, max(1, BLOCK_ENTRIES // n))
     squares = jnp.sum(x * x, axis=1)
-    found = []
-    # A last block of another length would be compiled anew; it starts earlier instead.
-    starts = [min(start, n - block) for start in range(0, n, block)]
-    for start in starts:
-        rows = lax.dynamic_slice_in_dim(x, start, block)
-        distances = _nearest(rows, start, x, squares, exclude_self)
-        smallest, indices = _smallest(np.asarray(distances), count)
-        found.append((start, indices, smallest))
     indices, values = np.empty((n, count), np.int64), np.empty((n, count), x.dtype)
-    for start, block_indices, block_values in found:
-        indices[start : start + block], values[start : start + block] = block_indices, block_values
+    for start in range(0, n, block):
+        # A last block of another length would be compiled anew; it starts earlier instead.
+        first = min(start, n - block)
+        rows = lax.dynamic_slice_in_dim(x, first, block)
+        distances = np.asarray(_nearest(rows, first, x, squares, exclude_self))
+        values[first : first + block], indices[first : first + block] = _smallest(distances, count)
     return Neighbors(indices, np.sqrt(values))
 
 
@@ -163,12 +160,6 @@ def make_graph(
     )
 
 
-def from_dense(s: np.ndarray, dtype: np.dtype | type = np.float64) -> Graph:
-    """The graph of a symmetric matrix S (n, n) >= 0 with an empty diagonal, for small examples and tests."""
-    rows, columns = np.nonzero(s)
-    return make_graph(rows, columns, np.asarray(s)[rows, columns].astype(np.float64), len(s), False, dtype)
-
-
 def times_similarity(v: Array, graph: Graph) -> Array:
     """V S (r, n) of V (r, n), through the edges alone."""
     moved = v.T[graph.columns] * graph.weights[:, None]
@@ -196,13 +187,13 @@ def nearest_of(neighbors: Neighbors, k: int) -> Neighbors:
     return Neighbors(neighbors.indices[:, :k], neighbors.distances[:, :k])
 
 
+def similarity(graph: Graph, weights: np.ndarray | None = None) -> sparse.csr_matrix:
+    """S (n, n) as SciPy's sparse matrix in float64; with other weights (e,) of the same edges, if given."""
+    values = np.asarray(graph.weights if weights is None else weights, np.float64)
+    n = len(graph.degrees)
+    return sparse.csr_matrix((values, (np.asarray(graph.rows), np.asarray(graph.columns))), shape=(n, n))
+
+
 def components(graph: Graph) -> np.ndarray:
-    """Connected component of every sample, (n,), numbered from 0: the smallest index spreads along the edges."""
-    rows, columns = np.asarray(graph.rows), np.asarray(graph.columns)
-    label = np.arange(len(graph.degrees))
-    while True:
-        before = label.copy()
-        np.minimum.at(label, rows, label[columns])
-        label = label[label]
-        if (label == before).all():
-            return np.unique(label, return_inverse=True)[1]
+    """Connected component of every sample, (n,), numbered from 0 in the order of their first samples."""
+    return csgraph.connected_components(similarity(graph), directed=False)[1]

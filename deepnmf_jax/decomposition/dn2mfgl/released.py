@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, times_similarity
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.dn2mfgl.objective import chain, global_factors
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 GUARD = 1e-10
 ROW_GUARD = 1e-5
@@ -76,15 +77,8 @@ def random_start(key: Array, m: int, n: int, layer_sizes: tuple[int, ...], dtype
 
 def row_weights(x: Array, factors: Factors) -> Array:
     """P (m, 1): 1 / (2 max(||row of X - H_1 ... H_l V_l||, 1e-5)), one weight per feature."""
-    residual = x - product(_chain(factors.h), factors.v[-1])
+    residual = x - product(chain(factors.h), factors.v[-1])
     return 1 / (2 * jnp.maximum(jnp.linalg.norm(residual, axis=1, keepdims=True), ROW_GUARD))
-
-
-def _chain(matrices: tuple[Array, ...]) -> Array:
-    result = matrices[0]
-    for matrix in matrices[1:]:
-        result = product(result, matrix)
-    return result
 
 
 def sweep(
@@ -92,13 +86,14 @@ def sweep(
 ) -> tuple[Factors, Array]:
     """One sweep: H_i, then V_i, for i = 1 ... l; then the weights of the next one. weights: of `row_weights`."""
     hs, vs = list(factors.h), list(factors.v)
-    n, last = x.shape[1], vs[-1]
+    gamma, kappa = global_factors(x.shape[1], beta, nu)
+    last = vs[-1]
     for i in range(len(hs)):
         # V_l is still the old one: only the last turn changes it, after H_l.
         a = last
         for h in reversed(hs[i + 1 :]):
             a = product(h, a)
-        left = _chain(tuple(hs[:i])) if i else None
+        left = chain(tuple(hs[:i])) if i else None
 
         def from_left(y: Array, left: Array | None = left) -> Array:
             return y if left is None else product(left.T, y)
@@ -107,11 +102,11 @@ def sweep(
         h_a = product(product(hs[i], a), a.T)
         below = from_left(weights * (h_a if left is None else product(left, h_a)))
         hs[i] = hs[i] * jnp.sqrt(above / jnp.maximum(below, GUARD))
-        left = _chain(tuple(hs[: i + 1]))
+        left = chain(tuple(hs[: i + 1]))
         v = vs[i]
-        above = product(left.T, weights * x) + alpha * times_similarity(v, graph) + (beta + nu) * v
+        above = product(left.T, weights * x) + alpha * times_similarity(v, graph) + kappa * v
         sums = jnp.sum(v, axis=1, keepdims=True)
-        below = product(product(left.T, weights * left), v) + alpha * v * graph.degrees + (beta / n + nu) * sums
+        below = product(product(left.T, weights * left), v) + alpha * v * graph.degrees + gamma * sums
         vs[i] = v * jnp.sqrt(above / jnp.maximum(below, GUARD))
     factors = Factors(tuple(hs), tuple(vs))
     return factors, row_weights(x, factors)
@@ -122,6 +117,7 @@ def objective(factors: Factors, x: Array, graph: Graph, alpha: Array, beta: Arra
     v = factors.v[-1]
     sums = jnp.sum(v, axis=1)
     local = jnp.sum(v * (v * graph.degrees - times_similarity(v, graph)))
-    both = (beta / x.shape[1] + nu) * jnp.sum(sums**2) - (beta + nu) * jnp.sum(v**2)
-    rows = jnp.linalg.norm(x - product(_chain(factors.h), v), axis=1)
+    gamma, kappa = global_factors(x.shape[1], beta, nu)
+    both = gamma * jnp.sum(sums**2) - kappa * jnp.sum(v**2)
+    rows = jnp.linalg.norm(x - product(chain(factors.h), v), axis=1)
     return jnp.sum(rows) + alpha * local + both

@@ -3,9 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from scipy import linalg, sparse
+from scipy.sparse.linalg import eigsh
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph
-from deepnmf_jax.decomposition.updates.quadratic import coordinate_sweep, product
+from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, similarity
+from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 # Share of the largest code that takes the place of zeros, which a multiplicative rule can never leave.
 FILL = 1e-2
@@ -20,25 +23,20 @@ def spectral_embedding(graph: Graph, k: int) -> np.ndarray:
     Raises:
         ValueError: k not below the number of samples.
     """
-    # SciPy comes with JAX.
-    from scipy import sparse
-    from scipy.sparse import linalg
-
     n = len(graph.degrees)
     if k >= n:
         raise ValueError(f"the last layer has {k} components and there are {n} samples; it must have fewer")
     root = 1 / np.sqrt(np.maximum(np.asarray(graph.degrees, np.float64), np.finfo(np.float64).tiny))
     root = np.where(np.asarray(graph.degrees) > 0, root, 1.0)
-    rows, columns = np.asarray(graph.rows), np.asarray(graph.columns)
-    values = np.asarray(graph.weights, np.float64) * root[rows] * root[columns]
+    values = np.asarray(graph.weights, np.float64) * root[np.asarray(graph.rows)] * root[np.asarray(graph.columns)]
     # Half of I + S: the eigenvalues lie in [0, 1], and the wanted ones are the largest.
-    matrix = 0.5 * (sparse.csr_matrix((values, (rows, columns)), shape=(n, n)) + sparse.identity(n))
+    matrix = 0.5 * (similarity(graph, values) + sparse.identity(n))
     if n <= 4 * k or n <= 50:
         _, vectors = np.linalg.eigh(matrix.toarray())
         vectors = vectors[:, -k:]
     else:
         start = np.random.default_rng(0).standard_normal(n)
-        _, vectors = linalg.eigsh(matrix, k, which="LA", v0=start, tol=1e-6, ncv=min(n - 1, max(4 * k, 40)))
+        _, vectors = eigsh(matrix, k, which="LA", v0=start, tol=1e-6, ncv=min(n - 1, max(4 * k, 40)))
     return vectors * root[:, None] / np.sqrt(np.mean(root**2))
 
 
@@ -48,8 +46,6 @@ def spectral_codes(graph: Graph, k: int) -> np.ndarray:
     The rotation is that of Damle, Minden and Ying, Simple, direct and efficient multi-way spectral clustering, 2019:
     pivoted QR finds k samples that differ most, which are turned onto the axes. No random numbers are used.
     """
-    from scipy import linalg
-
     embedding = spectral_embedding(graph, k)
     pivots = linalg.qr(embedding.T, pivoting=True, mode="r")[1][:k]
     left, _, right = np.linalg.svd(embedding[pivots].T)

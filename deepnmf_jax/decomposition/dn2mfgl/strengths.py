@@ -1,31 +1,54 @@
-"""alpha, beta, nu and the graph without labels: one rule for all data. docs/dn2mfgl.md has the measurements."""
+"""How alpha, beta, nu and the graph are chosen without labels: one rule for all data.
 
+The graph is tested on neighbours that are left out of it (`trust`); the more it can be trusted, the more the structure
+terms weigh against the data (`balanced_alpha`). docs/dn2mfgl.md has the reasons and the measurements.
+"""
+
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepnmf_jax.decomposition.dn2mfgl import objective as structure
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors
-from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths
-from deepnmf_jax.decomposition.dn2mfgl.released import Factors
+from deepnmf_jax.decomposition.dn2mfgl.graph import Neighbors
+from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, Form, Problem, evaluate, structure_energies
+from deepnmf_jax.decomposition.dn2mfgl.sweep import rescale
 
-# Neighbours that are left out of the graph and test it, the farthest ones.
-LEFT_OUT = 1
-# Structure and lam terms over the data term, where the test is passed in full: as much of the one as of the other.
-BALANCE = 1.0
 # Passes of the rescaling from which the smallest penalty is read off.
 RESCALINGS = 30
+
+
+class Rule(NamedTuple):
+    """The two numbers of the rule, the same for all data: studies of the rule alone change them.
+
+    left_out: neighbours, the farthest ones, that are left out of the graph and test it. balance: structure and lam
+    terms over the data term at the start, for a trust in the graph; by default as much as it is trusted.
+    """
+
+    left_out: int = 1
+    balance: Callable[[float], float] = lambda trusted: trusted
+
+    def kept(self, n_neighbors: int) -> int:
+        """How many of the nearest neighbours make the graph. ValueError where none would be left in it."""
+        if n_neighbors <= self.left_out:
+            raise ValueError(
+                f"n_neighbors = {n_neighbors} with alpha = beta = nu = None: the rule tests the graph on the farthest "
+                f"{self.left_out}, which it leaves out; use at least {self.left_out + 1}, or give alpha"
+            )
+        return n_neighbors - self.left_out
+
+
+RULE = Rule()
 
 
 class Choice(NamedTuple):
     """The structure terms of a fit.
 
     alpha, beta, nu; n_neighbors, join, edge_weights, normalize of the graph (`knn_graph`). By the rule: trust (`trust`)
-    and balance (`balance_for`), else None. reason: a sentence.
+    and balance (`Rule`), else None. reason: a sentence.
     """
 
     alpha: float
@@ -39,19 +62,26 @@ class Choice(NamedTuple):
     trust: float | None = None
     balance: float | None = None
 
-
-def kept_neighbors(n_neighbors: int) -> int:
-    """How many of the nearest neighbours make the graph.
-
-    Raises:
-        ValueError: too few for one to be left in the graph.
-    """
-    if n_neighbors <= LEFT_OUT:
-        raise ValueError(
-            f"n_neighbors = {n_neighbors} with alpha = beta = nu = None: the rule tests the graph on the farthest "
-            f"{LEFT_OUT}, which it leaves out; use at least {LEFT_OUT + 1}, or give alpha"
+    def by_rule(self, alpha: float, trusted: float, balance: float) -> Self:
+        """With this alpha, and beta = nu = 0, which always has a lower bound."""
+        reason = (
+            f"groups of the graph hold the neighbours left out with kappa = {trusted:.2f}, so that structure and lam "
+            f"terms are {balance:.2g} times the data term at the start"
         )
-    return n_neighbors - LEFT_OUT
+        return self._replace(alpha=alpha, reason=reason, trust=trusted, balance=balance)
+
+
+def choice_of(arguments: Mapping[str, Any], rule: Rule) -> tuple[Choice, bool]:
+    """What the arguments of `Dn2MFGL` choose, and whether its alpha is still to be found by the rule."""
+    given, kept = [arguments[name] for name in ("alpha", "beta", "nu")], arguments["n_neighbors"]
+    if arguments["mode"] == "released":
+        alpha, beta, nu = (1.0 if value is None else float(value) for value in given)
+        return Choice(alpha, beta, nu, kept, "union", "binary", False, "the released code's graph"), False
+    alpha, beta, nu = (0.0 if value is None else float(value) for value in given)
+    ruled, normalize = all(value is None for value in given), arguments["normalize_graph"]
+    weights = arguments["edge_weights"] or ("shared" if ruled else "binary")
+    kept, join = rule.kept(kept) if ruled else kept, arguments["join"] or "union"
+    return Choice(alpha, beta, nu, kept, join, weights, ruled if normalize is None else normalize, "given"), ruled
 
 
 def trust(neighbors: Neighbors, kept: int, groups: np.ndarray) -> float:
@@ -70,36 +100,7 @@ def trust(neighbors: Neighbors, kept: int, groups: np.ndarray) -> float:
     return max(0.0, (seen - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
-def balance_for(trusted: float) -> float:
-    """Structure and lam terms over the data term at the start: `BALANCE` times the trust."""
-    return BALANCE * trusted
-
-
-def choose(
-    graph_choice: Choice, trusted: float, starts: Factors, x: Array, graph: Graph, lam: float, delta: float, robust: str
-) -> Choice:
-    """The rule of alpha = beta = nu = None: beta = nu = 0, which always has a lower bound, and the alpha that gives
-    the first of the starts the balance that the graph's test allows.
-
-    Args:
-        graph_choice: the graph.
-        trusted: of `trust`.
-        starts: of `deep_solve.make_starts`. x: X (m, n). graph: over the samples. lam, delta, robust: of the fit.
-    """
-    balance = balance_for(trusted)
-    h, v = tuple(matrix[0] for matrix in starts.h), starts.v[-1][0]
-    reason = f"groups of the graph hold the neighbours left out with kappa = {trusted:.2f}, so that structure and lam "
-    return graph_choice._replace(
-        alpha=balanced_alpha(h, v, x, graph, lam, delta, robust, balance),
-        reason=reason + f"terms are {balance:.2g} times the data term at the start",
-        trust=trusted,
-        balance=balance,
-    )
-
-
-def balanced_alpha(
-    h: tuple[Array, ...], v: Array, x: Array, graph: Graph, lam: float, delta: float, robust: str, balance: float
-) -> float:
+def balanced_alpha(h: tuple[Array, ...], v: Array, problem: Problem, robust: str, balance: float) -> float:
     """The alpha for which structure and lam terms of a start, at their best scale, are `balance` times its data term.
 
     With the scales between the layers eliminated they are proportional to alpha^(1 / (l + 1)), so that one evaluation
@@ -107,24 +108,25 @@ def balanced_alpha(
     no structure term to speak of (groups that no edge joins), the ridge takes its place and alpha stays small.
 
     Args:
-        h: H_1 ... H_l. v: V (r_l, n). x: X (m, n). graph: over the samples. lam, delta, robust: of the fit.
+        h: H_1 ... H_l.
+        v: V (r_l, n).
+        problem: of the fit, with whatever alpha; beta and nu are left out, and the weights of all layers but the last.
+        robust: of the fit.
         balance: at least 0.
     """
-    one, zero = jnp.ones((), x.dtype), jnp.zeros((), x.dtype)
-    last = jnp.zeros(len(h), x.dtype).at[-1].set(1)
-    numbers = Strengths(one, zero, zero, jnp.asarray(lam, x.dtype), jnp.asarray(delta, x.dtype), last)
-    data, penalties = (float(value) for value in _terms(h, v, x, graph, numbers, robust))
+    one, zero = jnp.ones((), v.dtype), jnp.zeros((), v.dtype)
+    last = jnp.zeros(len(h), v.dtype).at[-1].set(1)
+    strengths = problem.strengths._replace(alpha=one, beta=zero, nu=zero, layer_weights=last)
+    data, penalties = (float(term) for term in _terms(h, v, problem._replace(strengths=strengths), Form(robust)))
     return (balance * data / penalties) ** (len(h) + 1) if penalties > 0 else 0.0
 
 
-@partial(jax.jit, static_argnames=("robust",))
-def _terms(
-    h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, robust: str
-) -> tuple[Array, Array]:
-    form = Form(robust)
+@partial(jax.jit, static_argnames=("form",))
+def _terms(h: tuple[Array, ...], v: Array, problem: Problem, form: Form) -> tuple[Array, Array]:
+    """The data term, and the others at the best scale of every component."""
+    strengths = problem.strengths
     none = strengths._replace(alpha=jnp.zeros_like(strengths.alpha), lam=jnp.zeros_like(strengths.lam))
-    data, _ = structure.evaluate(h, v, x, graph, none, form)
-    data = data - structure.RIDGE * jnp.sum(v**2)
-    h, v = lax.fori_loop(0, RESCALINGS, lambda _, f: structure.rescale(f[0], f[1], graph, strengths, form), (h, v))
-    penalties = jnp.sum(structure.structure_energies(v, graph, strengths))
+    data = evaluate(h, v, problem._replace(strengths=none), form)[0] - RIDGE * jnp.sum(v**2)
+    h, v = lax.fori_loop(0, RESCALINGS, lambda _, f: rescale(f[0], f[1], problem, form), (h, v))
+    penalties = jnp.sum(structure_energies(v, problem))
     return data, penalties + strengths.lam * sum(jnp.sum(matrix**2) for matrix in h)

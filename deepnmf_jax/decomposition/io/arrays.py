@@ -14,7 +14,6 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-KINDS = ("numpy", "jax", "torch")
 DTYPES = ("float32", "float64")
 
 
@@ -52,11 +51,18 @@ def without_sparse(x: Any) -> Any:
     return x.todense() if isinstance(x, BCOO) else x
 
 
-def batch_of(item: Any) -> Any:
-    """The data of one item of a loader: the item, or its first entry where it is a list or a tuple (data, label)."""
-    if isinstance(item, (list, tuple)) and item and getattr(item[0], "ndim", 0) >= 2:
-        return item[0]
-    return item
+def batches_of(batches: Iterable) -> Iterator[Any]:
+    """The data of each item of a loader: the item, or its first entry where it is a list or a tuple (data, label).
+
+    Raises:
+        ValueError: there is no item.
+    """
+    item = None
+    for item in batches:
+        labelled = isinstance(item, (list, tuple)) and item and getattr(item[0], "ndim", 0) >= 2
+        yield item[0] if labelled else item
+    if item is None:
+        raise ValueError("the iterable has no batches; it needs at least one")
 
 
 def can_restart(batches: Iterable) -> bool:
@@ -151,7 +157,7 @@ def restore(x: Array, kind: str, like: Any = None) -> Any:
 def to_numpy(x: Any, dtype: Any = np.float32) -> np.ndarray:
     """x as a dense numpy array; the batches of an iterable are put below one another."""
     if is_batches(x):
-        return np.concatenate([to_numpy(batch_of(item), dtype) for item in x])
+        return np.concatenate([to_numpy(batch, dtype) for batch in batches_of(x)])
     if is_scipy_sparse(x):
         return np.asarray(x.toarray(), dtype)
     if isinstance(x, BCOO):

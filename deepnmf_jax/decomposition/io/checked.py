@@ -32,7 +32,7 @@ def read_data(
     weights: Any = None,
     mask: Any = None,
     nonnegative: bool = True,
-    positive: bool = False,
+    beta: float = 2.0,
     features: int | None = None,
     scale: float | None = None,
 ) -> Data:
@@ -45,7 +45,7 @@ def read_data(
         weights: element weights (n, p) or weights of the samples (n,) or (n, 1), non-negative; None.
         mask: 1 or True where A is known, (n, p); instead of or on top of the weights. Elsewhere A may be NaN.
         nonnegative: whether negative entries are an error.
-        positive: whether zeros are an error too (divergences with beta <= 0).
+        beta: of the divergence; zeros are an error for beta <= 0, sparse matrices for all but the squared error (2).
         features: p that A must have, of a fitted dictionary.
         scale: the unit of the fit; None: found from A.
 
@@ -59,7 +59,12 @@ def read_data(
     known = read_weights(weights, mask, array, dtype, device)
     if known is not None:
         array = jnp.where(known > 0, dense(array), 0)
-    mean = check_values(array, known, nonnegative, positive)
+    mean = check_values(array, known, nonnegative, beta <= 0)
+    if beta != 2 and isinstance(array, BCOO):
+        raise ValueError(
+            f"a beta_loss of {beta:g} needs the reconstruction of every entry, so a dense A; convert it with "
+            "A.toarray() or A.todense()"
+        )
     if scale is None:
         # In float32 squares of data below 1e-19 vanish; the mean of the absolute values is still exact enough there.
         scale = 4.0 ** round(math.log(mean, 4)) if mean > 0 else 1.0
@@ -101,6 +106,22 @@ def read_weights(weights: Any, mask: Any, a: Array | BCOO, dtype: np.dtype, devi
             raise ValueError(f"{name} has entries that are negative, NaN or infinite; use 0 for what shall not count")
         result = result * array
     return result
+
+
+def read_start(init: Any, data: Data, k: int, device: Any = None) -> tuple[Array, Array]:
+    """FactorPair (Z, D) of any kind to start from, as Z^T (k, n) and D (k, p) in the unit of `data`.
+
+    Raises:
+        ValueError: other shapes, entries that are negative, NaN or infinite.
+    """
+    z, d = (to_dense(factor, data.a.dtype, device) for factor in init)
+    (n, p), root = data.a.shape, math.sqrt(data.scale)
+    if z.shape != (n, k) or d.shape != (k, p):
+        raise ValueError(f"init has shapes {z.shape} and {d.shape}; Z must be {(n, k)} and D {(k, p)}")
+    for name, factor in (("Z", z), ("D", d)):
+        if not bool(jnp.all(jnp.isfinite(factor) & (factor >= 0))):
+            raise ValueError(f"{name} of init has entries that are negative, NaN or infinite")
+    return z.T / root, d / root
 
 
 @jax.jit

@@ -3,10 +3,11 @@
 import json
 import os
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from deepnmf_jax.files import write_atomically
 
 FORMAT = "deepnmf_jax.decomposition"
 # Raise it when a file written from now on cannot be read by the code of before.
@@ -30,11 +31,8 @@ def write(
         text = json.dumps(header)
     except TypeError as error:
         raise ValueError(f"the arguments {arguments} cannot be saved ({error}); name the device by a string") from error
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".unfinished")
-    with open(unfinished, "wb") as file:
-        np.savez(file, allow_pickle=False, header=np.frombuffer(text.encode(), np.uint8), **stored)
-    unfinished.replace(path)
+    stored = {"header": np.frombuffer(text.encode(), np.uint8), **stored}
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **stored))
 
 
 def read(path: str | os.PathLike, name: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:

@@ -1,79 +1,70 @@
-"""Beta divergences (Frobenius 2, Kullback-Leibler 1, Itakura-Saito 0 and between) and their multiplicative rule.
+"""Multiplicative rules: of Lee and Seung, for every beta divergence, and for data of any sign.
 
-Fevotte and Idier, Algorithms for nonnegative matrix factorization with the beta-divergence, 2011. a (m, q) is the
-data, x (m, k) the factor sought, f (k, q) the other one, w = x f the reconstruction.
+They never leave an exact zero. Shapes as in `objective.Half`.
 """
+
+from collections.abc import Callable
+from typing import cast
 
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.core.updates import em_factor
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_terms
+from deepnmf_jax.decomposition.updates.linear_algebra import product
+from deepnmf_jax.decomposition.updates.objective import Half
 
 NEWTON_STEPS = 8
 
 
-def floor_of(dtype: jnp.dtype, beta: float) -> Array:
-    """Smallest reconstruction that the powers of `beta` are taken of, so that none of them overflows."""
-    return jnp.asarray(float(jnp.finfo(dtype).max) ** (-0.25 / max(2 - beta, 1)), dtype)
+def multiplicative_step(half: Half, beta: float = 2.0, inner: int = 1) -> Callable[[Array], Array]:
+    """X -> X after `inner` multiplicative updates; for beta = 2 without weights products with A are made once."""
+    squared = beta == 2 and half.weights is None
+    if squared:
+        b, c = product(half.f, half.f.T), product(half.f, half.a.T)
+
+    def steps(x: Array) -> Array:
+        for _ in range(inner):
+            x = lee_seung_step(x, c, b, half.l1, half.l2) if squared else beta_step(x, half, beta)
+        return x
+
+    return steps
 
 
-def beta_divergence(a: Array, w: Array, beta: float, weights: Array | None = None) -> Array:
-    """Sum of the beta divergences of a (m, q) from w (m, q), times `weights` if given: a scalar.
+def lee_seung_step(x: Array, c: Array, b: Array, l1: Array | float, l2: Array | float) -> Array:
+    """X <- X * C / (B X + l1 + l2 X) for non-negative C = F A^T and B = F F^T, penalties not yet in them.
 
-    beta = 2 is half the squared error, 1 the generalised Kullback-Leibler divergence, 0 that of Itakura and Saito.
+    Where the denominator is 0 so is X or C, and X becomes 0.
     """
-    if beta == 2:
-        each = 0.5 * (a - w) ** 2
-    else:
-        w = jnp.maximum(w, floor_of(w.dtype, beta))
-        positive = a > 0
-        some = jnp.where(positive, a, 1)
-        if beta == 1:
-            each = jnp.where(positive, a * jnp.log(some / w), 0) - a + w
-        elif beta == 0:
-            each = jnp.where(positive, a / w - jnp.log(some / w) - 1, 0)
-        else:
-            power = jnp.where(positive, some**beta, 0)
-            each = (power + (beta - 1) * w**beta - beta * a * w ** (beta - 1)) / (beta * (beta - 1))
-    return jnp.sum(each if weights is None else weights * each)
+    below = product(b, x) + l1 + l2 * x
+    return x * c / jnp.where(below > 0, below, 1)
 
 
-def beta_terms(a: Array, x: Array, f: Array, beta: float, weights: Array | None = None) -> tuple[Array, Array]:
-    """Negative and positive part of the gradient with respect to x: ((A W^(beta-2)) F^T, W^(beta-1) F^T), each (m, k).
+def square_root_step(x: Array, above: Array, below: Array) -> Array:
+    """X <- X sqrt(above / below), the rule of Ding, Li and Jordan (2010) for data of any sign; shapes of x.
 
-    For beta = 1 the first is the step of the network's inference (paper, eq. 3), with A for x and F for w.
+    Entries whose denominator is 0 stay as they are; no constant is added, so the unit of the data does not matter.
     """
-    if beta == 1:
-        weighted = a if weights is None else weights * a
-        every = jnp.ones_like(a) if weights is None else weights
-        return em_factor(weighted, f, x), product(every, f.T)
-    w = product(x, f)
-    if beta == 2:
-        above, below = a, w
-    else:
-        w = jnp.maximum(w, floor_of(w.dtype, beta))
-        above, below = a * w ** (beta - 2), w ** (beta - 1)
-    if weights is not None:
-        above, below = weights * above, weights * below
-    return product(above, f.T), product(below, f.T)
+    return x * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1))
 
 
-def beta_step(a: Array, x: Array, f: Array, beta: float, l1: Array, l2: Array, weights: Array | None = None) -> Array:
-    """One multiplicative update of x (m, k) that never raises divergence + l1 sum x + 0.5 l2 sum x^2.
+def beta_step(x: Array, half: Half, beta: float) -> Array:
+    """One multiplicative update of X (k, m) that never raises divergence + l1 sum X + 0.5 l2 sum X^2.
 
-    x <- x * (above / (below + l1 + l2 x))^g with g = 1/(2-beta) for beta < 1, 1/(beta-1) for beta > 2, else 1. For
-    beta < 2 an L2 penalty in the denominator can raise the objective; there x is multiplied with the root of the exact
-    majoriser's derivative instead (for beta = 1 a quadratic equation). Exact zeros stay.
+    X <- X * (above / (below + l1 + l2 X))^g with g = 1/(2-beta) for beta < 1, 1/(beta-1) for beta > 2, else 1. For
+    beta < 2 an L2 penalty in the denominator can raise the objective; there X is multiplied with the root of the exact
+    majoriser's derivative instead (for beta = 1 a quadratic equation).
     """
-    above, below = beta_terms(a, x, f, beta, weights)
+    f, a, l1, l2, weights = half
+    x = x.T
+    above, below = beta_terms(cast(Array, a), x, f, beta, weights)
     below = below + l1
     if beta >= 2:
         below = below + l2 * x
         factor = above / jnp.where(below > 0, below, 1)
-        return x * (factor if beta == 2 else factor ** (1 / (beta - 1)))
-    exponent = 2 - beta if beta < 1 else 1.0
-    return x * _positive_root(above, below, l2 * x, exponent, 3 - beta)
+        factor = factor if beta == 2 else factor ** (1 / (beta - 1))
+    else:
+        factor = _positive_root(above, below, l2 * x, 2 - beta if beta < 1 else 1.0, 3 - beta)
+    return (x * factor).T
 
 
 def _positive_root(above: Array, below: Array, extra: Array, q: float, r: float) -> Array:

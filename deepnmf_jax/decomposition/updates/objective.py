@@ -6,6 +6,7 @@ A (n, p) is dense or a `BCOO` matrix, Z^T (k, n), D (k, p), weights (n, p) or No
 transposed, because all updates run along its rows.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
@@ -13,9 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.updates.multiplicative import beta_divergence, beta_terms
-from deepnmf_jax.decomposition.updates.quadratic import feasible_part, product, projected_gradient
-from deepnmf_jax.decomposition.updates.residual_updates import weighted_projected_gradient
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence, beta_terms
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 # Where the squared error is below this share of ||A||^2, the Gram form has lost its digits in float32.
 CANCELLATION = 1e-3
@@ -29,9 +29,45 @@ class Penalties(NamedTuple):
     l1_d: Array | float = 0.0
     l2_d: Array | float = 0.0
 
-    def transposed(self) -> "Penalties":
-        """The penalties of A^T ~ D^T Z^T."""
-        return Penalties(self.l1_d, self.l2_d, self.l1_z, self.l2_z)
+
+class Half(NamedTuple):
+    """One half of a factorization, the other factor being fixed: X (k, m) is sought, with X^T F near A.
+
+    f (k, q), a (m, q) dense or sparse, l1 and l2 the penalties of X, weights (m, q) or None. For the codes X = Z^T and
+    F = D; for the dictionary X = D, F = Z^T, and A is transposed.
+    """
+
+    f: Array
+    a: Array | BCOO
+    l1: Array | float
+    l2: Array | float
+    weights: Array | None = None
+
+    def gram(self) -> tuple[Array, Array]:
+        """C = F A^T - l1 (k, m) and B = F F^T + l2 (k, k): minimised is 0.5 <X, B X> - <C, X> where no weights are."""
+        b, c = product(self.f, self.f.T), product(self.f, self.a.T)
+        return c - self.l1, b + self.l2 * jnp.eye(len(b), dtype=b.dtype)
+
+    def prefers_residual(self) -> bool:
+        """Whether A - X^T F costs less than Gram matrices: dense A, and more atoms than features."""
+        return not isinstance(self.a, BCOO) and has_many_atoms(self.a.shape, self.f.shape[0])
+
+
+class Target(NamedTuple):
+    """What Z D shall be near: a (n, p) dense or sparse, the penalties, weights (n, p) or None."""
+
+    a: Array | BCOO
+    penalties: Penalties = Penalties()
+    weights: Array | None = None
+
+    def for_codes(self, d: Array) -> Half:
+        """The half in which Z^T is sought for the dictionary D (k, p)."""
+        return Half(d, self.a, self.penalties.l1_z, self.penalties.l2_z, self.weights)
+
+    def for_dictionary(self, zt: Array) -> Half:
+        """The half in which D is sought for the codes Z^T (k, n)."""
+        flipped = None if self.weights is None else self.weights.T
+        return Half(zt, self.a.T, self.penalties.l1_d, self.penalties.l2_d, flipped)
 
 
 def scaled_penalties(alpha_w: float, alpha_h: float | str, l1_ratio: float, n: int, p: int) -> Penalties:
@@ -82,43 +118,47 @@ def squared_error(a: Array | BCOO, zt: Array, d: Array) -> Array:
     return jax.lax.cond(gram < CANCELLATION * total, lambda: 0.5 * jnp.sum((a - product(zt.T, d)) ** 2), lambda: gram)
 
 
-def divergence(a: Array | BCOO, zt: Array, d: Array, beta: float = 2.0, weights: Array | None = None) -> Array:
+def divergence(zt: Array, d: Array, target: Target, beta: float = 2.0) -> Array:
     """Beta divergence of Z D from A, a scalar; entries of weight 0 do not count."""
-    if beta == 2 and weights is None:
-        return squared_error(a, zt, d)
-    return beta_divergence(cast(Array, a), product(zt.T, d), beta, weights)
+    if beta == 2 and target.weights is None:
+        return squared_error(target.a, zt, d)
+    return beta_divergence(cast(Array, target.a), product(zt.T, d), beta, target.weights)
 
 
-def objective(
-    a: Array | BCOO, zt: Array, d: Array, penalties: Penalties, beta: float = 2.0, weights: Array | None = None
-) -> Array:
+def objective(zt: Array, d: Array, target: Target, beta: float = 2.0) -> Array:
     """Divergence plus penalties, a scalar."""
-    return divergence(a, zt, d, beta, weights) + penalty(zt, d, penalties)
+    return divergence(zt, d, target, beta) + penalty(zt, d, target.penalties)
 
 
-def codes_gradient(
-    a: Array | BCOO, zt: Array, d: Array, penalties: Penalties, beta: float = 2.0, weights: Array | None = None
-) -> Array:
-    """Projected gradient of the objective with respect to Z^T, (k, n): zero exactly at the best codes."""
-    l1, l2 = penalties.l1_z, penalties.l2_z
-    if beta == 2 and weights is None and not isinstance(a, BCOO) and has_many_atoms(a.shape, d.shape[0]):
-        gradient = product(d, (product(zt.T, d) - a).T) + l1 + l2 * zt
-        return feasible_part(zt, gradient)
-    if beta == 2 and weights is None:
-        b = product(d, d.T) + l2 * jnp.eye(d.shape[0], dtype=d.dtype)
-        return projected_gradient(zt, product(d, a.T) - l1, b)
-    if beta == 2 and weights is not None:
-        return weighted_projected_gradient(zt, d, cast(Array, a), weights, jnp.asarray(l1), jnp.asarray(l2))
-    above, below = beta_terms(cast(Array, a), zt.T, d, beta, weights)
-    gradient = (below - above).T + l1 + l2 * zt
-    return feasible_part(zt, gradient)
+def feasible_part(x: Array, gradient: Array) -> Array:
+    """The gradient where x > 0, its negative part where x = 0: zero exactly at a minimum over x >= 0."""
+    return jnp.where(x > 0, gradient, jnp.minimum(gradient, 0))
 
 
-def projected_gradient_norm(
-    a: Array | BCOO, zt: Array, d: Array, penalties: Penalties, beta: float = 2.0, weights: Array | None = None
-) -> Array:
+def projected_gradient(x: Array, c: Array, b: Array) -> Array:
+    """`feasible_part` of the gradient B X - C (see `Half.gram`). Shape of x."""
+    return feasible_part(x, product(b, x) - c)
+
+
+def gradient_of(half: Half, beta: float = 2.0) -> Callable[[Array], Array]:
+    """Projected gradient of the objective with respect to X (k, m): zero exactly at the best X of this half."""
+    f, a, l1, l2, weights = half
+    if beta == 2 and weights is None and not half.prefers_residual():
+        c, b = half.gram()
+        return lambda x: projected_gradient(x, c, b)
+
+    def gradient(x: Array) -> Array:
+        if beta == 2:
+            rest = product(x.T, f) - a
+            return feasible_part(x, product(f, (rest if weights is None else weights * rest).T) + l1 + l2 * x)
+        above, below = beta_terms(cast(Array, a), x.T, f, beta, weights)
+        return feasible_part(x, (below - above).T + l1 + l2 * x)
+
+    return gradient
+
+
+def projected_gradient_norm(zt: Array, d: Array, target: Target, beta: float = 2.0) -> Array:
     """2-norm of the projected gradient with respect to both factors, a scalar."""
-    flipped = None if weights is None else weights.T
-    of_codes = codes_gradient(a, zt, d, penalties, beta, weights)
-    of_dictionary = codes_gradient(a.T, d, zt, penalties.transposed(), beta, flipped)
+    of_codes = gradient_of(target.for_codes(d), beta)(zt)
+    of_dictionary = gradient_of(target.for_dictionary(zt), beta)(d)
     return jnp.sqrt(jnp.sum(of_codes**2) + jnp.sum(of_dictionary**2))

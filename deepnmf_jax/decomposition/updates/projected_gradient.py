@@ -1,9 +1,55 @@
-"""Accelerated projected gradient on any simple set, and the projection on the simplex."""
+"""Accelerated projected gradient: on one half of a factorization, on any simple set, and onto the simplex."""
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import Array, lax
+
+from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
+from deepnmf_jax.decomposition.updates.objective import Half
+
+# Accelerated steps of "pgd" in each half.
+STEPS = 10
+
+
+def projected_gradient_step(half: Half) -> Callable[[Array], Array]:
+    """X -> X after `STEPS` projected gradient steps, accelerated where there are no element weights."""
+    f, a, l1, l2, weights = half
+    if weights is None:
+        c, b = half.gram()
+        return lambda x: accelerated_gradient(x, c, b)
+    # Each sample has its own Gram matrix F diag(q_i) F^T, bounded by max q_i F F^T; so has the length of its step.
+    bound = largest_eigenvalue_bound(product(f, f.T)) * jnp.max(weights, axis=1) + l2
+    length = inverse(bound)
+
+    def step(_: int, x: Array) -> Array:
+        gradient = product(f, (weights * (product(x.T, f) - a)).T) + l1 + l2 * x
+        return jnp.maximum(x - length * gradient, 0)
+
+    observed = jnp.any(weights > 0, axis=1)
+    return lambda x: jnp.where(observed, lax.fori_loop(0, STEPS, step, x), 0)
+
+
+def nonnegative(x: Array) -> Array:
+    """Nearest non-negative point."""
+    return jnp.maximum(x, 0)
+
+
+def accelerated_gradient(
+    x: Array, c: Array, b: Array, steps: int = STEPS, project: Callable[[Array], Array] = nonnegative
+) -> Array:
+    """`accelerate` on 0.5 <X, B X> - <C, X> with step 1 / L; X, C (k, m), B (k, k).
+
+    `project` is the projection on the set that X is to stay in.
+    """
+    return accelerate(
+        x,
+        gradient=lambda y: product(b, y) - c,
+        value=lambda y: jnp.sum(y * (0.5 * product(b, y) - c)),
+        project=project,
+        length=inverse(largest_eigenvalue_bound(b)),
+        steps=steps,
+    )
 
 
 def accelerate(

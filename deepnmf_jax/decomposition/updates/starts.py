@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.updates.quadratic import product
+from deepnmf_jax.decomposition.updates.linear_algebra import product
 
+INITS = ("nndsvda", "nndsvd", "random")
 # Up to this size the smaller Gram matrix is decomposed; above it, a random subspace.
 LARGEST_GRAM = 2048
 COLUMNS = 64
@@ -109,3 +110,15 @@ def best_scale(a: Array | BCOO, zt: Array, d: Array) -> Array:
         along = jnp.sum(product(zt, a) * d)
         square = jnp.sum(product(zt, zt.T) * product(d, d.T))
     return jnp.where((square > 0) & (along > 0), along / jnp.where(square > 0, square, 1), 1)
+
+
+def init_factors(key: Array, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
+    """Start Z^T (k, n), D (k, p) by one of `INITS`, scaled so that Z D is as close to A as one number can make it."""
+    if init == "random":
+        zt, d = random_start(key, a, k)
+    else:
+        zt, d = nndsvd_start(key, a, k, fill=init == "nndsvda")
+    return zt * best_scale(a, zt, d), d
+
+
+compiled_start = jax.jit(init_factors, static_argnames=("k", "init"))

@@ -6,17 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import check_boundedness
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, find_neighbors, from_dense, knn_graph, make_graph
-from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE
-
-
-def full_m(graph: Graph, alpha: float, beta: float, nu: float) -> np.ndarray:
-    n = len(graph.degrees)
-    s = np.zeros((n, n))
-    s[np.asarray(graph.rows), np.asarray(graph.columns)] = graph.weights
-    ones = np.ones((n, n))
-    laplacian = np.diag(s.sum(1)) - s
-    return alpha * laplacian - beta * (np.eye(n) - ones / n) + nu * (ones - np.eye(n)) + RIDGE * np.eye(n)
+from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, find_neighbors, knn_graph, make_graph
+from tests.decomposition.dn2mfgl.dense import from_dense, full_m
 
 
 def is_copositive(m: np.ndarray) -> bool:

@@ -11,7 +11,8 @@ import pytest
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition import UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import released
-from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, from_dense, knn_graph
+from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph, similarity
+from tests.decomposition.dn2mfgl.dense import from_dense
 
 FOLDER = Path(os.environ.get("DEEPNMF_GOLDEN_CLASSICAL", Path(__file__).parents[2] / "golden_classical"))
 FILES = sorted(path for path in FOLDER.glob("dn2_*.npz") if "pretrain" not in path.stem)
@@ -80,9 +81,7 @@ def test_the_graph(path: Path) -> None:
     golden = load(path)
     neighbors = find_neighbors(golden["X"].T, int(golden["K"]), exclude_self=False)
     graph = knn_graph(neighbors)
-    s = np.zeros_like(golden["S"], dtype=float)
-    s[np.asarray(graph.rows), np.asarray(graph.columns)] = graph.weights
-    np.testing.assert_array_equal(s, golden["S"])
+    np.testing.assert_array_equal(similarity(graph).toarray(), golden["S"])
     np.testing.assert_array_equal(graph.degrees, golden["D"].reshape(-1))
 
 

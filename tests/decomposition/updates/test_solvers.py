@@ -11,21 +11,29 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.core.updates import em_factor
-from deepnmf_jax.decomposition.updates import quadratic, residual_updates
-from deepnmf_jax.decomposition.updates.multiplicative import beta_divergence, beta_terms
-from deepnmf_jax.decomposition.updates.objective import Penalties, codes_gradient, objective, projected_gradient_norm
-from deepnmf_jax.decomposition.updates.solvers import SOLVERS, Settings, sweep
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence, beta_terms
+from deepnmf_jax.decomposition.updates.hals import coordinate_sweep, residual_sweep
+from deepnmf_jax.decomposition.updates.linear_algebra import largest_eigenvalue_bound
+from deepnmf_jax.decomposition.updates.objective import (
+    Half,
+    Penalties,
+    Target,
+    gradient_of,
+    objective,
+    projected_gradient_norm,
+)
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, sweep
 
 N, P, K = 11, 7, 4
 STEPS = {
-    (solver, beta): jax.jit(partial(sweep, settings=Settings(solver, beta)))
+    (solver, beta): jax.jit(partial(sweep, settings=SolverSettings(solver, beta)))
     for solver, beta in [*((s, 2.0) for s in SOLVERS), *(("mu", b) for b in (0.0, 0.5, 1.0, 1.5, 3.0))]
 }
-OBJECTIVE = jax.jit(objective, static_argnums=4)
-SWEEP = jax.jit(quadratic.coordinate_sweep, static_argnums=3)
-RESIDUAL_SWEEP = jax.jit(residual_updates.residual_sweep, static_argnums=5)
-GRADIENT = jax.jit(codes_gradient, static_argnums=4)
-BOUND = jax.jit(quadratic.largest_eigenvalue_bound)
+OBJECTIVE = jax.jit(objective, static_argnums=3)
+SWEEP = jax.jit(coordinate_sweep, static_argnums=3)
+RESIDUAL_SWEEP = jax.jit(residual_sweep, static_argnums=2)
+GRADIENT = jax.jit(lambda zt, d, target, beta: gradient_of(target.for_codes(d), beta)(zt), static_argnums=3)
+BOUND = jax.jit(largest_eigenvalue_bound)
 NORM = jax.jit(projected_gradient_norm)
 
 strengths = st.sampled_from([0.0, 1e-3, 0.3, 4.0])
@@ -46,11 +54,11 @@ def test_the_objective_never_rises(solver: str, beta: float, drawn: tuple) -> No
     a, zt, d = problem(seed, sparse=beta > 0)
     a = a + 0.05 * (beta <= 0)
     weights = np.random.default_rng(seed).integers(0, 3, (N, P)).astype(float) if weighted else None
-    penalties = Penalties(l1_z, l2_z, l1_d, l2_d)
-    before = float(OBJECTIVE(a, zt, d, penalties, beta, weights))
+    target = Target(a, Penalties(l1_z, l2_z, l1_d, l2_d), weights)
+    before = float(OBJECTIVE(zt, d, target, beta))
     for _ in range(6):
-        zt, d = STEPS[solver, beta](zt, d, a, penalties, weights=weights)
-        after = float(OBJECTIVE(a, zt, d, penalties, beta, weights))
+        zt, d = STEPS[solver, beta](zt, d, target)
+        after = float(OBJECTIVE(zt, d, target, beta))
         assert after <= before * (1 + 1e-9) + 1e-12
         assert (np.asarray(zt) >= 0).all() and (np.asarray(d) >= 0).all()
         before = after
@@ -62,8 +70,8 @@ def test_the_objective_never_rises(solver: str, beta: float, drawn: tuple) -> No
 def test_steps_do_not_depend_on_the_unit(solver: str, seed: int, scale: float) -> None:
     a, zt, d = problem(seed)
     step = STEPS[solver, 2.0]
-    expected = step(zt, d, a, Penalties())
-    scaled = step(zt * scale**0.5, d * scale**0.5, a * scale, Penalties())
+    expected = step(zt, d, Target(a))
+    scaled = step(zt * scale**0.5, d * scale**0.5, Target(a * scale))
     for one, other in zip(expected, scaled, strict=True):
         np.testing.assert_allclose(np.asarray(other) / scale**0.5, one, rtol=1e-9, atol=1e-12)
 
@@ -84,11 +92,11 @@ def test_blocks_and_residuals_give_the_iterates_of_the_plain_loop(block: int) ->
     l1, l2 = 0.3, 0.0
     expected = plain_sweep(x, f @ a.T - l1, f @ f.T)
     np.testing.assert_allclose(SWEEP(x, f @ a.T - l1, f @ f.T, block), expected, atol=1e-12)
-    np.testing.assert_allclose(RESIDUAL_SWEEP(x, f, a, l1, l2, block), expected, atol=1e-12)
+    np.testing.assert_allclose(RESIDUAL_SWEEP(x, Half(f, a, l1, l2), block), expected, atol=1e-12)
     np.testing.assert_array_equal(expected[4], x[4])
     l2 = 0.7
     expected = plain_sweep(x, f @ a.T - l1, f @ f.T + l2 * np.eye(13))
-    np.testing.assert_allclose(RESIDUAL_SWEEP(x, f, a, l1, l2, block), expected, atol=1e-12)
+    np.testing.assert_allclose(RESIDUAL_SWEEP(x, Half(f, a, l1, l2), block), expected, atol=1e-12)
 
 
 def test_many_atoms_take_the_residual_and_agree_with_gram_matrices() -> None:
@@ -96,8 +104,8 @@ def test_many_atoms_take_the_residual_and_agree_with_gram_matrices() -> None:
     a, zt, d = rng.random((8, 6)), rng.random((30, 8)), rng.random((30, 6))
     penalties = Penalties(0.1, 0.2, 0.3, 0.0)
     step = STEPS["hals", 2.0]
-    dense = step(zt, d, a, penalties)
-    sparse = step(zt, d, BCOO.fromdense(jax.numpy.asarray(a)), penalties)
+    dense = step(zt, d, Target(a, penalties))
+    sparse = step(zt, d, Target(BCOO.fromdense(jax.numpy.asarray(a)), penalties))
     for one, other in zip(dense, sparse, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-11)
 
@@ -108,8 +116,9 @@ def test_gradients_are_those_of_the_objective(beta: float) -> None:
     a = a + 0.1
     penalties = Penalties(0.1, 0.2, 0.3, 0.4)
     for weights in (None, np.random.default_rng(5).random((N, P))):
-        expected = jax.jit(jax.grad(lambda zt: objective(a, zt, d, penalties, beta, weights)))(zt)  # noqa: B023
-        np.testing.assert_allclose(GRADIENT(a, zt, d, penalties, beta, weights), expected, atol=1e-9)
+        target = Target(a, penalties, weights)
+        expected = jax.jit(jax.grad(lambda zt: objective(zt, d, target, beta)))(zt)  # noqa: B023
+        np.testing.assert_allclose(GRADIENT(zt, d, target, beta), expected, atol=1e-9)
 
 
 def test_divergences_are_those_of_scikit_learn() -> None:
@@ -133,7 +142,7 @@ def test_the_kullback_leibler_step_is_the_networks_inference() -> None:
     d = jax.numpy.asarray(w)
     zt = h.T
     for _ in range(20):
-        zt, _ = STEPS["mu", 1.0](zt, d, x, Penalties())
+        zt, _ = STEPS["mu", 1.0](zt, d, Target(x))
     np.testing.assert_allclose(zt.T, infer(x, w, num_iters=20), atol=1e-9)
 
 
@@ -144,7 +153,7 @@ def test_weights_against_a_plain_loop_over_samples(solver: str) -> None:
     q = (np.random.default_rng(8).random((N, P)) > 0.4).astype(float)
     q[2] = 0
     step = STEPS[solver, 2.0]
-    codes = np.array(step(zt, d, np.where(q > 0, a, 123.0), Penalties(), weights=q)[0]).T
+    codes = np.array(step(zt, d, Target(np.where(q > 0, a, 123.0), weights=q))[0]).T
     assert (codes[2] == 0).all() or solver == "mu"
     if solver == "hals":
         for i in np.flatnonzero(q.any(1)):
@@ -155,10 +164,10 @@ def test_weights_against_a_plain_loop_over_samples(solver: str) -> None:
 
 def test_the_projected_gradient_norm_falls_to_zero() -> None:
     a, zt, d = problem(9)
-    start = NORM(a, zt, d, Penalties())
+    start = NORM(zt, d, Target(a))
     for _ in range(400):
-        zt, d = STEPS["hals", 2.0](zt, d, a, Penalties())
-    assert NORM(a, zt, d, Penalties()) < 1e-2 * start
+        zt, d = STEPS["hals", 2.0](zt, d, Target(a))
+    assert NORM(zt, d, Target(a)) < 1e-2 * start
 
 
 @settings(max_examples=30, deadline=None)

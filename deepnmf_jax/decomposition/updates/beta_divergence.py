@@ -1,0 +1,79 @@
+"""Beta divergences: Frobenius (2), Kullback-Leibler (1), Itakura-Saito (0) and those between.
+
+Fevotte and Idier, Algorithms for nonnegative matrix factorization with the beta-divergence, 2011. a (m, q) is the
+data, x (m, k) the factor sought, f (k, q) the other one, w = x f the reconstruction.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core.checks import check_choice, check_number
+from deepnmf_jax.core.updates import em_factor
+from deepnmf_jax.decomposition.updates.linear_algebra import product
+
+BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
+
+
+def beta_of(beta_loss: float | str) -> float:
+    """The number beta of a beta_loss given by name or number. ValueError for another name."""
+    if isinstance(beta_loss, str):
+        check_choice("beta_loss", beta_loss, tuple(BETA_LOSSES))
+        return BETA_LOSSES[beta_loss]
+    check_number("beta_loss", beta_loss)
+    return float(beta_loss)
+
+
+def floor_of(dtype: jnp.dtype, beta: float) -> Array:
+    """Smallest reconstruction that the powers of `beta` are taken of, so that none of them overflows."""
+    return jnp.asarray(float(jnp.finfo(dtype).max) ** (-0.25 / max(2 - beta, 1)), dtype)
+
+
+def beta_divergence(a: Array, w: Array, beta: float, weights: Array | None = None) -> Array:
+    """Sum of the beta divergences of a (m, q) from w (m, q), times `weights` if given: a scalar.
+
+    beta = 2 is half the squared error, 1 the generalised Kullback-Leibler divergence, 0 that of Itakura and Saito.
+    """
+    if beta == 2:
+        each = 0.5 * (a - w) ** 2
+    else:
+        w = jnp.maximum(w, floor_of(w.dtype, beta))
+        positive = a > 0
+        some = jnp.where(positive, a, 1)
+        if beta == 1:
+            each = jnp.where(positive, a * jnp.log(some / w), 0) - a + w
+        elif beta == 0:
+            each = jnp.where(positive, a / w - jnp.log(some / w) - 1, 0)
+        else:
+            power = jnp.where(positive, some**beta, 0)
+            each = (power + (beta - 1) * w**beta - beta * a * w ** (beta - 1)) / (beta * (beta - 1))
+    return jnp.sum(each if weights is None else weights * each)
+
+
+def beta_terms(a: Array, x: Array, f: Array, beta: float, weights: Array | None = None) -> tuple[Array, Array]:
+    """Negative and positive part of the gradient with respect to x: ((A W^(beta-2)) F^T, W^(beta-1) F^T), each (m, k).
+
+    For beta = 1 the first is the step of the network's inference (paper, eq. 3), with A for x and F for w.
+    """
+    if beta == 1:
+        weighted = a if weights is None else weights * a
+        every = jnp.ones_like(a) if weights is None else weights
+        return em_factor(weighted, f, x), product(every, f.T)
+    w = product(x, f)
+    if beta == 2:
+        above, below = a, w
+    else:
+        w = jnp.maximum(w, floor_of(w.dtype, beta))
+        above, below = a * w ** (beta - 2), w ** (beta - 1)
+    if weights is not None:
+        above, below = weights * above, weights * below
+    return product(above, f.T), product(below, f.T)
+
+
+def beta_curvature(a: Array, w: Array, beta: float, weights: Array | None = None) -> Array:
+    """Second derivative of the beta divergence with respect to the reconstruction w, times the weights. (m, q)."""
+    if beta == 2:
+        second = jnp.ones_like(w)
+    else:
+        w = jnp.maximum(w, floor_of(w.dtype, beta))
+        second = (beta - 1) * w ** (beta - 2) - (beta - 2) * a * w ** (beta - 3)
+    return second if weights is None else weights * second

@@ -1,0 +1,93 @@
+"""What all NMF layers share: the settings of the inference as fields, and the way from patches to codes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core import initializers
+from deepnmf_jax.core.checks import check_choice, check_integer, check_settings
+from deepnmf_jax.core.gradients import LOCAL_RULES, with_local_gradient
+from deepnmf_jax.core.inference import infer_unchecked
+from deepnmf_jax.core.iteration import Settings
+from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
+
+
+class InferenceFields(nn.Module, kw_only=True):
+    """The settings of the inference as fields of a module; `deepnmf_jax.infer` explains them.
+
+    Attributes:
+        num_iters: iterations of the inference, at least 1.
+        epsilon: step size in the paper's convention, in (0, 1].
+        gradient: "approximate" (the paper's), "scaled", "unrolled" or "implicit"; see `deepnmf_jax.infer`.
+        cg_steps: conjugate-gradient steps of the implicit gradient.
+        acceleration: "none", "adaptive" or "multistep".
+        exponent: plain steps in one of "multistep", the largest exponent of "adaptive".
+        tolerance: certificate, in nats, at which an input takes no further step; 0: all take `num_iters`.
+        products: of the iterations, "full" (float32), "tf32" or "bfloat16".
+        implementation: "xla"; "pallas", a fused kernel, which needs a CUDA GPU; or "interpret", that kernel in Pallas's
+            interpreter, for tests.
+    """
+
+    num_iters: int = 20
+    epsilon: float = 1.0
+    gradient: str = "approximate"
+    cg_steps: int = 4
+    acceleration: str = "none"
+    exponent: float = 8.0
+    tolerance: float = 0.0
+    products: str = "full"
+    implementation: str = "xla"
+
+    @property
+    def inference(self) -> Settings:
+        """The fields as `infer` takes them."""
+        return Settings(**{name: getattr(self, name) for name in Settings._fields})
+
+
+class NMFLayer(InferenceFields, kw_only=True):
+    """A layer whose outputs are NMF codes. Its other fields, num_iters ... implementation: see `InferenceFields`.
+
+    Attributes:
+        local_learning: "none", or the rule that gives u its gradient in place of back-propagation, "kl" or "mse"
+            (paper, section 4.2). Lower layers still receive the error passed back.
+        u_init: initial raw weights, (key, shape, dtype) -> array. The rows of the weights are those of |u|, made
+            to sum to 1.
+        dtype: of the computation; None takes that of the input. Sums are in float32 at least.
+        param_dtype: of u.
+    """
+
+    local_learning: str = "none"
+    u_init: Callable[..., Array] = initializers.uniform
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def activity(self, patches: Array, features: int) -> Array:
+        """NMF code of non-negative patches (..., groups, n): each group on its own -> (..., features), summing to 1.
+
+        Raises:
+            ValueError: settings outside what they allow, or `features` that the groups do not divide.
+        """
+        check_settings(self.inference)
+        check_choice("local_learning", self.local_learning, ("none", *LOCAL_RULES))
+        check_integer("features", features, 1)
+        groups, n = patches.shape[-2:]
+        if features % groups:
+            raise ValueError(f"features = {features} must be a multiple of feature_group_count = {groups}")
+        u = self.param("u", self.u_init, (features, n), self.param_dtype)
+        dtype = self.dtype or jnp.result_type(patches, u)
+        w = normalize_weights(u.astype(dtype))
+        if groups == 1:  # without an axis of length 1, which slows XLA's CPU backend down threefold
+            return self._infer(normalize_patches(patches[..., 0, :].astype(dtype)), w)
+        x = normalize_patches(patches.astype(dtype))
+        h = jax.vmap(self._infer, in_axes=(-2, 0), out_axes=-2)(x, w.reshape(groups, features // groups, n))
+        return h.reshape(*h.shape[:-2], features) / groups
+
+    def _infer(self, x: Array, w: Array) -> Array:
+        if self.local_learning == "none":
+            return infer_unchecked(x, w, self.inference)
+        h = infer_unchecked(x, jax.lax.stop_gradient(w), self.inference)
+        return with_local_gradient(h, x, w, self.local_learning)
