@@ -1,7 +1,8 @@
 """How alpha, beta, nu and the graph are chosen without labels: one rule for all data.
 
 The graph is tested on neighbours that are left out of it (`trust`); the more it can be trusted, the more the structure
-terms weigh against the data (`balanced_alpha`). docs/dn2mfgl.md has the reasons and the measurements.
+terms weigh against the data (`balanced_alpha`). docs/dn2mfgl.md has the reasons, docs/reports/clustering.md the
+measurements.
 """
 
 from collections.abc import Callable, Mapping
