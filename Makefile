@@ -32,7 +32,7 @@ test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
-	$(PY) -m benchmarks.speed.compare $(ARGS)
+	$(PY) -m benchmarks.speed.suite $(ARGS)
 
 gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper's recipe in slices (ARGS="--minutes=10")
 	PYTHON=$(PY) benchmarks/gpu/session.sh $(ARGS)

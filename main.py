@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     for noisy in ("absl", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     from deepnmf_jax import experiments
-    from deepnmf_jax.training import devices, loop, reports, setup
+    from deepnmf_jax.training import devices, interruption, loop, reports, setup
 
     cache = os.path.expanduser(FLAGS.compilation_cache)
     devices.start(cache, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
             print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
         else:
             print(setup.describe(FLAGS.config))
-    except loop.Interrupted as stop:
+    except interruption.Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + signal.Signals[stop.signal_name])
     except (ValueError, OSError, FloatingPointError, ImportError) as error:

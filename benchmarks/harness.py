@@ -1,24 +1,29 @@
 """Timing of programs side by side, and the files that keep the samples."""
 
 import argparse
-import datetime
-import importlib.metadata
-import importlib.util
+import contextlib
 import json
-import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax
 
 from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.training.environment import environment
 
 TRAINING = "benchmarks.speed.programs.training"
 RESULTS = ROOT / "benchmarks" / "results"
+# Of the programs in the records, those of an acceleration that is no more: the records stay whole, no table has them.
+REMOVED = "power"
+
+Sampler = Callable[[], float]
+"""Runs a program once; its seconds."""
 
 
 class Worker:
@@ -47,13 +52,18 @@ class Worker:
 
     def seconds(self) -> float:
         """Runs the program once; its wall time."""
-        return float(self.ask(""))
+        return float(self.ask('{"do": "run"}'))
 
     def ask(self, line: str) -> str:
-        """Sends a line; the line that comes back."""
+        """Sends a line; the line that comes back. RuntimeError: it says what failed, or the process has ended."""
         assert self.process.stdin
         print(line, file=self.process.stdin, flush=True)
-        return self._read()
+        answer = self._read()
+        if not answer:
+            self.stop()
+        if not answer or answer.startswith("failed: "):
+            raise RuntimeError(answer.removeprefix("failed: ") or "the process has ended")
+        return answer
 
     def stop(self) -> None:
         """Ends the process."""
@@ -65,6 +75,21 @@ class Worker:
         return self.process.stdout.readline().strip()
 
 
+@contextlib.contextmanager
+def started(
+    specs: Mapping[str, Mapping[str, Any]], module: str = TRAINING, greeting: str = "ready"
+) -> Iterator[dict[str, Worker]]:
+    """A process for each spec; all end with the block, or when one does not start."""
+    workers: dict[str, Worker] = {}
+    try:
+        for name, spec in specs.items():
+            workers[name] = Worker(spec, module, greeting)
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.stop()
+
+
 def interleave(specs: Mapping[str, Mapping[str, Any]], rounds: int, processes: int = 1) -> dict[str, list[float]]:
     """Seconds of each program, in turns: what slows the machine for a while slows all of them.
 
@@ -74,18 +99,56 @@ def interleave(specs: Mapping[str, Mapping[str, Any]], rounds: int, processes: i
     """
     samples: dict[str, list[float]] = {name: [] for name in specs}
     for process in range(processes):
-        workers = {}
-        try:
-            for name, spec in specs.items():
-                workers[name] = Worker(spec)
-            turns = list(workers.items())[:: -1 if process % 2 else 1]
+        with started(specs) as workers:
             for _ in range(rounds):
-                for name, worker in turns:
-                    samples[name].append(worker.seconds())
-        finally:
-            for worker in workers.values():
-                worker.stop()
+                for name in list(workers)[:: -1 if process % 2 else 1]:
+                    samples[name].append(workers[name].seconds())
     return samples
+
+
+def in_turns(
+    programs: Mapping[str, Sampler], rounds: int, failed: dict[str, str] | None = None
+) -> dict[str, list[float]]:
+    """Samples of programs of this process, one after the other in each round, like `interleave`.
+
+    The first that fails ends all; but with `failed` its reason is kept there, and the others go on.
+    """
+    samples: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name in list(samples):
+            try:
+                samples[name].append(programs[name]())
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed[name] = short(error)
+                del samples[name]
+    return samples
+
+
+def timed(run: Callable[[], Any], seconds: float = 0.0) -> Sampler:
+    """Seconds of one run to the end of its results, after one that is not counted.
+
+    With `seconds` a sample is the mean over so many runs in a row as take about that long, 200 at most.
+    """
+
+    def sample(repeat: int) -> float:
+        start = time.perf_counter()
+        for _ in range(repeat):
+            last = run()
+        jax.block_until_ready(last)
+        return (time.perf_counter() - start) / repeat
+
+    sample(1)
+    return partial(sample, min(max(int(seconds / sample(1)), 1), 200) if seconds else 1)
+
+
+def short(error: Exception) -> str:
+    """A reason in one line."""
+    text = f"{type(error).__name__}: {error}"
+    if "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower():
+        return "out of memory"
+    return " ".join(text.split())[-300:]
 
 
 def best(samples: Sequence[float]) -> float:
@@ -94,34 +157,29 @@ def best(samples: Sequence[float]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on: processor, cores, versions, commit."""
-    import jax
-    import jaxlib
+    """What the numbers depend on."""
+    return environment("torch")
 
-    from deepnmf_jax.training.environment import usable_cores
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT)
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "deepnmf_jax", "benchmarks/*.py"],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": str(jax.devices()[0].device_kind),
-        "cpu": cpu,
-        "cores": usable_cores(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
-        "numpy": np.__version__,
-        "torch": importlib.metadata.version("torch") if importlib.util.find_spec("torch") else None,
-        "commit": commit.stdout.strip() + ("+changes" if changed.stdout.strip() else ""),
-    }
+def provenance(command: str, machine: Mapping[str, Any]) -> str:
+    """Where numbers are from, in a line: `python -m benchmarks.COMMAND`, the device, versions, commit, day.
+
+    Older records have the versions and the cores beside the other facts.
+    """
+    versions, cores = machine.get("versions", machine), machine.get("cpu_count") or machine["cores"]
+    where = f"{machine['cpu']}, {cores} cores" if machine["device"] == "cpu" else machine["device"]
+    commit, *changes = (machine["commit"] or "unknown").partition("+")
+    return "; ".join([
+        f"`python -m benchmarks.{command}`",
+        f"{where}, Python {versions['python']}, jax {versions['jax']}",
+        f"commit {commit[:7]}{' with changes' * any(changes)}",
+        *([machine["date"][:10]] if "date" in machine else []),
+    ])  # fmt: skip
+
+
+def record(question: str) -> dict[str, Any]:
+    """The committed result of a question."""
+    return json.loads((RESULTS / f"{question}.json").read_text())
 
 
 def write(question: str, result: Mapping[str, Any], out: Path = RESULTS) -> None:

@@ -11,13 +11,12 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.harness import RESULTS
+from benchmarks.harness import record
 from benchmarks.speed import pictures as speed
-from deepnmf_jax.experiments import clustering_pictures, clustering_studies, curves, sum_of_parts
+from deepnmf_jax.experiments import acceleration, clustering_pictures, clustering_studies, curves, sum_of_parts
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.models import load_pretrained
 from deepnmf_jax.plotting import save
@@ -32,20 +31,16 @@ def first_layer() -> Figure:
     return draw_first_layer_parts(weights, (5, 5, 3))
 
 
-def _record(question: str) -> dict[str, Any]:
-    return json.loads((RESULTS / f"{question}.json").read_text())
-
-
 PICTURES: dict[str, Callable[[], Figure]] = {
     "parts": lambda: sum_of_parts.draw_sum_of_parts(sum_of_parts.explain()),
     "first_layer": first_layer,
     "quickstart": curves.draw_quickstart,
     "twenty_epochs": curves.draw_twenty_epochs,
     "fifty_epochs": curves.draw_fifty_epochs,
-    "factorization": lambda: speed.draw_factorization(_record("factorization")),
-    "acceleration": lambda: curves.draw_acceleration(_record("acceleration")),
+    "factorization": lambda: speed.draw_factorization(record("factorization")),
+    "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
-    "growth": lambda: speed.draw_growth(_record("growth")),
+    "growth": lambda: speed.draw_growth(record("growth")),
 }
 
 

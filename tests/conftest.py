@@ -24,7 +24,7 @@ PLAINLY_COMPILED = (
     "test_golden.py",
     "test_notebooks.py",
     "test_dictionary.py",
-    "test_accuracy.py",
+    "test_publish.py",
 )
 GOLDEN = Path(os.environ.get("DEEPNMF_GOLDEN", Path(__file__).parent / "golden"))
 

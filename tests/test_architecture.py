@@ -35,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "names": {"core", "layers", "models", *FACTORIZATIONS},
     "sklearn": {"core", *SHARED, *FACTORIZATIONS},
     "configs": set(),
-    "experiments": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "configs"},
+    "experiments": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS},
     "benchmarks": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "sklearn", "configs", "experiments"},
     "docs": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "configs", "experiments", "benchmarks"},
     "main": {"training", "experiments"},
@@ -48,14 +48,11 @@ LIBRARIES = {
     "flax": [f"deepnmf_jax/{room}/*" for room in ("layers", "models", "nnx", "training", "experiments")],
     "optax": ["deepnmf_jax/training/*"],
     "orbax": ["deepnmf_jax/training/*"],
-    "tensorflow_datasets": ["deepnmf_jax/data/tfds.py", "deepnmf_jax/data/prepare.py"],
+    "tensorflow_datasets": ["deepnmf_jax/data/*"],
     "tensorflow": ["deepnmf_jax/data/prepare.py"],
     "matplotlib": ["deepnmf_jax/plotting.py", "deepnmf_jax/*/pictures.py", "deepnmf_jax/experiments/*"],
     "mlxtend": ["deepnmf_jax/data/datasets.py"],
-    "sklearn": [
-        *("deepnmf_jax/sklearn.py", "deepnmf_jax/decomposition/dn2mfgl/scores.py"),
-        "deepnmf_jax/experiments/clustering_pictures.py",
-    ],
+    "sklearn": [f"deepnmf_jax/{file}" for file in ("sklearn.py", "decomposition/dn2mfgl/scores.py", "experiments/*")],
     "torch": [],
 }
 

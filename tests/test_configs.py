@@ -55,7 +55,7 @@ def test_config(name):
 def test_a_variant_has_no_new_settings_and_leaves_the_base_as_it_is():
     config = base.variant({"seed": 1, "model.width": 2.0}, {"seed": 2})()
     assert (config.seed, config.model.width) == (2, 2.0)
-    assert base.get_config().seed == 0
+    assert (base.get_config().seed, base.get_config().model.width) == (0, 1.0)
     for unknown in ("sed", "model.widht", "modle.width"):
         with pytest.raises(AttributeError, match="sed|widht|modle"):
             base.variant({unknown: 1})()

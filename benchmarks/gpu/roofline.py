@@ -1,59 +1,9 @@
-"""Operations and bytes of the inference, counted: what a GPU's two limits allow each layer, fused and unfused.
-
-An iteration is two products, R = h w and q = (x / R) w^T, and two element-wise steps between. Unfused, each of these
-reads and writes device memory; fused, x is read once and h written once, whatever the number of iterations. The
-weights, small and shared by all rows, are left out. Numbers are float32.
-"""
+"""What a GPU's two limits, of its memory and of its products, allow the layers of benchmarks/layers.py."""
 
 from typing import NamedTuple
 
+from benchmarks.layers import LAYERS, Layer
 from deepnmf_jax.experiments.tables import table
-
-FLOAT = 4
-NUM_ITERS = 20
-
-
-def products_of_inference(num_iters: int) -> int:
-    """Two an iteration, but one in the first, from the uniform start."""
-    return 2 * num_iters - 1
-
-
-class Layer(NamedTuple):
-    """An NMF layer on one image: `positions` rows of `n` inputs, `k` units."""
-
-    name: str
-    positions: int
-    n: int
-    k: int
-
-    def operations(self, direction: str, num_iters: int = NUM_ITERS) -> int:
-        """Floating-point operations of the products, an image."""
-        product = 2 * self.positions * self.n * self.k
-        # Backward: R, v w and two for the weights.
-        return product * (products_of_inference(num_iters) if direction == "forward" else 4)
-
-    def unfused_bytes(self, direction: str, num_iters: int = NUM_ITERS) -> int:
-        """Bytes between the device's memory and its processors if every operation is a kernel of its own, an image."""
-        n, k = self.n, self.k
-        if direction == "forward":
-            # Each iteration reads h, x, R, f, h, q and writes R, f, q, h; R is read and written by rows of n.
-            floats = (num_iters - 1) * 5 * (n + k) + n + 5 * k
-        else:
-            floats = 13 * n + 7 * k
-        return FLOAT * self.positions * floats
-
-    def fused_bytes(self, direction: str) -> int:
-        """The same if one kernel does all: x and h forward; x, h and two cotangents backward."""
-        return FLOAT * self.positions * (self.n + self.k) * (1 if direction == "forward" else 2)
-
-
-# CNMF+1x1 on windows of 28 x 28: 5 x 5 of 3 channels, pooling, 5 x 5 of 32, pooling, the whole 4 x 4 of 64, 1 x 1.
-LAYERS = (
-    Layer("block 1", 24 * 24, 75, 32),
-    Layer("block 2", 8 * 8, 800, 64),
-    Layer("block 3", 1, 1024, 96),
-    Layer("block 4", 1, 96, 10),
-)
 
 
 class Ceilings(NamedTuple):

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# One session on a machine with a GPU: the tests of the layers there, benchmarks/gpu/compare.py, then the paper's recipe in a
-# slice of what time is left. Call it again to go on; docs/gpu.md tells the whole of it.
+# One session on a machine with a GPU: the tests of the layers there, benchmarks/gpu/measure.py, then the paper's recipe
+# in a slice of what time is left. Call it again to go on.
 #
 #   benchmarks/gpu/session.sh [--out=gpu_results] [--minutes=10] [--parts=tests,bench,train] [--dataset=cifar10.pack]
-#                             [--work=runs/gpu] [further flags of benchmarks/gpu/train.py]
+#                             [--work=runs/gpu] [further flags of deepnmf_jax/experiments/paper.py]
 #
 # PYTHON names the interpreter (python3 if not). --out gets what is worth keeping; --work holds the runs, compiled
 # programs and measurements so far. On another machine, put runs.tar of an earlier --out beside this repository's
@@ -51,7 +51,7 @@ session() {
     local share=1
     if wanted train && [ -e "$dataset" ]; then share=2; fi
     if [ ! -e "$out/gpu.json" ] && [ -e "$work/gpu.json" ]; then cp "$work/gpu.json" "$out/"; fi
-    "$python" -m benchmarks.gpu.compare --out="$out" --cache="$work/compiled" \
+    "$python" -m benchmarks.gpu.measure --out="$out" --cache="$work/compiled" \
       --minutes="$("$python" -c "print($(left 60) / $share)")" || failed=1
     cp "$out/gpu.json" "$work/"
   fi
@@ -61,7 +61,7 @@ session() {
       return 1
     fi
     if [ ! -e "$out/runs.tar" ] && [ -e runs.tar ]; then cp runs.tar "$out/runs.tar"; fi
-    "$python" -m benchmarks.gpu.train --dataset="$dataset" --runs="$work" --archive="$out/runs.tar" \
+    "$python" -m deepnmf_jax.experiments.paper --dataset="$dataset" --runs="$work" --archive="$out/runs.tar" \
       --minutes="$(left 0)" ${train[@]+"${train[@]}"} || failed=1
   fi
   return "$failed"

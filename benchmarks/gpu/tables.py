@@ -1,17 +1,20 @@
-"""The tables of what benchmarks/gpu/compare.py measured: gpu.md beside its JSON file, and docs/gpu.md."""
+"""The tables of what benchmarks/gpu/measure.py measured."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.roofline import LAYERS, Ceilings, limit
-from benchmarks.harness import RESULTS, best
+from benchmarks.gpu.roofline import Ceilings, limit
+from benchmarks.harness import best
+from benchmarks.layers import LAYERS
 from deepnmf_jax.experiments.tables import table
 
-NOT_MEASURED = "not measured"
+NOT_MEASURED = "Not measured."
+
+
+def _table(rows: Sequence[Sequence[str]], head: Sequence[str]) -> str:
+    return table(rows, head) if rows else NOT_MEASURED
 
 
 def measured_ceilings(result: Mapping[str, Any]) -> Ceilings | None:
@@ -29,19 +32,16 @@ def measured_ceilings(result: Mapping[str, Any]) -> Ceilings | None:
 
 def ceilings_table(result: Mapping[str, Any]) -> str:
     """The device's limits."""
-    ceilings = measured_ceilings(result)
-    if ceilings is None:
-        return table([("copy of 1 GiB", NOT_MEASURED), ("product of 8192, float32", NOT_MEASURED),
-                      ("the same, TF32", NOT_MEASURED), ("a program of one addition", NOT_MEASURED)],
-                     ("limit", "value"))  # fmt: skip
-    small = best(result["items"]["ceilings"]["samples"]["small program"])
-    rows = [
-        ("copy of 1 GiB", f"{ceilings.memory / 1e12:.2f} TB/s"),
-        ("product of 8192, float32", f"{ceilings.full / 1e12:.1f} TFLOP/s"),
-        ("the same, TF32", f"{ceilings.tf32 / 1e12:.1f} TFLOP/s"),
-        ("a program of one addition", f"{1e6 * small:.1f} us"),
-    ]
-    return table(rows, ("limit", "value"))
+    rows = []
+    if ceilings := measured_ceilings(result):
+        small = best(result["items"]["ceilings"]["samples"]["small program"])
+        rows = [
+            ("copy of 1 GiB", f"{ceilings.memory / 1e12:.2f} TB/s"),
+            ("product of 8192, float32", f"{ceilings.full / 1e12:.1f} TFLOP/s"),
+            ("the same, TF32", f"{ceilings.tf32 / 1e12:.1f} TFLOP/s"),
+            ("a program of one addition", f"{1e6 * small:.1f} us"),
+        ]
+    return _table(rows, ("limit", "value"))
 
 
 def agreement_table(result: Mapping[str, Any]) -> str:
@@ -54,7 +54,7 @@ def agreement_table(result: Mapping[str, Any]) -> str:
             differences = [f"{entry[what]:.1e}" for what in ("h", "gradient of x", "gradient of w")]
             rows.append((key, *differences, "yes" if entry["agrees"] else "no"))
     head = ("layer, variant", "h", "gradient of x", "gradient of w", "within the tolerance")
-    return table(rows or [("all", NOT_MEASURED, NOT_MEASURED, NOT_MEASURED, "")], head)
+    return _table(rows, head)
 
 
 def layers_table(result: Mapping[str, Any]) -> str:
@@ -68,6 +68,9 @@ def layers_table(result: Mapping[str, Any]) -> str:
             size = int(batch.removeprefix("batch "))
             xla = item["samples"].get("XLA")
             for name, samples in item["samples"].items():
+                # Of a kernel for the backward, which is no more.
+                if direction == "backward" and name.startswith("kernel"):
+                    continue
                 seconds, products = best(samples), "tf32" if "tf32" in name else "full"
                 allowed = limit(layer, direction, size, ceilings, products)
                 rows.append(
@@ -84,7 +87,7 @@ def layers_table(result: Mapping[str, Any]) -> str:
     head = (
         "layer", "program", "us (least)", "median", "XLA / this", "TFLOP/s", "TB/s of x and h", "of the lower limit"
     )  # fmt: skip
-    return table(rows or [(layer.name, "all", *[NOT_MEASURED] * 6) for layer in LAYERS], head)
+    return _table(rows, head)
 
 
 def steps_table(result: Mapping[str, Any]) -> str:
@@ -106,33 +109,16 @@ def steps_table(result: Mapping[str, Any]) -> str:
         if rows:
             rows += [(key, name, why, "", "") for name, why in item["failed"].items()]
     head = ("step", "program", "ms (least)", "ms (median)", "PyTorch eager / this (a seed)")
-    return table(rows or [(f"step, batch {b}", "all", *[NOT_MEASURED] * 3) for b in (50, 128, 512, 2048)], head)
+    return _table(rows, head)
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """All tables, with where they come from."""
-    machine = result.get("machine")
-    parts = []
-    if machine:
-        versions = machine["versions"]
-        parts.append(
-            f"`python -m benchmarks.gpu.compare`; {machine['device']}, jax {versions['jax']}, "
-            f"Python {versions['python']}; "
-            f"commit {machine['commit'] or 'unknown'}; {machine['date'][:10]}; every sample in gpu.json."
-        )
-    if "no speeds" in result:
-        parts.append(result["no speeds"] + ".")
+    """All tables."""
     titles = {
         "The kernel against XLA": agreement_table,
         "The device's limits": ceilings_table,
         "The layers": layers_table,
         "The training step": steps_table,
     }
-    parts += [f"{title}:\n\n{make(result)}" for title, make in titles.items()]
-    return "\n\n".join(parts) + "\n"
-
-
-def committed(results: Path = RESULTS) -> str:
-    """The tables of the committed result, or of none."""
-    path = results / "gpu.json"
-    return report(json.loads(path.read_text()) if path.exists() else {}).rstrip()
+    parts = [f"{result['no speeds']}."] if "no speeds" in result else []
+    return "\n\n".join([*parts, *(f"{title}:\n\n{make(result)}" for title, make in titles.items())])

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import RESULTS, ROOT, Worker, best, write
+from benchmarks.harness import ROOT, argument_parser, best, started, write
 from benchmarks.speed.programs.factorizers import METHODS
 from deepnmf_jax.experiments.tables import table
 
@@ -71,7 +71,7 @@ def levels_of(curves: Mapping[str, Curve], beginning: float) -> list[dict[str, A
     """For every error that one of the others was seen at, below the start's: seconds of each method to get there.
 
     Returns:
-        One record a level, the largest first: "error", "seconds" by method (infinite: never), "ours" and "others" the
+        One record a level, the largest first: "error", "seconds" by method (None: never), "ours" and "others" the
         first of each, "sooner" whether ours is before.
     """
     others = {name: curve for name, curve in curves.items() if not name.startswith("ours")}
@@ -81,16 +81,21 @@ def levels_of(curves: Mapping[str, Curve], beginning: float) -> list[dict[str, A
         seconds = {name: first_time(curve, level) for name, curve in curves.items()}
         ours = min((s for name, s in seconds.items() if name not in others), default=float("inf"))
         them = min(seconds[name] for name in others)
-        records.append({"error": level, "seconds": seconds, "ours": ours, "others": them, "sooner": ours < them})
+        times = {name: _finite(s) for name, s in seconds.items()}
+        records.append({"error": level, "seconds": times, "ours": _finite(ours), "others": them, "sooner": ours < them})
     return records
 
 
-def measure(problem: Path, names: Sequence[str], longest: float, rounds: int, grid: Sequence[int], anew: bool) -> dict:
+def _finite(seconds: float) -> float | None:
+    """None in place of infinity, which JSON does not have."""
+    return seconds if np.isfinite(seconds) else None
+
+
+def measure(problem: Path, longest: float, rounds: int, grid: Sequence[int], anew: bool) -> dict[str, dict[str, Any]]:
     """Curves of all methods on one problem.
 
     Args:
         problem: file with a, z, d.
-        names: of the methods.
         longest: a method that took more seconds than this for a number of sweeps is not asked for more.
         rounds: repetitions.
         grid: numbers of sweeps.
@@ -100,18 +105,17 @@ def measure(problem: Path, names: Sequence[str], longest: float, rounds: int, gr
         By method: "sweeps", "seconds" (a list of samples for each), "error", "compile_seconds", "memory_before",
         "memory".
     """
-    workers: dict[str, Worker] = {}
+    specs = {name: {"problem": str(problem), "method": name} for name in METHODS}
     curves: dict[str, dict[str, Any]] = {}
-    try:
-        for name in names:
-            workers[name] = Worker({"problem": str(problem), "method": name}, MODULE, greeting="{")
-            curves[name] = {"sweeps": [], "seconds": [], "error": [], **json.loads(workers[name].greeting)}
+    with started(specs, MODULE, greeting="{") as workers:
+        for name, worker in workers.items():
+            curves[name] = {"sweeps": [], "seconds": [], "error": [], **json.loads(worker.greeting)}
         for turn in range(rounds):
-            running = set(names)
+            running = dict(workers)
             for i, sweeps in enumerate(grid):
-                for name in (name for name in names if name in running):
+                for name, worker in list(running.items()):
                     curve = curves[name]
-                    answer = json.loads(workers[name].ask(json.dumps({"sweeps": sweeps, "again": anew or i == 0})))
+                    answer = json.loads(worker.ask(json.dumps({"sweeps": sweeps, "again": anew or i == 0})))
                     if turn == 0:
                         curve["sweeps"].append(sweeps)
                         curve["seconds"].append([])
@@ -120,12 +124,9 @@ def measure(problem: Path, names: Sequence[str], longest: float, rounds: int, gr
                     curve["memory"] = answer["memory"]
                     # Every repetition asks for the numbers of sweeps of the first one.
                     if answer["seconds"] > longest if turn == 0 else i + 1 == len(curve["sweeps"]):
-                        running.discard(name)
+                        del running[name]
             print(f"  round {turn + 1} of {rounds}", flush=True)
-        return curves
-    finally:
-        for worker in workers.values():
-            worker.stop()
+    return curves
 
 
 def many(sizes: Sequence[int]) -> dict[str, float]:
@@ -135,7 +136,7 @@ def many(sizes: Sequence[int]) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def summary(found: Mapping[str, Any]) -> str:
+def levels_table(found: Mapping[str, Any]) -> str:
     """A few levels of one problem as a Markdown table: least seconds of each method."""
     levels = found["levels"]
     picked = [levels[i] for i in sorted({round(x) for x in np.linspace(0, len(levels) - 1, min(6, len(levels)))})]
@@ -146,22 +147,43 @@ def summary(found: Mapping[str, Any]) -> str:
     return table(rows, ("seconds to the relative error", *(f"{level['error']:.4f}" for level in picked)))
 
 
+def factorization_table(result: Mapping[str, Any]) -> str:
+    """Error against seconds of the factorizations, their compile time and memory, and the sweep with many concepts."""
+    parts = []
+    for name, found in result["problems"].items():
+        levels = found["levels"]
+        sooner = sum(record["sooner"] for record in levels)
+        parts.append(
+            f"{name}, {' x '.join(map(str, found['shape']))}, {found['k']} concepts: ours is there sooner at "
+            f"{sooner} of {len(levels)} error levels.\n\n{levels_table(found)}"
+        )
+    last = list(result["problems"].values())[-1]
+    rows = [
+        (name, f"{c['compile_seconds']:.1f}", f"{(c['memory'] - c['memory_before']) / 1e6:.0f}")
+        for name, c in last["curves"].items()
+    ]
+    compilation, peak = "first call - second call (compilation), s", "peak memory over that at the start, MB"
+    many = result["many"]
+    parts += [
+        table(rows, ("method, last problem", compilation, peak)),
+        f"{many['k']:,} concepts on {many['n']:,} x {many['p']}: {many['seconds']:.1f} s a sweep, "
+        f"{many['memory'] / 1e9:.1f} GB at most, of which A, Z and D are {many['arrays'] / 1e9:.1f} GB; "
+        f"{many['compile_seconds']:.1f} s to compile.",
+    ]
+    return "\n\n".join(parts)
+
+
 def arguments() -> argparse.Namespace:
     """The flags of this benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")
-    parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs, not to measure")
+    parser = argument_parser(__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--faces", type=Path, help='.npz with 8-bit images in "x" (ORL, 400 x 1024, for the figures)')
-    parser.add_argument("--sizes", type=int, nargs=3, metavar=("N", "P", "K"), help="of the synthetic data")
-    parser.add_argument("--many", type=int, nargs=3, metavar=("N", "P", "K"), help="of the sweep with many concepts")
     parser.add_argument("--rounds", type=int, help="repetitions")
-    parser.add_argument("--longest", type=float, help="seconds after which a method is asked for no more")
     return parser.parse_args()
 
 
 def problems_of(args: argparse.Namespace) -> dict[str, tuple[np.ndarray, int, str, float, bool]]:
     """By name: A, k, start, longest run in seconds, whether each number of sweeps is a run of its own."""
-    n, p, k = args.sizes or ((200, 40, 6) if args.quick else (20_000, 512, 256))
+    n, p, k = (200, 40, 6) if args.quick else (20_000, 512, 256)
     rows = 200 if args.quick else None
     found = {
         f"digits, {init}": (digits(rows), 16, init, 1.5, True)
@@ -189,31 +211,20 @@ def main() -> None:
             z, d = start(a, k, init)
             path = Path(folder) / "problem.npz"
             np.savez(path, a=a, z=z, d=d)
-            curves = measure(path, list(METHODS), args.longest or longest, rounds, grid, anew)
+            curves = measure(path, longest, rounds, grid, anew)
             beginning = float(np.linalg.norm(a - z @ d) / np.linalg.norm(a))
             levels = levels_of(curves, beginning)
-            for record in levels:
-                # JSON has no infinity.
-                record["seconds"] = {m: s if np.isfinite(s) else None for m, s in record["seconds"].items()}
-                record["ours"] = record["ours"] if np.isfinite(record["ours"]) else None
             problems[name] = {"shape": a.shape, "k": k, "start": beginning, "curves": curves, "levels": levels}
-            sooner = sum(record["sooner"] for record in levels)
-            print(f"ours is there sooner at {sooner} of {len(levels)} levels\n\n{summary(problems[name])}")
             if levels:
-                ratios[f"{name}: share of levels with ours sooner"] = sooner / len(levels)
+                ratios[f"{name}: share of levels with ours sooner"] = sum(r["sooner"] for r in levels) / len(levels)
                 # A level never reached by ours counts as a ratio near 0, so that it cannot hide.
                 worst = min(r["others"] / r["ours"] if r["ours"] else 1e-3 for r in levels)
                 ratios[f"{name}: others / ours, least over levels"] = worst
-    concepts = many(args.many or ((100, 30, 300) if args.quick else (20_000, 512, 10_000)))
-    print(
-        f"\n{concepts['k']:,} concepts: {concepts['seconds']:.2f} s a sweep, {concepts['memory'] / 1e9:.2f} GB at most"
-    )
+    concepts = many((100, 30, 300) if args.quick else (20_000, 512, 10_000))
     versions = {name: __import__(name).__version__ for name in ("sklearn", "torch")}
-    write(
-        "factorization",
-        {"problems": problems, "many": concepts, "rounds": rounds, "versions": versions, "ratios": ratios},
-        args.out,
-    )
+    result = {"problems": problems, "many": concepts, "rounds": rounds, "versions": versions, "ratios": ratios}
+    print("\n" + factorization_table(result))
+    write("factorization", result, args.out)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,12 @@
 python -m benchmarks.speed.growth
 """
 
-import time
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-
-from benchmarks.gpu.roofline import products_of_inference
-from benchmarks.harness import arguments, best, write
-from benchmarks.speed.programs.training import compile_train_step
+from benchmarks.harness import arguments, best, in_turns, timed, write
+from benchmarks.layers import layers_of
+from benchmarks.speed.programs.training import compile_train_step, large_product, repeated_step
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.training.devices import keep_freed_memory
 
@@ -24,63 +22,60 @@ SWEEPS: dict[str, tuple[tuple[float, ...], Any]] = {
 }
 
 
-def predict(batch: int, side: int, model: dict[str, Any]) -> tuple[float, float]:
+def predict(batch: int, side: int, model: Mapping[str, Any]) -> tuple[float, float]:
     """Floating-point operations of the products of a step, and bytes of x and h of all NMF layers."""
-    width, num_iters = model.get("width", 1), model.get("num_iters", 20)
-    groups = model.get("groups", (1, 1, 1, 1))
-    features = [3, *(round(f * width) for f in (32, 64, 96)), 10]
+    groups, num_iters = model.get("groups", (1,) * 4), model.get("num_iters", 20)
     operations = size = 0.0
-    for i, kernel in enumerate((5, 5, None, 1)):
-        kernel = min(kernel or side, side)
-        positions = (side - kernel + 1) ** 2 * batch
-        n, k = kernel**2 * features[i], features[i + 1]
-        one = 2 * positions * n * k / groups[i]
-        # Backward: R, v w and two products for the gradient of w. The 1x1 convolution has three products in all.
-        operations += (products_of_inference(num_iters) + 4) * one + 6 * positions * k * k
-        size += 4 * positions * (n + k)
-        side = (side - kernel + 1) // (2 if i < 2 else 1)
+    for layer, parts in zip(layers_of(side, model.get("width", 1)), groups, strict=True):
+        inference = sum(layer.operations(direction, num_iters) for direction in ("forward", "backward"))
+        # The 1x1 convolution has three products in all.
+        operations += batch * (inference / parts + 6 * layer.positions * layer.k**2)
+        size += batch * layer.fused_bytes("forward")
     return operations, size
 
 
+def _of_products(operations: float, product: list[float]) -> float:
+    """Seconds of so many operations at the rate of the large product."""
+    return operations / (2 * 2048**3 / best(product))
+
+
+def growth_table(result: Mapping[str, Any]) -> str:
+    """Time and memory of the step against each setting."""
+    rows = []
+    for key, samples in result["samples"].items():
+        predicted, measured = result["predicted"][key], best(samples["step"])
+        products = _of_products(predicted["operations"], samples["product"])
+        rows.append(
+            (key, f"{1e3 * products:.0f}", f"{1e3 * measured:.0f}", f"{measured / products:.1f}",
+             f"{predicted['bytes'] / 1e6:.0f}", f"{result['temporary_bytes'][key] / 1e6:.0f}")
+        )  # fmt: skip
+    return table(rows, ("setting", "products alone, ms", "step, ms", "ratio", "x and h, MB", "temporary, MB"))
+
+
 def main() -> None:
-    """Measures, prints the tables, writes growth.json."""
+    """Measures, prints the table, writes growth.json."""
     args = arguments(main.__doc__ or "")
     keep_freed_memory()
-    a = jax.numpy.ones((2048, 2048))
-    large = jax.jit(jax.numpy.matmul)
-    result: dict[str, Any] = {"samples": {}, "predicted": {}, "temporary_bytes": {}}
-    ratios = {}
-    for name, (values, settings) in SWEEPS.items():
-        rows = []
-        for value in values[:2] if args.quick else values:
-            batch, side, model = settings(value)
-            batch = 1 if args.quick else batch
-            compiled, (state, *data) = compile_train_step(batch, side, **model)
-            samples, products = [], []
-            for i in range(3 if args.quick else 5):
-                start = time.perf_counter()
-                jax.block_until_ready(large(a, a))
-                middle = time.perf_counter()
-                state = jax.block_until_ready(compiled(state, *data))
-                if i:  # the first takes memory from the system
-                    products.append(middle - start)
-                    samples.append(time.perf_counter() - middle)
+    result: dict[str, Any] = {"samples": {}, "predicted": {}, "temporary_bytes": {}, "ratios": {}}
+    product = timed(large_product(2048))
+    for name in ("iterations",) if args.quick else SWEEPS:
+        values, settings = SWEEPS[name]
+        for value in values[:1] if args.quick else values:
+            key, (batch, side, model) = f"{name} {value}", settings(value)
+            if args.quick:
+                batch, side, model = 1, 12, {"num_iters": 2, "width": 0.25, **model}
+            compiled, state = compile_train_step(batch, side, **model)
+            # The first step takes memory from the system; it is not counted.
+            programs = {"product": product, "step": timed(repeated_step(compiled, *state))}
+            result["samples"][key] = samples = in_turns(programs, 2 if args.quick else 4)
             operations, size = predict(batch, side, model)
-            rate = 2 * 2048**3 / best(products)
-            temporary = compiled.memory_analysis().temp_size_in_bytes
-            key = f"{name} {value}"
-            result["samples"][key] = {"step": samples, "product": products}
             result["predicted"][key] = {"operations": operations, "bytes": size}
-            result["temporary_bytes"][key] = temporary
-            share = operations / rate / best(samples)
-            rows.append(
-                (value, f"{1e3 * best(samples):.0f}", f"{1e3 * operations / rate:.0f}", f"{100 * share:.0f} %",
-                 f"{size / 1e6:.0f}", f"{temporary / 1e6:.0f}")
-            )  # fmt: skip
-            ratios[f"{key}: predicted / measured"] = share
-        print("\n" + table(rows, (name, "step, ms", "products at the large product's rate, ms", "share",
-                                  "x and h, MB", "temporary, MB")), flush=True)  # fmt: skip
-    write("growth", {**result, "ratios": ratios}, args.out)
+            result["temporary_bytes"][key] = compiled.memory_analysis().temp_size_in_bytes
+            share = _of_products(operations, samples["product"]) / best(samples["step"])
+            result["ratios"][f"{key}: predicted / measured"] = share
+            print(f"{key}: {1e3 * best(samples['step']):.0f} ms", flush=True)
+    print("\n" + growth_table(result))
+    write("growth", result, args.out)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,9 @@ from deepnmf_jax.experiments.tables import table
 def main() -> None:
     """Measures, prints the table, writes port.json."""
     args = arguments(main.__doc__ or "")
-    batch = 4 if args.quick else 50
+    port = {"program": "port_step", "batch": 4 if args.quick else 50}
     specs = {
-        f"{layer}, {threads} threads": {
-            "program": "port_step",
-            "batch": batch,
-            "layer": layer,
-            "compiled": False,
-            "threads": threads,
-        }
-        for threads in (1, 2)
-        for layer in ("nmf", "conv")
+        f"{layer}, {n} threads": {**port, "layer": layer, "threads": n} for n in (1, 2) for layer in ("nmf", "conv")
     }
     samples = interleave(specs, 2 if args.quick else 10)
     ratios = {

@@ -6,13 +6,11 @@ JAX's profiler writes how long each compiled operation ran; the operation's name
 compiled program) says what it is part of. Operations that run side by side count each: the sum is above the step.
 """
 
-import argparse
 import collections
 import gzip
 import json
 import re
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.harness import arguments, write
-from benchmarks.speed.programs.training import compile_train_step
-from benchmarks.speed.step import ACCELERATED, BY_BLOCK
+from benchmarks.harness import REMOVED, arguments, timed, write
+from benchmarks.speed.programs.training import TINY, compile_train_step, repeated_step
+from benchmarks.speed.step import BY_BLOCK
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.training.devices import keep_freed_memory
 
 BATCHES, ROUNDS = (50, 128), 15
 STEPS: dict[str, dict[str, Any]] = {
     "20 iterations": {},
-    "4 power": ACCELERATED,
     "multistep by block": BY_BLOCK,
     "1 iteration": {"num_iters": 1},
     "CNN": {"layer": "conv"},
@@ -80,20 +77,15 @@ class Step:
     """A compiled step that is timed and traced."""
 
     def __init__(self, batch: int, **settings: Any):
-        self.program, (self.state, *self.data) = compile_train_step(batch, **settings)
-        self.names = names_of(self.program.as_text())
-
-    def run(self) -> float:
-        """One step; its seconds."""
-        started = time.perf_counter()
-        self.state = jax.block_until_ready(self.program(self.state, *self.data))
-        return time.perf_counter() - started
+        program, arguments = compile_train_step(batch, **settings)
+        self.names = names_of(program.as_text())
+        self.seconds = timed(repeated_step(program, *arguments))
 
     def trace(self) -> dict[str, float]:
         """One step; seconds of its parts."""
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder):
-                self.run()
+                self.seconds()
             (path,) = Path(folder).rglob("*.trace.json.gz")
             return seconds_by_part(json.loads(gzip.decompress(path.read_bytes())), self.names)
 
@@ -102,11 +94,11 @@ def profile(steps: Mapping[str, Step], rounds: int) -> dict[str, Any]:
     """Seconds of each step, and of its parts in each of as many others, in turns."""
     found: dict[str, Any] = {name: {"samples": [], "parts": collections.defaultdict(list)} for name in steps}
     for step in steps.values():
-        for _ in range(3):
-            step.run()
+        for _ in range(2):
+            step.seconds()
     for _ in range(rounds):
         for name, step in steps.items():
-            found[name]["samples"].append(step.run())
+            found[name]["samples"].append(step.seconds())
             for part, seconds in step.trace().items():
                 found[name]["parts"][part].append(seconds)
     return found
@@ -118,8 +110,14 @@ def medians(step: Mapping[str, Any]) -> dict[str, float]:
     return middle | {"sum": sum(seconds for part, seconds in middle.items() if part != BACKWARD)}
 
 
-def summary(steps: Mapping[str, Any]) -> str:
-    """Median milliseconds of each part, a column a step."""
+def profile_table(result: Mapping[str, Any]) -> str:
+    """Median milliseconds of each part, a column a step and batch size."""
+    steps = {
+        f"{name}, {batch}": step
+        for batch, found in result["batches"].items()
+        for name, step in found.items()
+        if REMOVED not in name
+    }
     columns = {name: medians(step) for name, step in steps.items()}
     parts = [*PARTS, OTHERS, "sum", BACKWARD]
     rows = [[part, *(f"{1e3 * column.get(part, 0):.1f}" for column in columns.values())] for part in parts]
@@ -129,18 +127,19 @@ def summary(steps: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Measures, prints the table, writes profile.json."""
-    args: argparse.Namespace = arguments(__doc__.splitlines()[0] if __doc__ else "")
+    args = arguments(__doc__.splitlines()[0] if __doc__ else "")
     keep_freed_memory()
     batches, rounds = ((2,), 2) if args.quick else (BATCHES, ROUNDS)
-    tiny: dict[str, Any] = {"width": 0.25, "side": 12} if args.quick else {}
+    chosen = ("1 iteration", "CNN") if args.quick else STEPS
+    tiny = TINY if args.quick else {}
     result: dict[str, Any] = {"batches": {}, "ratios": {}}
     for batch in batches:
-        steps = profile({name: Step(batch, **settings, **tiny) for name, settings in STEPS.items()}, rounds)
-        print(f"\nbatch {batch}\n{summary(steps)}")
+        steps = profile({name: Step(batch, **{**tiny, **STEPS[name]}) for name in chosen}, rounds)
         result["batches"][str(batch)] = steps
         for name, step in steps.items():
             parts = medians(step)
             result["ratios"][f"batch {batch}: {name}: backward / sum"] = parts[BACKWARD] / parts["sum"]
+    print(profile_table(result))
     write("profile", result, args.out)
 
 

@@ -5,34 +5,23 @@ python -m benchmarks.speed.step [--batches 50 128] [--programs ours port ...]
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import argument_parser, best, interleave, write
+from benchmarks.harness import REMOVED, argument_parser, best, interleave, write
 from benchmarks.speed.programs.training import batch_of
+from deepnmf_jax.experiments import acceleration
 from deepnmf_jax.experiments.tables import table
 
-# About as far as 20 plain iterations, which is what a network trained on them needs.
-ACCELERATED = {"num_iters": 4, "acceleration": "power", "exponent": 6.0}
 ADAPTIVE = {"num_iters": 6, "acceleration": "adaptive", "exponent": 8.0}
-# As far as 20 plain iterations in each block, and so near to them that a network trained on them is as accurate
-# (benchmarks/speed/acceleration.py).
-BY_BLOCK = {
-    "acceleration": "multistep",
-    "block_settings": [
-        {"num_iters": 7, "exponent": 3.17},
-        *({"num_iters": 4, "exponent": 6.33},) * 2,
-        {"num_iters": 20, "acceleration": "none"},
-    ],
-}
+BY_BLOCK = {"block_settings": acceleration.BY_BLOCK}
 OURS = {
     "ours": {},
-    "ours, 4 power": ACCELERATED,
     "ours, 6 adaptive": ADAPTIVE,
     "ours, multistep by block": BY_BLOCK,
     "ours, bfloat16": {"products": "bfloat16"},
-    "ours, 4 power, bfloat16": {**ACCELERATED, "products": "bfloat16"},
     "ours, 6 adaptive, bfloat16": {**ADAPTIVE, "products": "bfloat16"},
     "ours, multistep by block, bfloat16": {**BY_BLOCK, "products": "bfloat16"},
     "ours, implicit": {"gradient": "implicit"},
@@ -106,16 +95,16 @@ def measure(
     for name, model in OURS.items():
         if name != "ours, unrolled" or batch <= 50:
             specs[name] = {"program": "train_step", "batch": batch, **model}
-    for name in ("ours", "ours, 4 power", "ours, multistep by block", "our CNN"):
+    for name in ("ours", "ours, multistep by block", "our CNN"):
         model = OURS[name]
         specs[f"inference: {name}"] = {"program": "inference", "batch": batch, **model}
     for layer, name in (("nmf", "port"), ("conv", "port's CNN")):
         for how in (False, True) if compiled else (False,):
             suffix = ", compiled" if how else ""
             specs[name + suffix] = {"program": "port_step", "batch": batch, "layer": layer, "compiled": how}
-    specs["inference: port"] = {"program": "port_inference", "batch": batch, "layer": "nmf", "compiled": False}
+    specs["inference: port"] = {"program": "port_inference", "batch": batch, "layer": "nmf"}
     specs["data and augmentation"] = {"program": "data_alone", "batch": batch}
-    specs["product 2048"] = {"program": "product", "rows": 2048, "inner": 2048, "columns": 2048}
+    specs["product 2048"] = {"program": "large_product", "side": 2048}
     if names and ("port" not in names or set(names) - specs.keys()):
         raise ValueError(f"--programs {' '.join(names)}: give 'port' and others of {', '.join(specs)}")
     return interleave({name: specs[name] for name in names or specs}, rounds, processes)
@@ -129,6 +118,35 @@ def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
             time[name] = min(time[name], time[f"{name}, compiled"])
     found = {f"port / {name}": time["port"] / time[name] for name in OURS if name in time and name != "our CNN"}
     return found | {name: time[a] / time[b] for name, (a, b) in RATIOS.items() if a in time and b in time}
+
+
+def shown(result: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """The samples of each batch size, of the programs that still are."""
+    return {
+        batch: {name: s for name, s in samples.items() if REMOVED not in name}
+        for batch, samples in result["samples"].items()
+    }
+
+
+def step_table(result: Mapping[str, Any]) -> str:
+    """Training step and inference at each batch size: least and median time, and the port's over it."""
+    samples = shown(result)
+    rows = []
+    for name in {name: None for batch in reversed(samples) for name in samples[batch]}:
+        row: list[str] = [name]
+        for found in samples.values():
+            if name not in found:
+                row += ["", "", ""]
+                continue
+            s, port = found[name], found["inference: port" if name.startswith("inference") else "port"]
+            comparable = not name.startswith(("product", "data"))
+            ratio = f"{best(port) / best(s):.2f} / {np.median(port) / np.median(s):.2f}" if comparable else ""
+            row += [f"{1e3 * best(s):.0f}", f"{1e3 * np.median(s):.0f}", ratio]
+        rows.append(row)
+    head = ["program"]
+    for batch in samples:
+        head += [f"{batch}: least, ms", "median, ms", "port / this: least / median"]
+    return table(rows, head)
 
 
 def main() -> None:
@@ -149,12 +167,8 @@ def main() -> None:
         samples = measure(batch, rounds, processes, compiled=not args.quick, names=args.programs)
         result["samples"][str(batch)] = samples
         result["ratios"] |= {f"batch {batch}: {k}": v for k, v in ratios(samples).items()}
-        port = min(best(samples[k]) for k in ("port", "port, compiled") if k in samples)
-        rows = [
-            (name, f"{1e3 * best(s):.1f}", f"{1e3 * np.median(s):.1f}", f"{port / best(s):.2f}")
-            for name, s in samples.items()
-        ]
-        print(f"\nbatch {batch}\n" + table(rows, ("program", "ms (least)", "ms (median)", "port / this")))
+        print(f"batch {batch} is measured", flush=True)
+    print(step_table(result))
     write("step", result, args.out)
     cache.cleanup()
 

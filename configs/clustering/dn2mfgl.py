@@ -2,8 +2,8 @@
 
 Command: python main.py --config=configs/clustering/dn2mfgl.py --workdir=runs/clustering
 Faces: --config.faces=faces/jaffe.npz,faces/orl.npz or a folder; each .npz has x (n_samples, n_features or images) and
-y (n_samples,). Needs the extra `sklearn`. Writes results.json, table.md and two pictures a set. docs/dn2mfgl.md has
-times and scores.
+y (n_samples,). Needs the extra `sklearn`. Writes results.json, table.md and two pictures a set. Times and
+scores: docs/reports/clustering.md.
 """
 
 from ml_collections import ConfigDict

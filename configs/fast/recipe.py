@@ -1,4 +1,4 @@
-"""One recipe for short budgets, the same for the four networks. docs/recipe.md tells how it was found.
+"""One recipe for short budgets, the same for the four networks. docs/reports/recipe.md tells how it was found.
 
 Against the paper's: sparser initial weights, a factor on the logits, 5 iterations, one-cycle rates, Adam's eps, batches
 of 64, no colour jitter. Command: the four configs beside this file.

@@ -67,7 +67,7 @@ def infer(
             ending where 1 + exponent (num_iters - 1) plain ones do. Both keep a step only where it cannot be worse than
             a plain one, and take the plain one next where it might be. The gradients are those at the result;
             "unrolled" goes through the steps taken. An iteration costs what a plain one costs, a pair of products;
-            docs/performance.md says how few of them replace 20 plain ones.
+            docs/reports/speed.md says how few of them replace 20 plain ones.
         exponent: plain steps in one of "multistep", the largest exponent of "adaptive"; at least 1.
         tolerance: if above 0, an input whose certificate log max_i q_i (`certificate`: a bound on the distance of
             its divergence to the smallest one, in nats) is not above it takes no further step, whatever else is in
@@ -77,7 +77,7 @@ def infer(
             float32. "tf32" is for the tensor cores of a GPU; a device without them, a CPU for one, rounds in the same
             way and gains nothing. The gradient's own products stay as they are.
         implementation: "xla"; or "pallas": the iterations as one GPU kernel that keeps h on the chip
-            (`deepnmf_jax.core.kernels`; docs/gpu.md has its speed). It needs a CUDA GPU of compute capability 8.0 or
+            (`deepnmf_jax.core.kernels`; see docs/reports/gpu.md). It needs a CUDA GPU of compute capability 8.0 or
             more, float32 or bfloat16, at most 512 units, another gradient than "unrolled", and a program for one device
             (or `jax.shard_map` with check_vma=False). Its "tf32" leaves the rounding to the tensor cores, which may cut
             where "xla" rounds. "interpret": the same kernel run by Pallas's interpreter, on any device and slowly, for

@@ -24,7 +24,7 @@ def divisible(total: Array) -> Array:
 
 def sums_by_product(a: Array) -> Array:
     """Sums along the last axis, kept as an axis, of arrays of many rows. a (..., n) -> (..., 1)."""
-    # As a product: XLA's CPU backend is slow at sums of many short rows (docs/performance.md). Profiles show the name.
+    # As a product: XLA's CPU backend is slow at sums of many short rows. Profiles show the name.
     with jax.named_scope("row_sums"):
         return jnp.matmul(a, jnp.ones((a.shape[-1], 1), a.dtype), precision="highest")
 

@@ -1,33 +1,35 @@
-"""The lines of the accuracy tables: which network is trained how, and where the records of its runs are kept."""
+"""The accuracy tables: which network is trained how, where the records of its runs are kept, what its line shows."""
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from deepnmf_jax.experiments import jpeg_quality
-from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.experiments.tables import ROOT, table
 
 RECORDS = ROOT / "docs" / "results" / "accuracy"
+
+Settings = tuple[tuple[str, str], ...]
 
 
 class Row(NamedTuple):
     """One line of a table: a config of configs/, changed by `settings`, trained once for each of `seeds`.
 
-    `paper` is the accuracy that the paper reports, in %, for the same network on the original images.
+    `name` is of the folders of its runs, network-recipe; the same runs have the same name in every table. `paper` is
+    the accuracy that the paper reports, in %, for the same network on the original images.
     """
 
     table: str
+    name: str
     label: str
     config: str
     seeds: tuple[int, ...] = (0,)
-    settings: tuple[tuple[str, str], ...] = ()
+    settings: Settings = ()
     paper: float | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the row's folders: what distinguishes it."""
-        parts = [self.config.replace("/", "-"), *(f"{k.split('.')[-1]}-{_label(v)}" for k, v in self.settings)]
-        return "-".join(parts)
 
     def folder(self, seed: int) -> Path:
         """Where the record of one run is kept."""
@@ -47,14 +49,14 @@ class Row(NamedTuple):
         return f"python main.py {' '.join(self.flags(self.seeds[0])[:-1])} --workdir=runs/{self.name}"
 
     @property
-    def dataset(self) -> str:
-        """The data set's name, of a file that without its suffix."""
-        return _label(self.source)
-
-    @property
     def source(self) -> str:
         """The data set as main.py is told it."""
         return dict(self.settings).get("dataset", "cifar10")
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name, of a file that without its suffix."""
+        return Path(self.source).name.removesuffix(".npz")
 
     def results(self) -> list[dict[str, Any]]:
         """The records there are."""
@@ -62,99 +64,174 @@ class Row(NamedTuple):
         return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
-def _label(value: str) -> str:
-    """A setting's value, of a file the name."""
-    return Path(value).name.removesuffix(".npz")
-
-
 SEEDS = (0, 1, 2)
-BEYOND = ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide", "fine", "deep")
 TWIN = (("model.layer", "conv"),)
 FASHION = (("dataset", "fashion_mnist"), ("augmentation.crop", "24"), ("augmentation.flip", "False"))
 LOCAL = (("model.local_learning", "kl"),)
 TWENTY = (("num_epochs", "20"),)
 BORDER = (("augmentation.pad", "2"), ("augmentation.cutout", "8"))
-REGULARIZED = (("num_epochs", "40"), *BORDER)
 LARGE = (
     ("batch_size", "128"),
     ("optimizer.learning_rate.nmf", "0.06"),
     ("optimizer.learning_rate.mixing", "0.012"),
     ("optimizer.learning_rate.batch_norm", "0.012"),
 )
-SCALED = (("model.gradient", "scaled"),)
-RATES = ("0.004", "0.01", "0.04")
-FIFTY = (("num_epochs", "50"),)
-SIXTY = (("num_epochs", "60"),)
+# The networks of the paper, and the test accuracy that it reports.
+PAPER = {"cnmf_1x1": ("CNMF+1x1", 83.7), "cnn_1x1": ("CNN+1x1", 82.8), "cnmf": ("CNMF", 81.5), "cnn": ("CNN", 81.0)}
 
 
-def _power(exponent: str) -> tuple[tuple[str, str], ...]:
-    return (("model.acceleration", "power"), ("model.num_iters", "4"), ("model.exponent", exponent))
+def _paper(table: str, network: str, recipe: str, settings: Settings = (), label: str = "{}", **of_row: Any) -> Row:
+    """A network of the paper, by the fast recipe with other settings; `label` with {} for the network."""
+    name, accuracy = PAPER[network]
+    row = Row(table, f"{network}-{recipe}", label.format(name), f"fast/{network}", settings=settings, paper=accuracy)
+    return row._replace(**of_row)
 
 
-def _rate(value: str) -> tuple[tuple[str, str], ...]:
-    return (("optimizer.learning_rate.nmf", value),)
+def _beyond(table: str, network: str, recipe: str, settings: Settings = (), label: str = "{}") -> tuple[Row, Row]:
+    """A network of configs/beyond and its CNN twin."""
+    titles = [label.format(f"{network}: {layer}+1x1") for layer in ("CNMF", "CNN")]
+    config = f"beyond/{network}"
+    return (
+        Row(table, f"{network}-{recipe}", titles[0], config, settings=settings),
+        Row(table, f"{network}_cnn-{recipe}", titles[1], config, settings=TWIN + settings),
+    )
 
 
-FOUR = (
-    Row("fast", "CNMF+1x1", "fast/cnmf_1x1", paper=83.7),
-    Row("fast", "CNN+1x1", "fast/cnn_1x1", paper=82.8),
-    Row("fast", "CNMF", "fast/cnmf", paper=81.5),
-    Row("fast", "CNN", "fast/cnn", paper=81.0),
-)
+CUTOUT = "{}, border and cutout"
+_FAST = _paper("gradients", "cnmf_1x1", "fast", paper=None)
 # In the order in which they are trained.
 ROWS = (
-    *(row._replace(table="long", settings=FIFTY) for row in FOUR[:2]),
-    FOUR[0]._replace(table="long", label="CNMF+1x1, border and cutout", settings=(*SIXTY, *BORDER, *LARGE)),
-    *FOUR,
-    Row("gradients", "approximate", "fast/cnmf_1x1"),
-    Row("gradients", "unrolled", "fast/cnmf_1x1", settings=(("model.gradient", "unrolled"),)),
-    Row(
-        "gradients",
-        "implicit, 2 steps",
-        "fast/cnmf_1x1",
+    *(_paper("long", network, "fifty", (("num_epochs", "50"),)) for network in ("cnmf_1x1", "cnn_1x1")),
+    _paper("long", "cnmf_1x1", "sixty_cutout", (("num_epochs", "60"), *BORDER, *LARGE), CUTOUT),
+    *(_paper("fast", network, "fast") for network in PAPER),
+    _FAST._replace(label="approximate"),
+    _FAST._replace(name="cnmf_1x1-unrolled", label="unrolled", settings=(("model.gradient", "unrolled"),)),
+    _FAST._replace(
+        name="cnmf_1x1-implicit",
+        label="implicit, 2 steps",
         settings=(("model.gradient", "implicit"), ("model.cg_steps", "2")),
     ),
-    Row("gradients", "blocks, approximate", "beyond/blocks"),
-    Row("gradients", "blocks, scaled", "beyond/blocks", settings=SCALED),
-    Row("gradients", "local, KL", "fast/cnmf", settings=LOCAL, paper=32),
-    Row("gradients", "local, KL, with 1x1", "fast/cnmf_1x1", settings=LOCAL),
-    Row("iterations", "5 plain", "fast/cnmf_1x1"),
-    *(
-        Row("iterations", f"4 power, exponent {exponent}", "fast/cnmf_1x1", settings=_power(exponent))
-        for exponent in ("4.0", "6.0")
-    ),
-    Row("iterations", "20 plain, twenty epochs", "fast/cnmf_1x1", settings=(*TWENTY, ("model.num_iters", "20"))),
-    *(
-        row._replace(table="rates", label=f"{row.label}, {rate}", settings=() if rate == RATES[-1] else _rate(rate))
-        for row in (FOUR[1], FOUR[3])
-        for rate in RATES
+    Row("gradients", "blocks-fast", "blocks, approximate", "beyond/blocks"),
+    Row("gradients", "blocks-scaled", "blocks, scaled", "beyond/blocks", settings=(("model.gradient", "scaled"),)),
+    _paper("gradients", "cnmf", "local", LOCAL, "local, KL", paper=32),
+    _paper("gradients", "cnmf_1x1", "local", LOCAL, "local, KL, with 1x1", paper=None),
+    _FAST._replace(table="iterations", label="5 plain"),
+    _FAST._replace(
+        table="iterations",
+        name="cnmf_1x1-twenty_iterations20",
+        label="20 plain, twenty epochs",
+        settings=(*TWENTY, ("model.num_iters", "20")),
     ),
     *(
         row
-        for name in BEYOND
+        for network in ("cnn_1x1", "cnn")
         for row in (
-            Row("beyond", f"{name}: CNMF+1x1", f"beyond/{name}"),
-            Row("beyond", f"{name}: CNN+1x1", f"beyond/{name}", settings=TWIN),
+            _paper("learning_rates", network, "rate_0.004", (("optimizer.learning_rate.nmf", "0.004"),), "{}, 0.004"),
+            _paper("learning_rates", network, "rate_0.01", (("optimizer.learning_rate.nmf", "0.01"),), "{}, 0.01"),
+            _paper("learning_rates", network, "fast", label="{}, 0.04"),
         )
     ),
-    Row("best", "residual: CNMF+1x1", "beyond/residual", seeds=(0, 1)),
-    Row("best", "residual: CNN+1x1", "beyond/residual", settings=TWIN),
-    Row("best", "blocks: CNMF+1x1", "beyond/blocks", settings=TWENTY),
-    Row("best", "blocks: CNN+1x1", "beyond/blocks", settings=(*TWIN, *TWENTY)),
-    Row("best", "blocks: CNMF+1x1, border and cutout", "beyond/blocks", settings=REGULARIZED),
-    Row("best", "blocks: CNN+1x1, border and cutout", "beyond/blocks", settings=(*TWIN, *REGULARIZED)),
-    Row("best", "fine: CNMF+1x1, border and cutout", "beyond/fine", settings=(*TWENTY, *BORDER, *LARGE)),
-    Row("best", "fine: CNN+1x1, border and cutout", "beyond/fine", settings=(*TWIN, *TWENTY, *BORDER, *LARGE)),
     *(
-        row._replace(table="best", label=f"{row.label}, border and cutout", settings=(*TWENTY, *BORDER))
-        for row in FOUR[:2]
+        row
+        for network in ("on_off", "whitening", "blocks", "split", "nmf_pooling", "wide", "fine", "deep")
+        for row in _beyond("beyond", network, "fast")
     ),
-    *(row._replace(table="fashion", seeds=SEEDS, settings=FASHION, paper=None) for row in FOUR),
-    Row("fashion", "blocks: CNMF+1x1", "beyond/blocks", SEEDS, FASHION),
-    *(row._replace(table="twenty", seeds=SEEDS, settings=TWENTY) for row in FOUR),
-    Row("quality", "75 (the copy)", "fast/cnmf_1x1"),
+    _beyond("best", "residual", "seventy")[0]._replace(seeds=(0, 1)),
+    _beyond("best", "residual", "seventy")[1],
+    *_beyond("best", "blocks", "twenty", TWENTY),
+    *_beyond("best", "blocks", "forty_cutout", (("num_epochs", "40"), *BORDER), CUTOUT),
+    *_beyond("best", "fine", "twenty_cutout", (*TWENTY, *BORDER, *LARGE), CUTOUT),
+    *(_paper("best", network, "twenty_cutout", (*TWENTY, *BORDER), CUTOUT) for network in ("cnmf_1x1", "cnn_1x1")),
+    *(_paper("fashion", network, "fashion", FASHION, seeds=SEEDS, paper=None) for network in PAPER),
+    Row("fashion", "blocks-fashion", "blocks: CNMF+1x1", "beyond/blocks", SEEDS, FASHION),
+    *(_paper("twenty", network, "twenty", TWENTY, seeds=SEEDS) for network in PAPER),
+    _FAST._replace(table="quality", label="75 (the copy)"),
     *(
-        Row("quality", str(quality), "fast/cnmf_1x1", settings=(("dataset", str(jpeg_quality.path_of(quality))),))
+        _FAST._replace(
+            table="quality",
+            name=f"cnmf_1x1-jpeg{quality}",
+            label=str(quality),
+            settings=(("dataset", str(jpeg_quality.path_of(quality))),),
+        )
         for quality in jpeg_quality.QUALITIES
     ),
 )
+
+
+# How README's short table names the best network and its twin.
+BEST = {"residual-seventy": "`residual`, five NMF blocks", "residual_cnn-seventy": "the same with convolutions"}
+
+
+def tables(rows: Sequence[Row] = ROWS) -> dict[str, Callable[[], str]]:
+    """The writer of each table."""
+    names = dict.fromkeys(row.table for row in rows)
+    return {name: partial(accuracy_table, [r for r in rows if r.table == name]) for name in names}
+
+
+def results_table() -> str:
+    """README's short table: the paper's four networks, and the best network beside its twin of convolutions."""
+    lines = []
+    for row in (*(r for r in ROWS if r.table == "twenty"), *(r for r in ROWS if r.name in BEST)):
+        results = row.results()
+        accuracy = _percent([r["test_accuracy"] for r in results], digits=1)
+        parameters, epochs = f"{results[0]['parameters']:,}", results[0]["epochs"]
+        name = BEST.get(row.name, row.label)
+        lines.append((name, parameters, accuracy, len(results), epochs, row.paper or ""))
+    return table(lines, ("network", "parameters", "test accuracy, %", "seeds", "epochs", "paper, %"))
+
+
+def accuracy_table(rows: Sequence[Row]) -> str:
+    """Mean and deviation over seeds of validation and test accuracy, with what each run cost."""
+    mixed = len({_device(r) for row in rows for r in row.results()}) > 1
+    columns: dict[str, list[str]] = {}
+    for row in rows:
+        results = row.results()
+        shown = {"network": row.label, **_numbers(results, mixed)}
+        shown["paper, %"] = "" if row.paper is None else f"{row.paper:.1f}"
+        shown["run"] = f"`{row.name}`"
+        for name, text in shown.items():
+            columns.setdefault(name, []).append(text)
+    if not any(columns["memory, GB"]):
+        del columns["memory, GB"]
+    return _conditions(rows) + table(list(zip(*columns.values(), strict=True)), list(columns))
+
+
+def _numbers(results: Sequence[dict[str, Any]], with_device: bool) -> dict[str, str]:
+    """What the records of one row say, by column."""
+    names = ("parameters", "test, %", "validation, %", "seeds", "epochs", "min a run", "memory, GB")
+    if not results:
+        return dict.fromkeys(names, "") | {"test, %": "not run"}
+    # Of several seeds at once, the time of their program over their number.
+    minutes = np.median([r["seconds"] / len(r.get("seeds_at_once", [r["seed"]])) for r in results]) / 60
+    memory = [r["peak_memory"] for r in results if r.get("peak_memory")]
+    values = (
+        f"{results[0]['parameters']:,}",
+        _percent([r["test_accuracy"] for r in results]),
+        _percent([r["validation_accuracy"] for r in results]),
+        ", ".join(str(r["seed"]) for r in results),
+        f"{results[0]['epochs']}",
+        f"{minutes:.1f}" + (f" ({_device(results[0])})" if with_device else ""),
+        f"{max(memory) / 1e9:.1f}" if memory else "",
+    )
+    return dict(zip(names, values, strict=True))
+
+
+def _percent(values: Sequence[float], digits: int = 2) -> str:
+    mean = f"{100 * np.mean(values):.{digits}f}"
+    return f"{mean} ± {100 * np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+
+
+def _conditions(rows: Sequence[Row]) -> str:
+    results = [r for row in rows for r in row.results()]
+    if not results:
+        return ""
+    devices = sorted({_device(r) for r in results})
+    dates = sorted({r["date"][:10] for r in results})
+    versions = sorted({f"jax {r['versions']['jax']}" for r in results})
+    return f"{'; '.join(devices)}; {', '.join(versions)}; {' to '.join(sorted({dates[0], dates[-1]}))}.\n\n"
+
+
+def _device(results: dict[str, Any]) -> str:
+    if results["device_backend"] == "gpu":
+        return results["device"] + (", the seeds at once" if "seeds_at_once" in results else "")
+    return f"{results['cpu_count']} core{'s' * (results['cpu_count'] > 1)}, {results['device_backend']}"

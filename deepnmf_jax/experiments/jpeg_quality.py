@@ -1,22 +1,19 @@
 """What does the JPEG copy of CIFAR-10 cost? Copies of it of lower quality, for the table of qualities.
 
-python -m deepnmf_jax.experiments.jpeg_quality [--data_dir=...]
-
-Writes runs/jpeg/cifar10-qQ.npz, training and test images encoded again as JPEG files of quality Q (4:2:0, as in the
-copy, whose quality is 75), and says how far their pixels are from the copy's. `make table ARGS=--tables=quality` does
-so too and trains on them.
+`make table ARGS=--tables=quality` writes runs/jpeg/cifar10-qQ.npz, training and test images encoded again as JPEG files
+of quality Q (4:2:0, as in the copy, whose quality is 75), says how far their pixels are from the copy's, and trains on
+them.
 """
 
-import argparse
 import io
-import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from deepnmf_jax.data.datasets import load_dataset
+from deepnmf_jax.files import write_atomically
 
 QUALITIES = (50, 25, 10)
 FOLDER = Path("runs/jpeg")
@@ -38,31 +35,16 @@ def encoded(images: np.ndarray, quality: int) -> np.ndarray:
     return out
 
 
-def provide(source: str, data_dir: str | None = None) -> None:
+def provide(source: str) -> None:
     """Writes the file if `source` is the path of one that is not there yet, and says how far it is from the copy."""
     for quality in QUALITIES:
         path = path_of(quality)
         if source != str(path) or path.exists():
             continue
-        dataset = load_dataset("cifar10", data_dir)
+        dataset = load_dataset("cifar10")
         train, test = (encoded(images, quality) for images in (dataset.train_images, dataset.test_images))
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, x_train=train, y_train=dataset.train_labels, x_test=test, y_test=dataset.test_labels)
-        temporary.replace(path)
+        arrays = {"x_train": train, "y_train": dataset.train_labels, "x_test": test, "y_test": dataset.test_labels}
+        write_atomically(path, partial(np.savez, **arrays))
         distance = np.sqrt(np.mean((test.astype(np.float32) - dataset.test_images) ** 2))
         print(f"{path}: {distance:.2f} grey levels from the copy (root mean square, test images)", flush=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the files; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", help="of the TFDS sets; default $TFDS_DATA_DIR or ~/tensorflow_datasets")
-    options = parser.parse_args(arguments)
-    for quality in QUALITIES:
-        provide(str(path_of(quality)), options.data_dir)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

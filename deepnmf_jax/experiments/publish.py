@@ -1,6 +1,6 @@
 """Puts a trained network into the package, for `deepnmf_jax.load_pretrained`.
 
-python -m deepnmf_jax.experiments.publish runs/accuracy/fast-cnmf_1x1-seed0 cnmf_1x1 \\
+python -m deepnmf_jax.experiments.publish runs/accuracy/cnmf_1x1-fast-seed0 cnmf_1x1 \\
     --config_file=configs/fast/cnmf_1x1.py
 """
 
@@ -8,8 +8,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.models.pretrained import write_network
 
 SHELF = ROOT / "deepnmf_jax" / "pretrained"
 
@@ -28,24 +31,15 @@ def publish(workdir: Path, name: str, config_file: str, shelf: Path = SHELF, see
         FileNotFoundError: the run has not finished.
         ValueError: it trained several seeds at once, and not `seed`.
     """
-    import jax
-    from ml_collections import ConfigDict
-
-    from deepnmf_jax.models.pretrained import write_network
-    from deepnmf_jax.training import checkpoints
-    from deepnmf_jax.training.setup import prepare
-
     records = {record.results["seed"]: record for record in run_records.read(workdir)}
     if seed is None and len(records) > 1:
         raise ValueError(f"{workdir} trained the seeds {', '.join(map(str, records))} at once; say which: --seed")
     if seed is not None and seed not in records:
         raise ValueError(f"{workdir} did not train the seed {seed}, but {', '.join(map(str, records))}")
     record = records[next(iter(records)) if seed is None else seed]
-    run = prepare(ConfigDict(record.results["config"]))
-    best = jax.device_get(checkpoints.restore_path(workdir, run.template()).state.best)
+    run, variables = run_records.trained(workdir)
     if len(records) > 1:
-        best = jax.tree.map(lambda leaf: leaf[list(records).index(seed)], best)
-    variables = {"params": best.params, "batch_stats": best.batch_stats}
+        variables = jax.tree.map(lambda leaf: leaf[list(records).index(seed)], variables)
     settings = record.results["config"]["model"]
     write_network(shelf / name, settings, run.dataset.num_classes, run.image_shape, variables)
     record._replace(results={**record.results, "config_file": config_file}).write(shelf / name)

@@ -1,9 +1,11 @@
-"""The records of a finished run, one a seed, also where the run trained several seeds at once."""
+"""The records and the variables of a finished run, one a seed, also where the run trained several seeds at once."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from deepnmf_jax.files import write_atomically
 
 # Of several seeds, and not of one of them.
 _JOINT = ("test_accuracy_mean", "test_accuracy_deviation")
@@ -19,9 +21,7 @@ class Record(NamedTuple):
         """Writes both files, results.json last and at once: where it is, the record is whole."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.metrics))
-        temporary = folder / "results.json.tmp"
-        temporary.write_text(json.dumps(self.results, indent=2, sort_keys=True) + "\n")
-        temporary.replace(folder / "results.json")
+        write_atomically(folder / "results.json", json.dumps(self.results, indent=2, sort_keys=True) + "\n")
 
 
 def read(workdir: Path) -> list[Record]:
@@ -46,3 +46,27 @@ def _of_one(record: Mapping[str, Any], index: int) -> dict[str, Any]:
     own = {name: entry(value) for name, value in record.items() if name not in _JOINT}
     by_seed = {name.removesuffix("_by_seed"): own.pop(name) for name in record if name.endswith("_by_seed")}
     return own | by_seed
+
+
+def trained(workdir: Path, data_dir: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """The `Run` of a workdir and its best variables by validation, with a leading axis if it has several seeds.
+
+    Args:
+        workdir: of a finished run.
+        data_dir: folder of the data sets here, if it is another than the run's.
+
+    Raises:
+        FileNotFoundError: the run has not finished, or has no checkpoint.
+    """
+    import jax
+    from ml_collections import ConfigDict
+
+    from deepnmf_jax.training import checkpoints
+    from deepnmf_jax.training.setup import prepare
+
+    config = ConfigDict(json.loads((workdir / "results.json").read_text())["config"])
+    if data_dir is not None:
+        config.data_dir = data_dir
+    run = prepare(config)
+    best = jax.device_get(checkpoints.restore_path(workdir, run.template()).state.best)
+    return run, {"params": best.params, "batch_stats": best.batch_stats}

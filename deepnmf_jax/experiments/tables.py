@@ -1,4 +1,4 @@
-"""Tables in Markdown, and the pages that hold them."""
+"""Tables in Markdown, and the pages that hold them. `python docs/pages.py` writes all pages from the records."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+_MARK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 
 
 def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
@@ -15,9 +16,19 @@ def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
 
 
 def render(page: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """The page with each part between `<!-- name -->` and `<!-- end -->` written anew."""
+    """The page with each part between the lines `<!-- name -->` and `<!-- end -->` written anew.
+
+    Raises:
+        ValueError: a name that no table has, or parts that do not begin with a name and end with "end" in turn.
+    """
+    marks = _MARK.findall(page)
+    names = marks[::2]
+    if marks != [mark for name in names for mark in (name, "end")] or "end" in names:
+        raise ValueError(f"parts begin with <!-- name --> and end with <!-- end -->, but there are {', '.join(marks)}")
+    if unknown := sorted(set(names) - tables.keys()):
+        raise ValueError(f"there is no table {', '.join(unknown)}; there are {', '.join(sorted(tables))}")
 
     def part(match: re.Match) -> str:
         return f"<!-- {match[1]} -->\n{tables[match[1]]()}\n<!-- end -->"
 
-    return re.sub(r"<!-- (\w+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
+    return re.sub(rf"{_MARK.pattern}\n.*?^<!-- end -->$", part, page, flags=re.DOTALL | re.MULTILINE)

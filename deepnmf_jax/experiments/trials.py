@@ -4,50 +4,54 @@ python -m deepnmf_jax.experiments.trials --group=one_epoch runs/a runs/b ...
 
 Each run is kept as the settings in which it differs from configs/base.py, so that
 `python main.py --config=configs/base.py --config.KEY=VALUE ...` repeats it. The test set is not looked at here.
+Trials of settings that are no more are in docs/results/removed, and in no table.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+import runpy
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT, table
 from deepnmf_jax.training.records import flatten
 
 FILE = ROOT / "docs" / "results" / "trials.json"
 
 
-def flat_settings(config: Any) -> dict[str, Any]:
-    """The settings of a ConfigDict by dotted name, as results.json has them: tuples are lists."""
-    return flatten(json.loads(json.dumps(config.to_dict())))
+def settings_of(config: str) -> dict[str, Any]:
+    """The settings of a file of configs/ ("base") by dotted name, as results.json has them: tuples are lists."""
+    read = runpy.run_path(str(ROOT / "configs" / f"{config}.py"))["get_config"]()
+    return flatten(json.loads(json.dumps(read.to_dict())))
 
 
 def trial(workdir: Path) -> dict[str, Any]:
     """One finished run: its settings, and what each epoch gave."""
-    results = json.loads((workdir / "results.json").read_text())
-    usual = _base()
+    [(results, metrics)] = run_records.read(workdir)
+    usual = settings_of("base")
     given = flatten(results["config"])
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {
         "settings": {k: v for k, v in sorted(given.items()) if v != usual.get(k)},
-        "validation_accuracy": [r["validation_accuracy"] for r in records],
-        "train_accuracy": [r["train_accuracy"] for r in records],
-        "seconds": records[-1]["seconds"],
+        "validation_accuracy": [r["validation_accuracy"] for r in metrics],
+        "train_accuracy": [r["train_accuracy"] for r in metrics],
+        "seconds": metrics[-1]["seconds"],
         "date": results["date"],
         "jax": results["versions"]["jax"],
     }
 
 
-def groups() -> tuple[str, ...]:
-    """The names of what has been collected."""
-    return tuple(json.loads(FILE.read_text()))
+def tables() -> dict[str, Callable[[], str]]:
+    """The writer of each table, one a group."""
+    return {f"trials_{group}": partial(trials_table, group) for group in json.loads(FILE.read_text())}
 
 
-def trials(group: str) -> str:
+def trials_table(group: str) -> str:
     """The trials of a group, best first, each with the settings in which it differs from most of them."""
     runs = json.loads(FILE.read_text())[group]
-    usual = _base()
+    usual = settings_of("base")
     keys = sorted({key for t in runs for key in t["settings"]})
     values = {key: [t["settings"].get(key, usual[key]) for t in runs] for key in keys}
     common = {key: max(found, key=found.count) for key, found in values.items()}
@@ -60,12 +64,6 @@ def trials(group: str) -> str:
     return f"All runs: {shown}, where a row says nothing else.\n\n" + table(
         rows, ["change", "train, %", "validation, %", "min"]
     )
-
-
-def _base() -> dict[str, Any]:
-    from configs import base
-
-    return flat_settings(base.get_config())
 
 
 def _short(key: str) -> str:

@@ -26,7 +26,7 @@ def keep_freed_memory() -> bool:
 
     XLA allocates the temporary arrays of a program anew at each call, on the CPU from the C library; glibc gives
     blocks of that size back to the system, which then hands out zeroed pages one fault at a time: a third of the
-    step's time (docs/performance.md). The process keeps its largest footprint until it ends.
+    step's time (docs/reports/speed.md). The process keeps its largest footprint until it ends.
 
     Returns:
         Whether the C library has the setting (glibc has, on Linux).

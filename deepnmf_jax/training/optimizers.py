@@ -43,18 +43,30 @@ def create_optimizer(settings: Mapping[str, Any], num_steps: int) -> optax.Gradi
 
     Args:
         settings: `learning_rate` (a rate for each of "nmf", "mixing", "batch_norm"), `b1`, `b2`, `eps`, `schedule`
-            and the settings of the schedules, `plateau` and `one_cycle`.
+            and, for that schedule, `one_cycle`.
         num_steps: of the whole training, the length of a one-cycle schedule.
 
     Raises:
         ValueError: an unknown schedule or group, or a number outside what configs/base.py allows for it.
     """
-    _check(settings)
+    if set(rates := settings["learning_rate"]) != set(GROUPS):
+        raise ValueError(f"learning_rate has groups {sorted(rates)}; it must have {', '.join(GROUPS)}")
+    check_choice("optimizer.schedule", settings["schedule"], SCHEDULES)
+    for name, rate in rates.items():
+        check_number(f"optimizer.learning_rate.{name}", rate, 0, above=True)
+    check_number("optimizer.eps", settings["eps"], 0, above=True)
+    for name in ("b1", "b2"):
+        check_number(f"optimizer.{name}", settings[name], 0, 1, below=True)
+    if settings["schedule"] == "one_cycle":
+        cycle = settings["one_cycle"]
+        check_number("optimizer.one_cycle.warmup_share", cycle["warmup_share"], 0, 1, above=True, below=True)
+        for name in ("start_divisor", "end_divisor"):
+            check_number(f"optimizer.one_cycle.{name}", cycle[name], 0, above=True)
     transforms = {
         name: optax.adam(
             _schedule(settings, rate, num_steps), b1=settings["b1"], b2=settings["b2"], eps=settings["eps"]
         )
-        for name, rate in settings["learning_rate"].items()
+        for name, rate in rates.items()
     }
     return optax.multi_transform(
         transforms,
@@ -62,33 +74,21 @@ def create_optimizer(settings: Mapping[str, Any], num_steps: int) -> optax.Gradi
     )
 
 
-def _check(settings: Mapping[str, Any]) -> None:
-    if set(rates := settings["learning_rate"]) != set(GROUPS):
-        raise ValueError(f"learning_rate has groups {sorted(rates)}; it must have {', '.join(GROUPS)}")
-    check_choice("optimizer.schedule", settings["schedule"], SCHEDULES)
-    check_choice("optimizer.plateau.loss", settings["plateau"]["loss"], ("validation", "train"))
-    check_integer("optimizer.plateau.patience", settings["plateau"]["patience"], 0)
-    for name in ("b1", "b2"):
-        check_number(f"optimizer.{name}", settings[name], 0, 1, below=True)
-    for schedule, name in (("plateau", "factor"), ("plateau", "threshold"), ("one_cycle", "warmup_share")):
-        check_number(f"optimizer.{schedule}.{name}", settings[schedule][name], 0, 1, above=True, below=True)
-    above_zero = {
-        "eps": settings["eps"],
-        **{f"learning_rate.{name}": rate for name, rate in rates.items()},
-        "plateau.smallest_rate": settings["plateau"]["smallest_rate"],
-        **{f"one_cycle.{name}": settings["one_cycle"][name] for name in ("start_divisor", "end_divisor")},
-    }
-    for name, value in above_zero.items():
-        check_number(f"optimizer.{name}", value, 0, above=True)
-
-
 def create_plateau(settings: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
     """The paper's rule (section 2.6): the rates fall by `factor` where the loss of an epoch no longer falls.
 
     Updated once an epoch; its state's `scale` multiplies all updates. `patience` counts as in PyTorch, where it is
     the number of epochs without improvement that are tolerated; optax's reduces at that number already.
+
+    Raises:
+        ValueError: a number of settings["plateau"] outside what configs/base.py allows for it, or an unknown loss.
     """
     plateau = settings["plateau"]
+    check_choice("optimizer.plateau.loss", plateau["loss"], ("validation", "train"))
+    check_integer("optimizer.plateau.patience", plateau["patience"], 0)
+    for name in ("factor", "threshold"):
+        check_number(f"optimizer.plateau.{name}", plateau[name], 0, 1, above=True, below=True)
+    check_number("optimizer.plateau.smallest_rate", plateau["smallest_rate"], 0, above=True)
     return optax.contrib.reduce_on_plateau(
         factor=plateau["factor"],
         patience=plateau["patience"] + 1,

@@ -130,12 +130,18 @@ class MetricsLog:
           OSError: the file cannot be written.
         """
         self.path = Path(path)
-        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
-        if lines and not _is_json(lines[-1]):
-            lines.pop()
-        self.records = [r for r in map(self._parse, range(1, len(lines) + 1), lines) if r["step"] <= step]
+        written = self.path.read_bytes() if self.path.exists() else None
+        lines = (written or b"").splitlines()
+        records = [_parsed(line) for line in lines]
+        if None in records[:-1]:
+            number = records.index(None)
+            raise ValueError(
+                f"line {number + 1} of {self.path} is not a record with an integer 'step': {lines[number][:60]!r}; "
+                "repair it, or delete the folder to start anew"
+            )
+        self.records = [record for record in records if record and record["step"] <= step]
         kept = "".join(_to_json(record, "record", indent=None) + "\n" for record in self.records)
-        if not self.path.exists() or self.path.read_bytes() != kept.encode():
+        if written != kept.encode():
             write_atomically(self.path, kept)
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -164,25 +170,14 @@ class MetricsLog:
             raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
         self.records.append(plain)
 
-    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if type(record) is not dict or type(record.get("step")) is not int:
-            raise ValueError(
-                f"line {number} of {self.path} is not a record with an integer 'step': {line[:60]!r}; "
-                "repair it, or delete the folder to start anew"
-            )
-        return record
 
-
-def _is_json(line: bytes) -> bool:
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A line's record, or None if it is torn or otherwise none."""
     try:
-        json.loads(line)
+        record = json.loads(line)
     except ValueError:
-        return False
-    return True
+        return None
+    return record if type(record) is dict and type(record.get("step")) is int else None
 
 
 # ---------------------------------------------------------------------------------- TensorBoard, progress bar

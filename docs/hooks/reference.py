@@ -44,8 +44,9 @@ def settings(root: Path) -> str:
         ValueError: a key without a comment.
     """
     base = Commented((root / "configs/base.py").read_text("utf-8"))
-    calls = [node for node in ast.walk(base.tree) if isinstance(node, ast.Call)]
-    (config,) = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "ConfigDict"]
+    (config,) = [
+        node.value for node in base.tree.body if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "BASE"
+    ]
     assert isinstance(config, ast.Dict)
     parts = []
     for group, about, rows in _groups(base, config, "", ""):

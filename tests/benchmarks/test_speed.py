@@ -1,27 +1,18 @@
 """The benchmarks run, their port agrees with the network, and the comparison finds what got slower."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from benchmarks import harness
-from benchmarks.speed import acceleration
-from benchmarks.speed.compare import worse
 from benchmarks.speed.growth import predict
-from benchmarks.speed.profile import names_of, part_of, seconds_by_part
-from configs import base
-from deepnmf_jax.data.augmentation import center_crop
-from deepnmf_jax.experiments.tables import render
-from deepnmf_jax.training.setup import prepare
-from docs.pages import PAGES
-from tests.programs import SETTINGS as programs_settings
+from benchmarks.speed.profile import names_of, part_of, profile_table, seconds_by_part
+from benchmarks.speed.programs.training import PROGRAMS, answer
+from benchmarks.speed.step import step_table
+from benchmarks.speed.suite import worse
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -56,7 +47,7 @@ def test_turns_go_backwards_in_every_second_process(monkeypatch):
     started, turns = [], []
 
     class Worker:
-        def __init__(self, spec):
+        def __init__(self, spec, *_):
             self.name, self.process = spec["name"], len(started) // 2
             started.append(self.name)
 
@@ -75,8 +66,46 @@ def test_turns_go_backwards_in_every_second_process(monkeypatch):
     assert started == stopped == ["a", "b"] * 3
 
 
+def test_programs_of_one_process_take_turns_and_one_that_fails_is_left_out_or_ends_all():
+    order, late = [], iter([2.0])
+    programs = {"a": lambda: order.append("a") or 1.0, "b": lambda: next(late), "c": lambda: order.append("c") or 3.0}
+    failed = {}
+    samples = harness.in_turns(programs, 2, failed)
+    assert samples == {"a": [1.0, 1.0], "c": [3.0, 3.0]} and failed == {"b": "StopIteration:"}
+    assert order == ["a", "c", "a", "c"]
+    assert harness.short(ValueError("a\n  b")) == "ValueError: a b"
+    with pytest.raises(StopIteration):
+        harness.in_turns(programs, 2)
+
+
+def test_a_process_of_several_programs_says_what_fails(monkeypatch):
+    runs = []
+    monkeypatch.setitem(PROGRAMS, "count", lambda step: lambda: runs.append(step))
+    programs = {}
+    spec = {"program": "count", "step": 2}
+    assert answer({"do": "build", "name": "a", "limit": 9, "spec": spec}, programs) == "ready"
+    assert float(answer({"do": "run", "name": "a"}, programs)) >= 0 and runs == [2] * 4
+    assert answer({"do": "clear"}, programs) == "ready" and not programs
+    with pytest.raises(KeyError):
+        answer({"do": "run", "name": "a"}, programs)
+
+
+def test_where_numbers_are_from_is_told_of_old_and_new_records():
+    old = {"device": "cpu", "cpu": "AMD", "cores": 2, "python": "3", "jax": "0", "commit": "abc+changes"}
+    assert harness.provenance("speed.x", old).endswith("; AMD, 2 cores, Python 3, jax 0; commit abc with changes")
+    new = {
+        "device": "GPU",
+        "cpu": "AMD",
+        "cpu_count": 2,
+        "versions": {"python": "3", "jax": "0"},
+        "commit": "0123456789",
+    }
+    line = harness.provenance("gpu.x", new | {"date": "2026-01-01T00:00:00"})
+    assert line == "`python -m benchmarks.gpu.x`; GPU, Python 3, jax 0; commit 0123456; 2026-01-01"
+
+
 def test_comparison_names_what_got_worse_and_only_that():
-    old = {"port / ours": 2.0, "memory, block 1": 1.0, "ours / our CNN": 4.0, "gone": 1.0}
+    old = {"port / ours": 2.0, "memory, block 1": 1.0, "ours / our CNN": 4.0, "gone": 1.0, "port / ours, 4 power": 5.0}
     new = {"port / ours": 1.5, "memory, block 1": 1.5, "ours / our CNN": 3.0}
     assert [line.split(":")[0] for line in worse(old, new)] == ["port / ours", "memory, block 1", "gone"]
     assert worse(new, {k: v * 1.05 for k, v in new.items()}) == []
@@ -133,43 +162,38 @@ def test_times_of_a_trace_are_summed_by_part():
     }
 
 
-@pytest.mark.slow
-def test_settings_by_block_are_held_against_plain_iterations(programs, monkeypatch):
-    config = base.get_config()
-    config.update_from_flattened_dict({"dataset": str(programs.images), **programs_settings, "model.num_iters": 20})
-    run = prepare(config)
-    variables = jax.jit(run.model.init)(jax.random.key(0), jnp.zeros((1, *run.image_shape)))
-    images = run.dataset.train_images[run.split.validation[:4]]
-    inputs = acceleration.layer_inputs(run, variables, center_crop(jnp.asarray(images), run.augmentation.crop), 50)
-    assert [w.shape[0] for _, w in inputs] == [8, 16, 24, 3]
-    names = "20 plain", "multistep: 7, 4, 4 pairs, fourth plain"
-    monkeypatch.setattr(acceleration, "SETTINGS", {name: acceleration.SETTINGS[name] for name in names})
-    plain, multistep = acceleration.by_block(run, variables, inputs).values()
-    assert plain["other answers"] == 0 and plain["operations"] == 1 and plain["l1"] == [0] * 4
-    assert 0.2 < multistep["operations"] < 0.4
-    assert all(0 < distance < 0.05 for distance in multistep["l1"][:3])
-    assert multistep["l1"][3] < 1e-6  # the same iterations
-    np.testing.assert_allclose(multistep["kl"], plain["kl"], rtol=0.02)
+def test_a_table_has_the_programs_that_still_are():
+    samples = {"port": [4.0, 6.0], "ours": [2.0, 3.0], "ours, 4 power": [1.0], "product 2048": [1.0]}
+    assert step_table({"samples": {"50": samples}}).splitlines()[2:] == [
+        "| port | 4000 | 5000 | 1.00 / 1.00 |",
+        "| ours | 2000 | 2500 | 2.00 / 2.00 |",
+        "| product 2048 | 1000 | 1000 |  |",
+    ]
+    step = {"samples": [0.5], "parts": {"1x1": [0.25, 0.75], "of it the backward": [0.125]}}
+    table = profile_table({"batches": {"50": {"CNN": step, "4 power": step}}})
+    assert table.splitlines()[0] == "| ms | CNN, 50 |"
+    for line in ("| 1x1 | 500.0 |", "| sum | 500.0 |", "| of it the backward | 125.0 |", "| the step itself | 500.0 |"):
+        assert line in table.splitlines()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("question", ["layer", "startup", "profile"])
-def test_a_benchmark_runs_and_keeps_its_samples(question, tmp_path):
-    command = [sys.executable, "-m", f"benchmarks.{question}", "--quick", f"--out={tmp_path}"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
-    result = json.loads((tmp_path / f"{question}.json").read_text())
-    assert result["machine"]["jax"] and result["machine"]["cores"]
+def test_the_suite_runs_and_a_benchmark_keeps_its_samples(tmp_path):
+    """Of the suite, `step` and `port` need torch."""
+    commands = [
+        ["suite", "--quick", "--only", "layer", "growth", "startup"],
+        ["profile", "--quick", f"--out={tmp_path}"],
+    ]
+    for command in commands:
+        run = [sys.executable, "-m", f"benchmarks.speed.{command[0]}", *command[1:]]
+        subprocess.run(run, cwd=ROOT, check=True, capture_output=True, timeout=900)
+    result = json.loads((tmp_path / "profile.json").read_text())
+    assert result["machine"]["versions"]["jax"] and result["machine"]["cpu_count"]
     assert result["ratios"] and all(value > 0 for value in result["ratios"].values())
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.stem)
 def test_committed_results_say_where_they_come_from(path):
     result = json.loads(path.read_text())
-    assert {"device", "cpu", "cores", "python", "jax", "commit"} <= result["machine"].keys()
-    assert "ratios" in result or "differences" in result
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_tables_of_the_documentation_are_those_of_the_results(page):
-    assert page.read_text() == render(page.read_text(), PAGES[page])
-    assert set(re.findall(r"<!-- (\w+) -->\n", page.read_text())) == {*PAGES[page], "end"}
+    line = harness.provenance("speed.x", result["machine"])
+    assert ("cores, Python 3.11.7, jax 0.10.2; commit " in line) != (result["machine"]["device"] != "cpu")
+    assert result["ratios"]

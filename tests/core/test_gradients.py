@@ -80,7 +80,7 @@ def test_finite_differences(settings):
 
 @pytest.mark.slow
 def test_direction_of_the_approximate_gradient():
-    """At 20 iterations it points where the unrolled one does, and is shorter by about that number (MATH, section 3)."""
+    """At 20 iterations it points where the unrolled one does, and is shorter by about that number (docs/math.md)."""
     rng = np.random.default_rng(0)
     p, u, g = rng.random((40, 75)), rng.random((32, 75)), rng.normal(size=(40, 32))
     short = jax.vjp(layer, p, u)[1](g)

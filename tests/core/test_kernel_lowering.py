@@ -125,7 +125,7 @@ def test_products_say_their_precision(products, precision, implementation):
 
 
 def test_the_four_blocks_tiles():
-    """The sizes that docs/gpu.md speaks of."""
+    """Those that the docstring of deepnmf_jax.core.kernels speaks of."""
     forward = {i: forward_tiles(50 * positions, n, k) for i, (positions, n, k) in BLOCKS.items()}
     assert [(t.rows, t.units, t.width, t.chunks, t.resident, t.warps) for t in forward.values()] == [
         (64, 32, 16, 5, True, 4),

@@ -7,9 +7,11 @@
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
@@ -25,9 +27,12 @@ STEP = OLD / "checkpoints" / "latest" / "8"
 
 
 @pytest.fixture(autouse=True)
-def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From where the run's images have the path that its config gives."""
+def as_it_was_begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In the folder from which the images have the path that the config gives, and without float64."""
     monkeypatch.chdir(ROOT)
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture

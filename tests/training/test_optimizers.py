@@ -125,8 +125,10 @@ def test_one_cycle_rises_and_falls():
     ],
 )
 def test_wrong_settings(changes, message):
+    wrong = settings(**{"schedule": "one_cycle", **changes})
     with pytest.raises(ValueError, match=message):
-        create_optimizer(settings(**changes), 10)
+        create_plateau(wrong)
+        create_optimizer(wrong, 10)
 
 
 def test_rates_are_those_of_the_groups():

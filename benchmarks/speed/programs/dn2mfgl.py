@@ -20,7 +20,7 @@ from benchmarks.speed.programs.factorizers import peak_memory
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition.dn2mfgl import released
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, find_neighbors, knn_graph, similarity
-from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths, evaluate
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths, evaluate
 from deepnmf_jax.decomposition.dn2mfgl.sweep import sweep
 
 NEIGHBORS = 5
@@ -67,12 +67,12 @@ def ours(x: np.ndarray, sizes: list[int]) -> Sweeps:
     """The default form."""
     graph, (h, v), data = graph_of(x), random_factors(x, sizes), jnp.asarray(x.T)
     numbers = (*STRENGTHS, 0.01, 1e-3, [0.0] * (len(sizes) - 1) + [1.0])
-    strengths = Strengths(*(jnp.asarray(value, data.dtype) for value in numbers))
+    problem = Problem(data, graph, Strengths(*(jnp.asarray(value, data.dtype) for value in numbers)))
 
     def step(state: Any) -> Any:
         # As the fit does it: the objective is looked at after every sweep.
-        h, v = sweep(*state, data, graph, strengths, Form())
-        return h, v, evaluate(h, v, data, graph, strengths, Form())[1]
+        h, v = sweep(*state, problem, Form())
+        return h, v, evaluate(h, v, problem, Form())[1]
 
     return repeated(step, (tuple(map(jnp.asarray, h)), jnp.asarray(v[-1]), jnp.ones((1, len(x)), data.dtype)))
 

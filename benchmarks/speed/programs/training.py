@@ -1,21 +1,27 @@
-"""The programs of training that are timed: one line in, one time out.
+"""The programs of training that are timed, in a process of their own: lines of JSON in, one line out for each.
 
-python -m benchmarks.speed.programs.training '{"program": ..., ...}'
+python -m benchmarks.speed.programs.training '{"program": ..., ...}' builds a program and says "ready". Then
+{"do": "run"}; and of further programs: {"do": "build", "name": ..., "spec": {...}, "limit": seconds},
+{"do": "run", "name": ...}, {"do": "clear"}.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.harness import short
 from deepnmf_jax.training.devices import keep_freed_memory
+
+# Settings with which a program runs soon, to see that it runs.
+TINY: dict[str, Any] = {"num_iters": 2, "width": 0.25, "side": 12}
 
 
 def batch_of(size: int, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
@@ -29,23 +35,28 @@ def batch_of(size: int, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
 def train_step(batch: int, side: int = 28, **model: Any) -> Callable[[], None]:
     """Our training step: augmentation, forward, backward, Adam. `model` are settings of `Network`, or of
     `compile_train_step`."""
+    compiled, arguments = compile_train_step(batch, side, **model)
+    step = repeated_step(compiled, *arguments)
+    return lambda: jax.block_until_ready(step())
 
-    compiled, (state, *data) = compile_train_step(batch, side, **model)
 
-    def run() -> None:
+def repeated_step(compiled: Any, state: Any, *data: Any) -> Callable[[], Any]:
+    """One step after the other; each returns the number of steps so far, which is there when the step is done."""
+
+    def run() -> Any:
         nonlocal state
         state = compiled(state, *data)
-        jax.block_until_ready(state)
+        return state.step
 
     return run
 
 
 def compile_train_step(
-    batch: int, side: int = 28, steps: int = 1, seeds: int = 1, options: dict[str, Any] | None = None, **model: Any
+    batch: int, side: int = 28, steps: int = 1, seeds: int = 1, **model: Any
 ) -> tuple[Any, tuple[Any, ...]]:
     """The compiled step of main.py with the settings of configs/base.py, and its arguments.
 
-    `steps` are those of one program, `seeds` those trained at once, `options` are of XLA's compiler.
+    `steps` are those of one program, `seeds` those trained at once.
     """
 
     from configs import base
@@ -72,7 +83,7 @@ def compile_train_step(
     images, labels = batch_of(batch, side + 4)
     data = (jnp.asarray(images * 255, jnp.uint8), jnp.asarray(labels), indices)
     state = jax.jit(create)(seed)
-    return jax.jit(step, donate_argnums=0).lower(state, *data).compile(options), (state, *data)
+    return jax.jit(step, donate_argnums=0).lower(state, *data).compile(), (state, *data)
 
 
 def inference(batch: int, **model: Any) -> Callable[[], None]:
@@ -99,7 +110,7 @@ def data_alone(batch: int) -> Callable[[], None]:
 
 
 def port_step(
-    batch: int, layer: str, compiled: bool, threads: int = 0, device: str = "cpu", tf32: bool = False, repeat: int = 1
+    batch: int, layer: str, compiled: bool = False, threads: int = 0, device: str = "cpu", repeat: int = 1
 ) -> Callable[[], None]:
     """The PyTorch port's training step, on a batch already augmented; on a GPU `repeat` steps and their end."""
     import torch
@@ -110,39 +121,30 @@ def port_step(
         torch.set_num_threads(threads)
     training = Training(layer, compiled=compiled, device=device)
     training.feed(*batch_of(batch))
-    return _repeated(training.step, device, tf32, repeat)
+    return _repeated(training.step, device, repeat)
 
 
-def port_layer(
-    rows: int, n: int, k: int, direction: str, compiled: bool, device: str = "cpu", tf32: bool = False, repeat: int = 1
-) -> Callable[[], None]:
+def port_layer(rows: int, n: int, k: int, direction: str, device: str = "cpu", repeat: int = 1) -> Callable[[], None]:
     """The port's inference alone, 20 iterations, forward or backward."""
     import torch
 
     from benchmarks.speed.programs.torch_port import ApproximateNMF, unit_rows
 
     x, w = (unit_rows(torch.rand(size, n, device=device)).requires_grad_() for size in (rows, k))
-
-    def forward(x: Any, w: Any) -> Any:
-        return ApproximateNMF.apply(x, w, 20)
-
-    run = torch.compile(forward) if compiled else forward
-    h = run(x, w)
+    h = ApproximateNMF.apply(x, w, 20)
 
     def once() -> None:
         if direction == "forward":
             with torch.no_grad():
-                run(x, w)
+                ApproximateNMF.apply(x, w, 20)
         else:
             torch.autograd.grad(h, (x, w), h.detach(), retain_graph=True)
 
-    return _repeated(once, device, tf32, repeat)
+    return _repeated(once, device, repeat)
 
 
-def _repeated(once: Callable[[], None], device: str, tf32: bool, repeat: int) -> Callable[[], None]:
+def _repeated(once: Callable[[], None], device: str, repeat: int) -> Callable[[], None]:
     import torch
-
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
 
     def run() -> None:
         for _ in range(repeat):
@@ -153,52 +155,76 @@ def _repeated(once: Callable[[], None], device: str, tf32: bool, repeat: int) ->
     return run
 
 
-def port_inference(batch: int, layer: str, compiled: bool) -> Callable[[], None]:
+def port_inference(batch: int, layer: str) -> Callable[[], None]:
     """The PyTorch port's forward, in evaluation."""
     from benchmarks.speed.programs.torch_port import Training
 
-    training = Training(layer, compiled=compiled)
+    training = Training(layer)
     training.feed(*batch_of(batch))
     return training.inference
 
 
-def product(rows: int, inner: int, columns: int, dtype: str = "float32", repeat: int = 1) -> Callable[[], None]:
-    """`repeat` products (rows, inner) x (inner, columns) with float32 sums, one after the other."""
-
-    rng = np.random.default_rng(0)
-    a, b = (jnp.asarray(rng.random(s), dtype) for s in ((rows, inner), (inner, columns)))
-    multiply = partial(jnp.matmul, preferred_element_type=jnp.float32)
-
-    def several(a: Any, b: Any) -> Any:
-        def body(_: Any, carry: Any) -> Any:
-            # What follows from the product before keeps the compiler from doing them at once, or only one of them.
-            c = multiply(a, b + carry[0, 0].astype(b.dtype) * 0)
-            return carry + c[:1, :1] * 1e-9
-
-        return jax.lax.fori_loop(0, repeat, body, jnp.zeros((1, 1)))
-
-    run = jax.jit(multiply if repeat == 1 else several)
-    return lambda: jax.block_until_ready(run(a, b))
+def large_product(side: int = 2048) -> Callable[[], None]:
+    """A product of two matrices of side x side: the rate that the machine has."""
+    a, b = jnp.asarray(np.random.default_rng(0).random((2, side, side)), jnp.float32)
+    multiply = jax.jit(jnp.matmul)
+    return lambda: jax.block_until_ready(multiply(a, b))
 
 
-PROGRAMS = {f.__name__: f for f in (train_step, inference, data_alone, port_step, port_layer, port_inference, product)}
+PROGRAMS: dict[str, Callable[..., Callable[[], Any]]] = {
+    f.__name__: f for f in (train_step, inference, data_alone, port_step, port_layer, port_inference, large_product)
+}
+
+
+def build(program: str, **spec: Any) -> Callable[[], Any]:
+    """A program that has run three times."""
+    run = PROGRAMS[program](**spec)
+    for _ in range(3):
+        run()
+    return run
+
+
+def too_long(*_: Any) -> None:
+    """What the alarm does."""
+    raise TimeoutError("it was not ready in time")
+
+
+def answer(order: dict[str, Any], programs: dict[str, Callable[[], Any]]) -> str:
+    """Does what a line asks; "ready", or the seconds of one run."""
+    if order["do"] == "run":
+        start = time.perf_counter()
+        programs[order.get("name", "")]()
+        return str(time.perf_counter() - start)
+    if order["do"] == "clear":
+        programs.clear()
+        if torch := sys.modules.get("torch"):
+            torch.cuda.empty_cache()
+        return "ready"
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(order["limit"])
+    try:
+        programs[order["name"]] = build(**order["spec"])
+    finally:
+        signal.alarm(0)
+    return "ready"
 
 
 def main() -> None:
-    """Builds the program, says "ready", then answers each line with the seconds of one run."""
+    """Builds the program of the command line, if it names one, then answers each line; what fails, with its reason."""
     spec = json.loads(sys.argv[1])
-    keep_freed_memory()
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/deepnmf_jax")
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    run = PROGRAMS[spec.pop("program")](**spec)
-    for _ in range(3):
-        run()
+    programs: dict[str, Callable[[], Any]] = {}
+    if spec:
+        keep_freed_memory()
+        cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/deepnmf_jax")
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        programs[""] = build(**spec)
     print("ready", flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        run()
-        print(time.perf_counter() - start, flush=True)
+    for line in sys.stdin:
+        try:
+            print(answer(json.loads(line), programs), flush=True)
+        except Exception as error:
+            print("failed:", short(error), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ XLA runs an iteration as several kernels that pass x, R and h through the device
 row. Here a program reads a tile of x, keeps h on the chip for all iterations and writes it once: n + k numbers a row
 in all. The iterations themselves are those of `deepnmf_jax.core.iteration`, run on the tile: nothing of them is written
 twice. On an H200 it is faster than XLA's loop in float32 with "tf32" or "bfloat16" products, and in float32 slower
-(docs/gpu.md): the plain path stays the default. The gradients are those of the plain path, too: a kernel for the
-approximate one was nowhere faster.
+(docs/reports/gpu.md): the plain path stays the default. The gradients are those of the plain path, too: a kernel for
+the approximate one was nowhere faster.
 
 A program (forward.py) is a tile of 64 rows, or of 32 or 16 where there would be fewer tiles than
 multiprocessors. k is padded to a power of two, at least 16, and n to chunks of 32 or 16, whichever pads less. Two

@@ -14,7 +14,7 @@ from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_o
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
 from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
-from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, balanced_alpha, choice_of, trust
@@ -266,20 +266,22 @@ class Dn2MFGL:
         if ruled and codes is not None:
             trusted = trust(neighbors, choice.n_neighbors, np.argmax(codes, axis=0))
             balance, (h, v) = rule.balance(trusted), jax.tree.map(lambda a: a[0], (starts.h, starts.v[-1]))
-            alpha = balanced_alpha(h, v, x, graph, self.lam, self.delta, self.robust, balance)
+            alpha = balanced_alpha(h, v, self._problem(x, graph, choice), self.robust, balance)
             choice = choice.by_rule(alpha, trusted, balance)
         return graph, choice, starts
+
+    def _problem(self, x: jax.Array, graph: Graph, choice: Choice) -> Problem:
+        weights = weights_of(self.layer_weights, len(sizes_of(self.layer_sizes)))
+        numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
+        return Problem(x, graph, Strengths(*(jnp.asarray(value, x.dtype) for value in numbers)))
 
     def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
         limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
         with progress.bar(self.verbose, limit, "fit") as report:
             if self.mode == "released":
                 return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit, report)
-            weights = weights_of(self.layer_weights, len(starts.h))
-            numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
-            strengths = Strengths(*(jnp.asarray(value, x.dtype) for value in numbers))
-            form = Form(self.robust, any(weight > 0 for weight in weights[:-1]))
-            return solve_well_posed(starts, x, graph, strengths, form, limit, self.tol, report)
+            form = Form(self.robust, any(weight > 0 for weight in weights_of(self.layer_weights, len(starts.h))[:-1]))
+            return solve_well_posed(starts, self._problem(x, graph, choice), form, limit, self.tol, report)
 
     def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
         self.dictionaries_ = solution.dictionaries

@@ -11,7 +11,7 @@ from jax import Array
 
 from deepnmf_jax.decomposition.dn2mfgl import released
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph
-from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths, chain, evaluate
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, chain, evaluate
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import dictionary_for
 from deepnmf_jax.decomposition.dn2mfgl.sweep import PROVED, sweep
@@ -107,20 +107,20 @@ def given_starts(init: tuple[Any, Any], x: Array, layer_sizes: tuple[int, ...]) 
     return Factors(tuple(stacked[: len(layer_sizes)]), tuple(stacked[len(layer_sizes) :]))
 
 
-def begin(h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, form: Form) -> Iterate:
+def begin(h: tuple[Array, ...], v: Array, problem: Problem, form: Form) -> Iterate:
     """Before the first sweep."""
-    value, weights = evaluate(h, v, x, graph, strengths, form)
-    return Iterate(h, v, weights, value, jnp.full((), LONGEST / 2, x.dtype), jnp.zeros((), jnp.int32))
+    value, weights = evaluate(h, v, problem, form)
+    return Iterate(h, v, weights, value, jnp.full((), LONGEST / 2, value.dtype), jnp.zeros((), jnp.int32))
 
 
-def step(state: Iterate, x: Array, graph: Graph, strengths: Strengths, form: Form) -> Iterate:
+def step(state: Iterate, problem: Problem, form: Form) -> Iterate:
     """One sweep. Its exponent grows while J falls, and a sweep that raised J is taken back.
 
     Salakhutdinov and Roweis, Adaptive overrelaxed bound optimization methods, 2003: the next sweep then has exponent
     1/2, for which J cannot rise.
     """
-    h, v = sweep(state.h, state.v, state.weights, x, graph, strengths, form, state.exponent)
-    value, weights = evaluate(h, v, x, graph, strengths, form)
+    h, v = sweep(state.h, state.v, state.weights, problem, form, state.exponent)
+    value, weights = evaluate(h, v, problem, form)
     good = (value <= state.value) | (state.exponent <= PROVED)
 
     def kept(new: Array, old: Array) -> Array:
@@ -139,9 +139,7 @@ def step(state: Iterate, x: Array, graph: Graph, strengths: Strengths, form: For
 def advance(
     start: Iterate | Descent[Iterate],
     stop_at: Array | int,
-    x: Array,
-    graph: Graph,
-    strengths: Strengths,
+    problem: Problem,
     form: Form,
     tol: Array | float,
     length: int = 64,
@@ -153,7 +151,7 @@ def advance(
     """
 
     def sweeps(state: Iterate) -> Iterate:
-        return step(state, x, graph, strengths, form)
+        return step(state, problem, form)
 
     def stop(before: Array, now: Array, state: Iterate) -> Array:
         begun = before < jnp.inf
@@ -163,20 +161,14 @@ def advance(
 
 
 def solve_well_posed(
-    starts: Factors,
-    x: Array,
-    graph: Graph,
-    strengths: Strengths,
-    form: Form,
-    max_iter: int,
-    tol: float,
-    report: Report | None = None,
+    starts: Factors, problem: Problem, form: Form, max_iter: int, tol: float, report: Report | None = None
 ) -> Solution:
-    """Minimise the objective of `objective` from all starts at once. x (m, n).
+    """Minimise the objective of objective.py from all starts at once.
 
     `report` is called with the sweeps made and the lowest objective after every ten sweeps; the result is the same.
     """
-    compiled = partial(_well_posed, x=x, graph=graph, strengths=strengths, form=form, tol=jnp.asarray(tol, x.dtype))
+    features, dtype = len(problem.x), problem.x.dtype
+    compiled = partial(_well_posed, problem=problem, form=form, tol=jnp.asarray(tol, dtype))
     best, losses = _best(in_view(partial(compiled, length=history_length(max_iter)), starts, max_iter, report))
     h, v = best.state.h, best.state.v
     q = np.asarray(chain(h))
@@ -186,7 +178,7 @@ def solve_well_posed(
         [*h[:-1], h[-1] / lengths],
         (q / lengths).T,
         (v * lengths[:, None]).T,
-        np.ravel(best.state.weights) if form.robust == "feature" else np.ones(x.shape[0], x.dtype),
+        np.ravel(best.state.weights) if form.robust == "feature" else np.ones(features, dtype),
         best.history[: best.looks],
         losses,
         int(best.sweeps),
@@ -198,16 +190,14 @@ def solve_well_posed(
 def _well_posed(
     starts: Factors | Descent[Iterate],
     stop_at: int,
-    x: Array,
-    graph: Graph,
-    strengths: Strengths,
+    problem: Problem,
     form: Form,
     tol: Array,
     length: int,
 ) -> Descent[Iterate]:
     def one(start: Factors | Descent[Iterate]) -> Descent[Iterate]:
-        now = start if isinstance(start, Descent) else begin(start.h, start.v[-1], x, graph, strengths, form)
-        return advance(now, stop_at, x, graph, strengths, form, tol, length)
+        now = start if isinstance(start, Descent) else begin(start.h, start.v[-1], problem, form)
+        return advance(now, stop_at, problem, form, tol, length)
 
     return over_starts(one, starts)
 

@@ -34,6 +34,14 @@ class Strengths(NamedTuple):
     layer_weights: Array
 
 
+class Problem(NamedTuple):
+    """What is factorized: x, X (m, n); graph over its n samples; strengths of the terms."""
+
+    x: Array
+    graph: Graph
+    strengths: Strengths
+
+
 class Form(NamedTuple):
     """What the compiled program depends on: `robust`; `inner`, whether any w_i with i < l is above 0."""
 
@@ -46,15 +54,17 @@ def global_factors(n: int, beta: Array | float, nu: Array | float) -> tuple[Arra
     return beta / n + nu, beta + nu
 
 
-def structure_gram(v: Array, graph: Graph, strengths: Strengths) -> Array:
+def structure_gram(v: Array, problem: Problem) -> Array:
     """V M V^T (r, r)."""
+    _, graph, strengths = problem
     gamma, kappa = global_factors(v.shape[1], strengths.beta, strengths.nu)
     sums = jnp.sum(v, axis=1, keepdims=True)
     return strengths.alpha * laplacian_gram(v, graph) + gamma * sums * sums.T - (kappa - RIDGE) * product(v, v.T)
 
 
-def structure_energies(v: Array, graph: Graph, strengths: Strengths) -> Array:
+def structure_energies(v: Array, problem: Problem) -> Array:
     """The diagonal of `structure_gram`, (r,): v_k^T M v_k of every component."""
+    _, graph, strengths = problem
     gamma, kappa = global_factors(v.shape[1], strengths.beta, strengths.nu)
     local = strengths.alpha * laplacian_energies(v, graph)
     return local + gamma * jnp.sum(v, axis=1) ** 2 - (kappa - RIDGE) * jnp.sum(v**2, axis=1)
@@ -82,10 +92,9 @@ def next_gram(gram: Array | None, matrix: Array, weight: Array) -> Array:
     return own if gram is None else own + product(matrix.T, product(gram, matrix))
 
 
-def evaluate(
-    h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, form: Form
-) -> tuple[Array, Array]:
+def evaluate(h: tuple[Array, ...], v: Array, problem: Problem, form: Form) -> tuple[Array, Array]:
     """The objective () and the weights p = 1 / (2 sqrt(||residual||^2 + delta^2)) of its majoriser."""
+    x, strengths = problem.x, problem.strengths
     residual = x - product(chain(h), v)
     if form.robust == "none":
         data, weights = jnp.sum(residual**2), jnp.ones((1, 1), x.dtype)
@@ -94,7 +103,7 @@ def evaluate(
         lengths = jnp.sqrt(jnp.sum(residual**2, axis=axis, keepdims=True) + strengths.delta**2)
         data, weights = jnp.sum(lengths), 1 / (2 * lengths)
     if form.inner:
-        structure = jnp.sum(inner_grams(h, strengths.layer_weights)[-1] * structure_gram(v, graph, strengths))
+        structure = jnp.sum(inner_grams(h, strengths.layer_weights)[-1] * structure_gram(v, problem))
     else:
-        structure = strengths.layer_weights[-1] * jnp.sum(structure_energies(v, graph, strengths))
+        structure = strengths.layer_weights[-1] * jnp.sum(structure_energies(v, problem))
     return data + structure + strengths.lam * sum(jnp.sum(matrix**2) for matrix in h), weights

@@ -1,7 +1,8 @@
 """How alpha, beta, nu and the graph are chosen without labels: one rule for all data.
 
 The graph is tested on neighbours that are left out of it (`trust`); the more it can be trusted, the more the structure
-terms weigh against the data (`balanced_alpha`). docs/dn2mfgl.md has the reasons and the measurements.
+terms weigh against the data (`balanced_alpha`). docs/dn2mfgl.md has the reasons, docs/reports/clustering.md the
+measurements.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors
-from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, Form, Strengths, evaluate, structure_energies
+from deepnmf_jax.decomposition.dn2mfgl.graph import Neighbors
+from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, Form, Problem, evaluate, structure_energies
 from deepnmf_jax.decomposition.dn2mfgl.sweep import rescale
 
 # Passes of the rescaling from which the smallest penalty is read off.
@@ -100,9 +101,7 @@ def trust(neighbors: Neighbors, kept: int, groups: np.ndarray) -> float:
     return max(0.0, (seen - chance) / (1 - chance)) if chance < 1 else 0.0
 
 
-def balanced_alpha(
-    h: tuple[Array, ...], v: Array, x: Array, graph: Graph, lam: float, delta: float, robust: str, balance: float
-) -> float:
+def balanced_alpha(h: tuple[Array, ...], v: Array, problem: Problem, robust: str, balance: float) -> float:
     """The alpha for which structure and lam terms of a start, at their best scale, are `balance` times its data term.
 
     With the scales between the layers eliminated they are proportional to alpha^(1 / (l + 1)), so that one evaluation
@@ -110,23 +109,25 @@ def balanced_alpha(
     no structure term to speak of (groups that no edge joins), the ridge takes its place and alpha stays small.
 
     Args:
-        h: H_1 ... H_l. v: V (r_l, n). x: X (m, n). graph: over the samples. lam, delta, robust: of the fit.
+        h: H_1 ... H_l.
+        v: V (r_l, n).
+        problem: of the fit, with whatever alpha; beta and nu are left out, and the weights of all layers but the last.
+        robust: of the fit.
         balance: at least 0.
     """
-    zero, one = jnp.zeros((), x.dtype), jnp.ones((), x.dtype)
-    last = jnp.zeros(len(h), x.dtype).at[-1].set(1)
-    numbers = Strengths(one, zero, zero, jnp.asarray(lam, x.dtype), jnp.asarray(delta, x.dtype), last)
-    data, penalties = (float(term) for term in _terms(h, v, x, graph, numbers, Form(robust)))
+    one, zero = jnp.ones((), v.dtype), jnp.zeros((), v.dtype)
+    last = jnp.zeros(len(h), v.dtype).at[-1].set(1)
+    strengths = problem.strengths._replace(alpha=one, beta=zero, nu=zero, layer_weights=last)
+    data, penalties = (float(term) for term in _terms(h, v, problem._replace(strengths=strengths), Form(robust)))
     return (balance * data / penalties) ** (len(h) + 1) if penalties > 0 else 0.0
 
 
 @partial(jax.jit, static_argnames=("form",))
-def _terms(
-    h: tuple[Array, ...], v: Array, x: Array, graph: Graph, strengths: Strengths, form: Form
-) -> tuple[Array, Array]:
+def _terms(h: tuple[Array, ...], v: Array, problem: Problem, form: Form) -> tuple[Array, Array]:
     """The data term, and the others at the best scale of every component."""
+    strengths = problem.strengths
     none = strengths._replace(alpha=jnp.zeros_like(strengths.alpha), lam=jnp.zeros_like(strengths.lam))
-    data = evaluate(h, v, x, graph, none, form)[0] - RIDGE * jnp.sum(v**2)
-    h, v = lax.fori_loop(0, RESCALINGS, lambda _, f: rescale(f[0], f[1], graph, strengths, form), (h, v))
-    penalties = jnp.sum(structure_energies(v, graph, strengths))
+    data = evaluate(h, v, problem._replace(strengths=none), form)[0] - RIDGE * jnp.sum(v**2)
+    h, v = lax.fori_loop(0, RESCALINGS, lambda _, f: rescale(f[0], f[1], problem, form), (h, v))
+    penalties = jnp.sum(structure_energies(v, problem))
     return data, penalties + strengths.lam * sum(jnp.sum(matrix**2) for matrix in h)

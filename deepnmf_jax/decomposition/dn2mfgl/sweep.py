@@ -8,11 +8,11 @@ longer steps and stopping are in fit.py. Shapes as in objective.py; every functi
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, times_similarity
+from deepnmf_jax.decomposition.dn2mfgl.graph import times_similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import (
     RIDGE,
     Form,
-    Strengths,
+    Problem,
     chain,
     global_factors,
     inner_grams,
@@ -26,8 +26,9 @@ from deepnmf_jax.decomposition.updates.linear_algebra import product
 PROVED = 0.5
 
 
-def local_and_global(v: Array, graph: Graph, strengths: Strengths) -> tuple[Array, Array]:
+def local_and_global(v: Array, problem: Problem) -> tuple[Array, Array]:
     """V M+ and V M-, both (r, n) and non-negative, with M = M+ - M-."""
+    _, graph, strengths = problem
     gamma, kappa = global_factors(v.shape[1], strengths.beta, strengths.nu)
     sums = jnp.sum(v, axis=1, keepdims=True)
     plus = strengths.alpha * v * graph.degrees + gamma * sums + RIDGE * v
@@ -44,9 +45,7 @@ def sweep(
     h: tuple[Array, ...],
     v: Array,
     weights: Array,
-    x: Array,
-    graph: Graph,
-    strengths: Strengths,
+    problem: Problem,
     form: Form,
     exponent: Array | float = PROVED,
 ) -> tuple[tuple[Array, ...], Array]:
@@ -56,20 +55,18 @@ def sweep(
         h: H_1 (m, r_1), ..., H_l (r_{l-1}, r_l).
         v: V (r_l, n).
         weights: of `evaluate` at these factors, (1, n), (m, 1) or (1, 1).
-        x: X (m, n).
-        graph: over the n samples.
-        strengths: of the terms.
+        problem: data, graph and strengths.
         form: what is compiled.
         exponent: of the multiplicative step.
     """
-    plus, minus = local_and_global(v, graph, strengths)
-    h, left = _update_dictionaries(h, v, weights, x, plus, minus, strengths, form, exponent)
+    plus, minus = local_and_global(v, problem)
+    h, left = _update_dictionaries(h, v, weights, plus, minus, problem, form, exponent)
     over_features, over_samples = _by_axis(weights)
     q = chain(h)
     weighted = over_features * q
-    above = product(weighted.T, x * over_samples) + _from_left(left, minus)
+    above = product(weighted.T, problem.x * over_samples) + _from_left(left, minus)
     below = product(product(weighted.T, q), v) * over_samples + _from_left(left, plus)
-    return rescale(h, powered(v, above, below, exponent), graph, strengths, form)
+    return rescale(h, powered(v, above, below, exponent), problem, form)
 
 
 def _by_axis(weights: Array) -> tuple[Array | float, Array | float]:
@@ -86,10 +83,9 @@ def _update_dictionaries(
     h: tuple[Array, ...],
     v: Array,
     weights: Array,
-    x: Array,
     plus: Array,
     minus: Array,
-    strengths: Strengths,
+    problem: Problem,
     form: Form,
     exponent: Array | float,
 ) -> tuple[tuple[Array, ...], Array]:
@@ -97,6 +93,7 @@ def _update_dictionaries(
 
     V changes last in a sweep, so that X V^T and products of r x r entries are enough for all H_i.
     """
+    x, _, strengths = problem
     over_features, over_samples = _by_axis(weights)
     x_v = product(over_features * x, (over_samples * v).T)
     v_v = product(v * over_samples, v.T)
@@ -126,19 +123,17 @@ def _update_dictionaries(
     return tuple(new), strengths.layer_weights[-1] if gram is None else gram
 
 
-def rescale(
-    h: tuple[Array, ...], v: Array, graph: Graph, strengths: Strengths, form: Form
-) -> tuple[tuple[Array, ...], Array]:
+def rescale(h: tuple[Array, ...], v: Array, problem: Problem, form: Form) -> tuple[tuple[Array, ...], Array]:
     """The best scale of every component between a layer and the next, from the last layer to the first.
 
     Column k of H_i times 1/t and row k of what follows it times t change nothing but lam ||H_i||^2 and the term beside
     it; the best t is (lam ||h_k||^2 / (v_k^T M v_k))^(1/4) for the last layer. Where the quotient is not positive and
     finite (an unbounded setting, an empty component) the scale stays.
     """
-    new = list(h)
+    new, strengths = list(h), problem.strengths
     grams = inner_grams(h, strengths.layer_weights) if form.inner else None
-    gram = structure_gram(v, graph, strengths) if form.inner else None
-    energies = structure_energies(v, graph, strengths) if gram is None else jnp.diagonal(gram)
+    gram = structure_gram(v, problem) if form.inner else None
+    energies = structure_energies(v, problem) if gram is None else jnp.diagonal(gram)
     for i in reversed(range(len(h))):
         if i == len(h) - 1:
             after = strengths.layer_weights[-1] * energies

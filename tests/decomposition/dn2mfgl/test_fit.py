@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepnmf_jax.decomposition.dn2mfgl import fit, objective
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, find_neighbors, knn_graph
-from deepnmf_jax.decomposition.dn2mfgl.objective import ROBUST, Form, Strengths
-from deepnmf_jax.decomposition.dn2mfgl.released import Factors
+from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
+from deepnmf_jax.decomposition.dn2mfgl.objective import ROBUST, Form, Problem, Strengths
 from tests.decomposition.dn2mfgl.examples import example, strengths_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,35 +29,35 @@ forms = st.tuples(st.sampled_from(ROBUST), st.booleans())
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([(0, 0, 0), (1, 0, 0), (1, 1, 1), (0.1, 0.01, 0.01)]), forms)
 def test_long_steps_never_raise_the_objective(seed: int, setting: tuple, form: tuple[str, bool]) -> None:
-    h, v, x, graph = example(seed)
-    strengths = strengths_of(*setting, inner=0.7 if form[1] else 0.0)  # type: ignore[misc]
+    h, v, problem = example(seed, strengths_of(*setting, inner=0.7 if form[1] else 0.0))  # type: ignore[misc]
     kind = Form(*form)
-    state = fit.begin(h, v, x, graph, strengths, kind)
+    state = fit.begin(h, v, problem, kind)
     for _ in range(25):
-        new = step(state, x, graph, strengths, form=kind)
+        new = step(state, problem, form=kind)
         assert float(new.value) <= float(state.value) * (1 + 1e-9)
         state = new
-    expected, _ = evaluate(state.h, state.v, x, graph, strengths, form=kind)
+    expected, _ = evaluate(state.h, state.v, problem, form=kind)
     assert float(state.value) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_many_seeds_and_settings_at_once() -> None:
-    starts = [example(0)[:2], example(5)[:2]]
-    _, _, x, graph = example(0)
     settings_ = [strengths_of(1, 0.0, 0.0), strengths_of(0.1, 0.01, 0.01)]
+    starts = [example(seed, settings_[0])[:2] for seed in (0, 5)]
+    problem = example(0, settings_[0])[2]
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, 0, 0))
     def solve(h: tuple, v: jax.Array, strengths: Strengths) -> jax.Array:
-        start = fit.begin(h, v, x, graph, strengths, Form())
-        return fit.advance(start, 20, x, graph, strengths, Form(), 0.0).state.v
+        own = problem._replace(strengths=strengths)
+        return fit.advance(fit.begin(h, v, own, Form()), 20, own, Form(), 0.0).state.v
 
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *starts)
     together = solve(*stacked, jax.tree.map(lambda *a: jnp.stack([jnp.asarray(b) for b in a]), *settings_))
     for (h, v), strengths, found in zip(starts, settings_, together, strict=True):
-        state = fit.begin(h, v, x, graph, strengths, Form())
+        own = problem._replace(strengths=strengths)
+        state = fit.begin(h, v, own, Form())
         for _ in range(20):
-            state = step(state, x, graph, strengths, form=Form())
+            state = step(state, own, form=Form())
         np.testing.assert_allclose(found, state.v, rtol=1e-7)
 
 
@@ -71,11 +70,10 @@ def test_nothing_is_built_for_every_pair_of_samples_or_features(form: Form) -> N
     h, v = (np.ones((m, 5)), np.ones((5, 3))), np.ones((3, n))
     strengths = Strengths(*(jnp.asarray(value) for value in (1.0, 0.1, 0.1, 0.01, 1e-3, [0.1, 1.0])))
 
-    def solve(x: jax.Array, start: Factors, graph: Graph) -> tuple:
-        state = fit.begin(start.h, start.v[-1], x, graph, strengths, form)
-        return fit.advance(state, 20, x, graph, strengths, form, 1e-5)
+    def solve(h: tuple, v: jax.Array, problem: Problem) -> tuple:
+        return fit.advance(fit.begin(h, v, problem, form), 20, problem, form, 1e-5)
 
-    shapes = set(shapes_in(jax.make_jaxpr(solve)(x, Factors(h, (v,)), graph).jaxpr))
+    shapes = set(shapes_in(jax.make_jaxpr(solve)(h, v, Problem(x, graph, strengths)).jaxpr))
     assert (m, n) in shapes
     assert not [shape for shape in shapes if sum(size in (n, m) for size in shape) > 1 and sorted(shape) != [m, n]]
 

@@ -9,7 +9,7 @@ from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition.dn2mfgl import objective, scores
 from deepnmf_jax.decomposition.dn2mfgl.fit import make_starts
 from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
-from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Strengths
+from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths
 from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Rule, balanced_alpha, trust
 from deepnmf_jax.decomposition.dn2mfgl.sweep import rescale
@@ -44,12 +44,13 @@ def test_the_alpha_of_the_rule_balances_the_terms(sizes: tuple[int, ...]) -> Non
     last = jnp.zeros(len(sizes)).at[-1].set(1)
     scaled_once = jax.jit(rescale, static_argnames=("form",))
     for lam in (0.01, 1.0):
-        alpha = balanced_alpha(h, v, x, graph, lam, 1e-3, "sample", 0.4)
-        strengths = Strengths(alpha, 0.0, 0.0, lam, 1e-3, last)
+        problem = Problem(x, graph, Strengths(7.0, 1.0, 1.0, lam, 1e-3, last))
+        alpha = balanced_alpha(h, v, problem, "sample", 0.4)
+        problem = problem._replace(strengths=Strengths(alpha, 0.0, 0.0, lam, 1e-3, last))
         scaled = (h, v)
         for _ in range(60):
-            scaled = scaled_once(*scaled, graph, strengths, form=Form())
-        value, _ = objective.evaluate(*scaled, x, graph, strengths, Form())
+            scaled = scaled_once(*scaled, problem, form=Form())
+        value, _ = objective.evaluate(*scaled, problem, Form())
         assert float(value) / data - 1 == pytest.approx(0.4, rel=1e-3)
 
 

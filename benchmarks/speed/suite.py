@@ -1,6 +1,6 @@
 """Runs the suite and says which ratios got worse than the committed ones.
 
-make bench          python -m benchmarks.speed.compare [--only step layer ...]
+make bench          python -m benchmarks.speed.suite [--only step layer ...]
 """
 
 import argparse
@@ -10,22 +10,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import RESULTS, ROOT
+from benchmarks.harness import REMOVED, ROOT, record
 
 SUITE = ("step", "port", "layer", "growth", "startup")
 # Repetitions of one run on a shared machine differ by this much.
 NOISE = 0.15
 # Ratios of which less is better; of the others more is.
 LESS = ("ours / our CNN", "data and augmentation / ours", "second start", "memory,")
-# Ratios that tell of the port alone.
-OF_THE_PORT = ("port / port's CNN",)
+# Ratios that tell of the port alone, or of what is no more.
+NOT_OURS = ("port / port's CNN", REMOVED)
 
 
 def worse(old: dict[str, float], new: dict[str, float], noise: float = NOISE) -> list[str]:
     """One line for each ratio of `old` that is worse in `new` by more than `noise` of its value, or is missing."""
     lines = []
     for name, before in old.items():
-        if any(part in name for part in OF_THE_PORT):
+        if any(part in name for part in NOT_OURS):
             continue
         if name not in new:
             lines.append(f"{name}: {before:.2f} before, not measured now")
@@ -48,12 +48,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for question in args.only:
             print(f"\n## {question}\n", flush=True)
-            command = [sys.executable, "-m", f"benchmarks.{question}", f"--out={folder}"]
+            command = [sys.executable, "-m", f"benchmarks.speed.{question}", f"--out={folder}"]
             subprocess.run(command + ["--quick"] * args.quick, cwd=ROOT, check=True)
             new = json.loads((Path(folder) / f"{question}.json").read_text())["ratios"]
-            committed = RESULTS / f"{question}.json"
-            if not args.quick and committed.exists():
-                slower += worse(json.loads(committed.read_text())["ratios"], new)
+            if not args.quick:
+                slower += worse(record(question)["ratios"], new)
     if args.quick:
         return
     print("\nslower than the committed results:" if slower else "\nnothing is slower than the committed results")

@@ -1,6 +1,6 @@
 """How fast are the layers and the training step on a GPU: XLA, the fused kernel and PyTorch, against its two limits?
 
-python -m benchmarks.gpu.compare --out=gpu_results --minutes=9
+python -m benchmarks.gpu.measure --out=gpu_results --minutes=9
 
 First the kernel is held against XLA; it is timed only where they agree. Then the device's limits are measured, then
 the layers of CNMF+1x1 and its training step, the most telling first. Every comparison is written when it is made, and
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,22 +21,10 @@ from typing import Any
 
 import jax
 
-from benchmarks.gpu.programs import (
-    Sampler,
-    TorchPort,
-    agreement,
-    ceilings,
-    in_turns,
-    layer_program,
-    short,
-    step_program,
-    variants,
-)
-from benchmarks.gpu.roofline import LAYERS, Layer
+from benchmarks.gpu.programs import ROUNDS, TorchPort, agreement, ceilings, layer_program, step_program, variants
 from benchmarks.gpu.tables import report
-from benchmarks.harness import best
-from deepnmf_jax.training.devices import COMMAND_BUFFERS
-from deepnmf_jax.training.environment import environment
+from benchmarks.harness import Sampler, in_turns, machine, provenance, short
+from benchmarks.layers import LAYERS, Layer
 
 STEPS_PER_CALL = 20
 # Seconds that a PyTorch program may take to compile; with fewer left, nothing new is begun.
@@ -68,10 +55,10 @@ class Measurements:
 
     def write(self) -> None:
         """Writes the JSON file and the tables beside it."""
-        self.result["ratios"] = ratios(self.result["items"])
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.result, indent=1) + "\n")
-        self.path.with_suffix(".md").write_text(report(self.result))
+        where = f"{provenance('gpu.measure', self.result['machine'])}; every sample in {self.path.name}."
+        self.path.with_suffix(".md").write_text(f"{where}\n\n{report(self.result)}\n")
 
     def compare(self, key: str, builders: Builders) -> None:
         """Samples of programs that are compared, unless they are there already or there is no time.
@@ -91,9 +78,8 @@ class Measurements:
                 programs[name] = build()
             except Exception as error:
                 failed[name] = short(error)
-        samples, late = in_turns(programs)
-        failed |= late
-        with contextlib.suppress(RuntimeError):
+        samples = in_turns(programs, ROUNDS, failed)
+        with contextlib.suppress(RuntimeError, OSError):
             self.port.clear()
         if NO_TIME in failed.values():
             self.result["missing"].append(key)
@@ -108,42 +94,33 @@ class Measurements:
         """Builds a program of the PyTorch port."""
         return lambda: self.port.build(name, min(self.left, LONGEST_START), repeat, **spec)
 
-    def layers(self, batch: int, chosen: Sequence[Layer], *, more: bool = False) -> None:
-        """Inference and gradient of layers at one batch size; `more` has what takes long to compile."""
+    def layers(self, batch: int, chosen: Sequence[Layer]) -> None:
+        """Inference and gradient of layers at one batch size."""
         for layer in chosen:
             rows = batch * layer.positions if self.on_gpu else 5
-            spec = {"program": "port_layer", "rows": rows, "n": layer.n, "k": layer.k}
+            port = {"program": "port_layer", "rows": rows, "n": layer.n, "k": layer.k}
             for direction in ("forward", "backward"):
-                ours = {
+                # The gradient is one program, whatever has made h.
+                ways = self.agreeing([layer]) if direction == "forward" else {"XLA": self.ways["XLA"]}
+                builders: dict[str, Callable[[], Sampler]] = {
                     name: partial(layer_program, layer, batch, direction, way, self.on_gpu)
-                    for name, way in self.agreeing([layer]).items()
-                    if not more or name in ("XLA", "kernel")
+                    for name, way in ways.items()
                 }
-                how = "compiled" if more else "eager"
-                port = self.torch(how, 10, direction=direction, compiled=more, **spec)
-                key = f"{layer.name}, batch {batch}, {direction}" + ", more" * more
-                self.compare(key, {**ours, f"PyTorch, {how}": port})
+                builders["PyTorch, eager"] = self.torch("eager", 10, direction=direction, **port)
+                self.compare(f"{layer.name}, batch {batch}, {direction}", builders)
 
-    def steps(self, batch: int, *, more: bool = False) -> None:
-        """The whole training step at one batch size; `more` has the variations of it."""
+    def steps(self, batch: int) -> None:
+        """The whole training step at one batch size."""
         step, many = partial(step_program, batch, self.on_gpu), STEPS_PER_CALL if self.on_gpu else 2
-        spec = {"program": "port_step", "batch": batch, "layer": "nmf"}
-        builders: dict[str, Callable[[], Sampler]] = {"PyTorch, eager": self.torch("eager", 5, compiled=False, **spec)}
-        ways = self.agreeing(LAYERS)
-        for name, way in ways.items():
-            if not more or name == "XLA":
-                precision = "tensorfloat32" if way["products"] == "tf32" else "float32"
-                builders[name] = partial(step, many, precision, **way)
-        if more:
-            builders["PyTorch, eager, tf32"] = self.torch("tf32", 5, compiled=False, tf32=True, **spec)
-            builders["PyTorch, compiled"] = self.torch("compiled", 5, compiled=True, **spec)
-            builders["XLA, one step a call"] = partial(step, 1)
-            builders["XLA, loops in CUDA graphs"] = partial(step, many, options=COMMAND_BUFFERS["loops"])
+        port = self.torch("eager", 5, program="port_step", batch=batch, layer="nmf")
+        builders: dict[str, Callable[[], Sampler]] = {"PyTorch, eager": port}
+        for name, way in self.agreeing(LAYERS).items():
+            precision = "tensorfloat32" if way["products"] == "tf32" else "float32"
+            builders[name] = partial(step, many, precision, **way)
+        if self.on_gpu:
             builders["XLA, five seeds at once"] = partial(step, many, seeds=5)
-            if "kernel" in ways:
-                builders["kernel, five seeds at once"] = partial(step, many, seeds=5, **ways["kernel"])
             builders["CNN+1x1 in place of CNMF+1x1"] = partial(step, many, layer="conv")
-        self.compare(f"step, batch {batch}" + ", more" * more, builders)
+        self.compare(f"step, batch {batch}", builders)
 
     def agreeing(self, chosen: Sequence[Layer]) -> dict[str, dict[str, str]]:
         """The ways of inference that agree with XLA's on all of these layers."""
@@ -172,29 +149,8 @@ class Measurements:
             self.layers(batch, LAYERS[:2])
         self.steps(128)
         self.steps(2048)
-        self.layers(512, LAYERS[:2], more=True)
-        for batch in (50, 512):
-            self.steps(batch, more=True)
         for batch in (50, 128, 512, 2048):
             self.layers(batch, LAYERS[2:])
-
-
-def ratios(items: Mapping[str, Any]) -> dict[str, float]:
-    """How many times faster than XLA, one comparison after the other."""
-    return {
-        f"{key}: XLA / {name}": best(item["samples"]["XLA"]) / best(samples)
-        for key, item in items.items()
-        if item["samples"].get("XLA")
-        for name, samples in item["samples"].items()
-        if name != "XLA"
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on, under the names that the other benchmarks use, too."""
-    facts = environment()
-    names = {"cpu": platform.processor() or platform.machine(), "cores": facts["cpu_count"]}
-    return {**facts, **names, **{name: facts["versions"][name] for name in ("python", "jax", "numpy")}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,5 @@
-"""Training on a machine that has the seven packages and no other: from a pack, in slices, over an archive."""
+"""The paper's networks on a machine that has eight packages and no other: from a pack, in slices, over an archive."""
 
-import importlib
 import importlib.metadata
 import json
 import os
@@ -15,14 +14,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmarks.gpu import train as train_gpu
-from benchmarks.gpu.configdict import ConfigDict
-from deepnmf_jax.data.packs import pack
-from deepnmf_jax.training.records import flatten
+from deepnmf_jax.data.make_pack import pack
+from deepnmf_jax.experiments import paper
 from tests.programs import SETTINGS, write_images
 
 ROOT = Path(__file__).resolve().parents[2]
-ENOUGH = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "pillow")
+ENOUGH = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy", "pillow", "ml_collections")
 
 # Python runs it at the start of each program that has its folder in PYTHONPATH.
 REFUSE = """
@@ -58,14 +55,14 @@ def needed_by(packages: tuple[str, ...]) -> set[str]:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
-    """The environment of a program that finds what comes with the seven packages alone."""
+    """The environment of a program that finds what comes with the eight packages alone."""
     allowed = needed_by(ENOUGH) | {"deepnmf-jax"}
     refused = {
         module
         for module, owners in importlib.metadata.packages_distributions().items()
         if not allowed & {canonicalize_name(owner) for owner in owners}
     }
-    assert {"ml_collections", "matplotlib", "tensorboardX", "tqdm", "mlxtend", "tensorflow_datasets"} <= refused
+    assert {"matplotlib", "tensorboardX", "tqdm", "mlxtend", "tensorflow_datasets"} <= refused
     (tmp_path / "sitecustomize.py").write_text(REFUSE.format(names=refused))
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     return {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
@@ -74,17 +71,17 @@ def bare(tmp_path: Path) -> dict[str, str]:
 def arguments(folder: Path) -> list[str]:
     # Short epochs, about 25 of them until the rates are at their end: time to be stopped.
     given = {**SETTINGS, "num_epochs": 500, "optimizer.plateau.factor": 0.6, "optimizer.plateau.smallest_rate": 1e-6}
-    changes = [f"{name}={json.dumps(value)}" for name, value in given.items()]
     return [
         f"--dataset={folder / 'images.pack'}", f"--runs={folder / 'runs'}", f"--archive={folder / 'runs.tar'}",
-        "--networks", "cnn", "--seeds=2", "--steps_per_call=100", "--set", *changes,
+        "--networks", "cnn", "--seeds=2", "--steps_per_call=100",
+        *(f"--config.{name}={value}" for name, value in given.items()),
     ]  # fmt: skip
 
 
 @pytest.mark.slow
 def test_a_network_is_trained_from_a_pack_with_few_packages_and_over_an_archive(tmp_path, bare):
     pack(str(write_images(tmp_path / "images.npz")), tmp_path / "images.pack")
-    command = [sys.executable, "-m", "benchmarks.gpu.train", *arguments(tmp_path)]
+    command = [sys.executable, "-m", "deepnmf_jax.experiments.paper", *arguments(tmp_path)]
     with (tmp_path / "log").open("w") as log:
         first = subprocess.Popen(command, env=bare, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
     while "epoch 2/500" not in (tmp_path / "log").read_text():
@@ -96,9 +93,9 @@ def test_a_network_is_trained_from_a_pack_with_few_packages_and_over_an_archive(
     shutil.rmtree(tmp_path / "runs")
     done = subprocess.run(command, env=bare, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "going on at step" in done.stdout and done.stdout.rstrip().endswith("all networks are trained")
+    assert done.stdout.rstrip().endswith("all networks are trained") and "going on at step" in done.stderr
     for missing in ("TensorBoard files: tensorboardX is refused", "no pictures: matplotlib is refused"):
-        assert missing in done.stdout
+        assert missing in done.stderr
     results = json.loads((tmp_path / "runs" / "paper-cnn" / "results.json").read_text())
     assert 22 < results["epochs"] < 500
     # A seed whose rates are at their end waits for the other.
@@ -108,34 +105,21 @@ def test_a_network_is_trained_from_a_pack_with_few_packages_and_over_an_archive(
 
 
 def test_the_refusal_refuses(bare):
-    for module, status in (("ml_collections", 1), ("matplotlib.figure", 1), ("numpy", 0)):
+    for module, status in (("matplotlib.figure", 1), ("numpy", 0)):
         done = subprocess.run([sys.executable, "-c", f"import {module}"], env=bare, capture_output=True, text=True)
         assert done.returncode == status, done.stderr
 
 
-@pytest.mark.parametrize("network", train_gpu.NETWORKS)
-@pytest.mark.parametrize("recipe", train_gpu.RECIPES)
-def test_the_plan_is_the_recipe_with_what_the_command_line_says(recipe, network):
-    options = train_gpu.parse([f"--recipe={recipe}", "--dataset=a.pack", "--set", "model.num_iters=3"])
-    planned = flatten(train_gpu.settings(options, network).to_dict())
-    module = importlib.import_module(f"{train_gpu.RECIPES[recipe]}.{network}")
-    original = flatten(module.get_config().to_dict())
-    changed = {key: value for key, value in planned.items() if value != original[key]}
-    assert changed == {
-        "dataset": "a.pack", "num_seeds": 5, "steps_per_call": 300, "save_every_epochs": 10, "model.num_iters": 3,
-    }  # fmt: skip
-    with pytest.raises(ValueError, match="there is no setting model.depth"):
-        train_gpu.settings(train_gpu.parse(["--set", "model.depth=3"]), network)
-
-
-def test_the_stand_in_does_what_configs_ask_of_a_config():
-    config = ConfigDict({"a": 1, "b": {"c": (1, 2), "d": {}}})
-    config.a = 2
-    config.b.c = (3,)
-    assert config.to_dict() == {"a": 2, "b": {"c": (3,), "d": {}}} == {**config}
-    assert config["b"]["c"] == (3,) and type(config.to_dict()["b"]) is dict
-    with pytest.raises(AttributeError, match="there is no setting 'e'; there are a, b"):
-        config.e = 1
+def test_a_run_is_one_of_main_with_the_paper_s_config():
+    options = paper.parse(["--dataset=a.pack", "--runs=r", "--config.model.num_iters=3"])
+    python, program, *flags = paper.command(options, "cnn")
+    assert (python, program) == (sys.executable, str(ROOT / "main.py"))
+    assert {"--workdir=r/paper-cnn", "--config.dataset=a.pack", "--config.num_seeds=5"} <= set(flags)
+    assert flags[0] == f"--config={ROOT}/configs/cnn.py" and flags[-1] == "--config.model.num_iters=3"
+    for network in paper.NETWORKS:
+        assert (ROOT / "configs" / f"{network}.py").exists()
+    with pytest.raises(SystemExit):
+        paper.parse(["--set", "model.depth=3"])
 
 
 ENDS_ON_REQUEST = """
@@ -157,19 +141,19 @@ time.sleep(60)
 def test_a_program_ends_by_itself_on_request_or_by_force(tmp_path, program, seconds, grace, status):
     command = [sys.executable, "-c", program, str(tmp_path / "started")]
     if program.startswith("raise"):
-        assert train_gpu.supervise(command, seconds, grace) == status
+        assert paper.supervise(command, seconds, grace) == status
         return
-    found = train_gpu.supervise(command, seconds, grace)
+    found = paper.supervise(command, seconds, grace)
     # On a very busy machine the time is over before it has begun.
     assert found == (status if (tmp_path / "started").exists() else -signal.SIGTERM)
 
 
 def test_no_time_left_starts_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train_gpu, "supervise", lambda *_: pytest.fail("started a run"))
+    monkeypatch.setattr(paper, "supervise", lambda *_: pytest.fail("started a run"))
     done = tmp_path / "runs" / "paper-cnn_1x1"
     done.mkdir(parents=True)
     (done / "results.json").touch()
-    assert train_gpu.main([f"--runs={tmp_path / 'runs'}", "--minutes=1"]) == 0
+    assert paper.main([f"--runs={tmp_path / 'runs'}", "--minutes=1"]) == 0
     assert "not done yet: cnmf_1x1, cnmf, cnn; call again" in capsys.readouterr().out
-    assert train_gpu.main([f"--runs={tmp_path / 'runs'}", "--minutes=1", "--networks", "cnn_1x1"]) == 0
+    assert paper.main([f"--runs={tmp_path / 'runs'}", "--minutes=1", "--networks", "cnn_1x1"]) == 0
     assert "all networks are trained" in capsys.readouterr().out

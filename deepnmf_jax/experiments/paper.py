@@ -1,18 +1,14 @@
-"""Trains the paper's four networks one after the other, five seeds of each at once, in slices of some minutes.
+"""Trains the paper's four networks by its own recipe, five seeds of each at once, in slices of some minutes.
 
-python -m benchmarks.gpu.train --dataset=cifar10.pack --runs=runs/gpu --minutes=9
+python -m deepnmf_jax.experiments.paper --dataset=cifar10.pack --runs=runs/gpu --minutes=9 [--config.KEY=VALUE ...]
 
 Networks that have a results.json are done, the next goes on from its newest checkpoint: call it again until it says
-that all are done. It needs jax, flax, optax, orbax, chex, numpy and pillow, and no other package. With --archive=FILE
-the records and the newest checkpoint of the unfinished run are kept in one file, from which a later call on another
-machine goes on (docs/gpu.md).
+that all are done. Every run is one of main.py, and needs jax, flax, optax, orbax, chex, numpy, pillow, ml_collections,
+and no other package. With --archive=FILE the records and the newest checkpoint of the unfinished run are kept in one
+file, from which a later call on another machine goes on (benchmarks/gpu/session.sh).
 """
 
 import argparse
-import importlib
-import json
-import logging
-import os
 import signal
 import subprocess
 import sys
@@ -20,68 +16,38 @@ import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from deepnmf_jax.experiments.tables import ROOT
 
 NETWORKS = ("cnmf_1x1", "cnn_1x1", "cnmf", "cnn")
-RECIPES = {"paper": "configs", "fast": "configs.fast"}
 # Seconds that a run gets to end its program and save, once it is asked to stop.
 GRACE = 45.0
 # A run that could not even compile is not worth starting.
 LEAST = 30.0
+# How main.py ends when it was asked to stop and has saved.
+STOPPED = 128 + signal.SIGTERM
 
 
-def settings(options: argparse.Namespace, network: str) -> Any:
-    """The config of a network by the chosen recipe, with the settings of this plan."""
-    from benchmarks.gpu.configdict import stand_in
-
-    stand_in()
-    config = importlib.import_module(f"{RECIPES[options.recipe]}.{network}").get_config()
-    config.dataset = options.dataset
-    config.num_seeds = options.seeds
-    config.steps_per_call = options.steps_per_call
-    # An epoch takes seconds, a checkpoint of five seeds tenths of them.
-    config.save_every_epochs = 10
-    for change in options.set:
-        name, _, value = change.partition("=")
-        *parents, leaf = name.split(".")
-        place = config
-        for parent in parents:
-            place = place[parent]
-        if leaf not in place:
-            raise ValueError(f"--set {change}: there is no setting {name}, see configs/base.py")
-        place[leaf] = _value(value)
-    return config
-
-
-def _value(text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return tuple(value) if isinstance(value, list) else value
-
-
-def train_one(options: argparse.Namespace, network: str) -> None:
-    """Trains one network in this process; SIGTERM saves it."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    for noisy in ("absl", "jax"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(options.runs.absolute() / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    logging.info("devices: %s", ", ".join(f"{d} ({d.device_kind})" for d in jax.devices()))
-    from deepnmf_jax.training import loop
-
-    try:
-        loop.train_and_evaluate(settings(options, network), folder_of(options, network))
-    except loop.Interrupted as stop:
-        print(stop, flush=True)
+def command(options: argparse.Namespace, network: str) -> list[str]:
+    """What trains a network."""
+    return [
+        sys.executable,
+        str(ROOT / "main.py"),
+        f"--config={ROOT}/configs/{network}.py",
+        f"--workdir={folder_of(options, network)}",
+        f"--compilation_cache={options.runs.absolute() / 'compiled'}",
+        f"--config.dataset={options.dataset}",
+        f"--config.num_seeds={options.seeds}",
+        f"--config.steps_per_call={options.steps_per_call}",
+        # An epoch takes seconds, a checkpoint of five seeds tenths of them.
+        "--config.save_every_epochs=10",
+        *options.flags,
+    ]
 
 
 def folder_of(options: argparse.Namespace, network: str) -> Path:
     """The workdir of a run."""
-    return options.runs / f"{options.recipe}-{network}"
+    return options.runs / f"paper-{network}"
 
 
 class Stopped(Exception):
@@ -146,7 +112,7 @@ def restore(options: argparse.Namespace) -> None:
         print(f"going on with the runs of {options.archive}", flush=True)
 
 
-def work(options: argparse.Namespace, arguments: Sequence[str]) -> list[str]:
+def work(options: argparse.Namespace) -> list[str]:
     """Trains what is not done until the time is over; the networks that still are not done."""
     deadline = time.monotonic() + 60 * options.minutes - GRACE
     for network in options.networks:
@@ -155,11 +121,10 @@ def work(options: argparse.Namespace, arguments: Sequence[str]) -> list[str]:
         left = deadline - time.monotonic()
         if left < LEAST:
             break
-        print(f"\n## {options.recipe} recipe, {network}, {left / 60:.1f} minutes left", flush=True)
-        command = [sys.executable, "-m", "benchmarks.gpu.train", *arguments, f"--only={network}"]
-        status = supervise(command, left)
+        print(f"\n## {network}, {left / 60:.1f} minutes left", flush=True)
+        status = supervise(command(options, network), left)
         # A program that was killed although there is time left ran out of memory, or worse.
-        if status > 0 or (status < 0 and time.monotonic() < deadline):
+        if status not in (0, STOPPED) and (status > 0 or time.monotonic() < deadline):
             raise SystemExit(f"{network} failed with exit status {status}, see above")
     return [n for n in options.networks if not (folder_of(options, n) / "results.json").exists()]
 
@@ -171,28 +136,25 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="folder of the runs")
     parser.add_argument("--archive", type=Path, help="one file with all that is needed to go on elsewhere")
     parser.add_argument("--minutes", type=float, default=1e6, help="after which it saves and ends")
-    parser.add_argument("--recipe", choices=RECIPES, default="paper")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--seeds", type=int, default=5, help="trained at once, as one program")
     parser.add_argument("--steps_per_call", type=int, default=300, help="in one program; an epoch has 900")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of configs/base.py")
-    parser.add_argument("--only", choices=NETWORKS, help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options, flags = parser.parse_known_args(arguments)
+    options.flags = flags
+    if others := [flag for flag in flags if not flag.startswith("--config.")]:
+        parser.error(f"unknown: {' '.join(others)}; beside the flags above, --config.NAME=VALUE goes to main.py")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
-    if options.only:
-        train_one(options, options.only)
-        return 0
     if options.archive:
         restore(options)
     try:
-        missing = work(options, arguments)
+        missing = work(options)
     except Stopped:
-        return 128 + signal.SIGTERM
+        return STOPPED
     finally:
         if options.archive and options.runs.exists():
             archive(options)
@@ -201,5 +163,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.exit(main())

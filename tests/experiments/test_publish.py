@@ -1,0 +1,87 @@
+"""Networks put into the package: they are the runs' best, and evaluate to the accuracy on record."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from deepnmf_jax import load_pretrained, pretrained_names
+from deepnmf_jax.data.datasets import load_dataset
+from deepnmf_jax.experiments import publish
+from deepnmf_jax.models import pretrained
+from deepnmf_jax.models.pretrained import read_network
+from deepnmf_jax.training.reports import evaluate
+from tests.data.test_datasets import real_data_dir
+from tests.programs import SETTINGS, Programs
+
+
+def results_of(workdir: Path) -> dict[str, Any]:
+    return json.loads((workdir / "results.json").read_text())
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the package's networks, empty."""
+    monkeypatch.setattr(pretrained, "_shelf", lambda: tmp_path / "shelf")
+    return tmp_path / "shelf"
+
+
+@pytest.mark.slow
+def test_a_published_network_is_the_runs_best_and_evaluates_to_its_number(
+    programs: Programs, tmp_path: Path, shelf: Path
+) -> None:
+    assert programs.run_from_scratch(f"--workdir={tmp_path / 'run'}").status == 0  # compiled as here
+    found = read_network(publish.publish(tmp_path / "run", "net", "configs/x.py", shelf))
+    results = results_of(tmp_path / "run")
+    assert found.results["test_accuracy"] == results["test_accuracy"]
+    assert found.results["config_file"] == "configs/x.py"
+    assert np.isclose(found.model.width, SETTINGS["model.width"])
+    config = ConfigDict(results["config"])
+    for checkpoint in (str(tmp_path / "run"), "pretrained:net"):
+        again = evaluate(config, checkpoint)
+        assert (again["test_accuracy"], again["test_loss"]) == (results["test_accuracy"], results["test_loss"])
+    assert again["step"] == results["steps"]
+    config.model.num_iters += 1
+    with pytest.raises(ValueError, match="configs/x.py"):
+        evaluate(config, "pretrained:net")
+
+
+@pytest.mark.slow
+def test_one_of_several_seeds_is_published(programs: Programs, tmp_path: Path, shelf: Path) -> None:
+    run = tmp_path / "run"
+    programs.run(f"--workdir={run}", "--config.num_seeds=2", "--config.seed=3")
+    with pytest.raises(ValueError, match=r"the seeds 3, 4 at once; say which"):
+        publish.publish(run, "net", "configs/x.py", shelf)
+    with pytest.raises(ValueError, match=r"did not train the seed 5, but 3, 4"):
+        publish.publish(run, "net", "configs/x.py", shelf, seed=5)
+    results = results_of(run)
+    found = read_network(publish.publish(run, "net", "configs/x.py", shelf, seed=4))
+    assert found.results["test_loss"] == results["test_loss"][1] != results["test_loss"][0]
+    again = evaluate(ConfigDict(results["config"] | {"num_seeds": 1, "seed": 4}), "pretrained:net")
+    np.testing.assert_allclose(again["test_loss"], results["test_loss"][1], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """All test images of CIFAR-10 and few others, read faster than the whole set; the fingerprint of that."""
+    whole = load_dataset("cifar10", real_data_dir("cifar10"))
+    path = tmp_path_factory.mktemp("cifar10") / "test.npz"
+    few = {"x_train": whole.train_images[:1000], "y_train": whole.train_labels[:1000]}
+    np.savez(path, x_test=whole.test_images, y_test=whole.test_labels, **few)
+    return path, whole.fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", pretrained_names())
+def test_the_networks_of_the_package_have_the_accuracy_on_record(name: str, cifar10: tuple[Path, str]) -> None:
+    results, (path, fingerprint) = load_pretrained(name).results, cifar10
+    if fingerprint != results["dataset"]["fingerprint"]:
+        pytest.skip("another copy of CIFAR-10 than the JPEG copy that the networks were trained on")
+    config = results["config"] | {"dataset": str(path), "num_validation": 100, "num_seeds": 1}
+    found = evaluate(ConfigDict(config), f"pretrained:{name}")
+    assert found["num_images"] == 10_000
+    # Five images, because processors round differently.
+    assert abs(found["test_accuracy"] - results["test_accuracy"]) <= 5e-4
