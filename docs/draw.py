@@ -3,8 +3,8 @@
     python -m docs.draw                               PNG into docs/pictures
     python -m docs.draw --out=paper --format=pdf      PDF for a paper
 
-Nothing is measured or trained, but for the parts of the digits in `parts`, which takes some seconds, and where the
-codes of `digits_codes` lie in the plane.
+Nothing is measured or trained, but for the parts of the digits in `parts` and the places of the codes in
+`digits_codes`, which take some seconds.
 """
 
 import argparse

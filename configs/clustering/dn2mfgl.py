@@ -2,8 +2,8 @@
 
 Command: python main.py --config=configs/clustering/dn2mfgl.py --workdir=runs/clustering
 Faces: --config.faces=faces/jaffe.npz,faces/orl.npz or a folder; each .npz has x (n_samples, n_features or images) and
-y (n_samples,). Needs the extra `sklearn`. Writes results.json, table.md and two pictures a set. Times and
-scores: docs/reports/clustering.md.
+y (n_samples,). Needs the extra `sklearn`. Writes results.json and table.md and, of two-layer Dn2MFGL on each set, its
+codes and dictionaries (.npz) with their pictures. docs/reports/clustering.md has the scores.
 """
 
 from ml_collections import ConfigDict

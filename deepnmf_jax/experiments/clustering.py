@@ -23,6 +23,7 @@ from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE
 from deepnmf_jax.experiments import clustering_pictures
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.files import write_atomically
 from deepnmf_jax.training.environment import environment
 
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
@@ -140,7 +141,7 @@ def measure(sets: Sets, measurements: Mapping[str, Measurement], config: Any, pa
             # Five digits are more than two machines agree in.
             text = json.dumps(record, default=float)
             record = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            write_atomically(path, json.dumps(record, indent=1) + "\n")
     return record
 
 

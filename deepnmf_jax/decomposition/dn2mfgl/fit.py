@@ -188,12 +188,7 @@ def solve_well_posed(
 
 @partial(jax.jit, static_argnames=("form", "length"))
 def _well_posed(
-    starts: Factors | Descent[Iterate],
-    stop_at: int,
-    problem: Problem,
-    form: Form,
-    tol: Array,
-    length: int,
+    starts: Factors | Descent[Iterate], stop_at: int, problem: Problem, form: Form, tol: Array, length: int
 ) -> Descent[Iterate]:
     def one(start: Factors | Descent[Iterate]) -> Descent[Iterate]:
         now = start if isinstance(start, Descent) else begin(start.h, start.v[-1], problem, form)
@@ -221,12 +216,7 @@ def solve_released(
 
 @partial(jax.jit, static_argnames=("length",))
 def _released(
-    starts: Factors | Descent[Weighted],
-    stop_at: int,
-    x: Array,
-    graph: Graph,
-    strengths: tuple[Array, ...],
-    length: int,
+    starts: Factors | Descent[Weighted], stop_at: int, x: Array, graph: Graph, strengths: tuple[Array, ...], length: int
 ) -> Descent[Weighted]:
     def sweeps(state: Weighted) -> Weighted:
         return released.sweep(*state, x, graph, *strengths)

@@ -42,12 +42,7 @@ def powered(y: Array, above: Array, below: Array, exponent: Array | float) -> Ar
 
 
 def sweep(
-    h: tuple[Array, ...],
-    v: Array,
-    weights: Array,
-    problem: Problem,
-    form: Form,
-    exponent: Array | float = PROVED,
+    h: tuple[Array, ...], v: Array, weights: Array, problem: Problem, form: Form, exponent: Array | float = PROVED
 ) -> tuple[tuple[Array, ...], Array]:
     """One update of H_1, ..., H_l, V at fixed weights, then the rescaling; with exponent 1/2 never raises J.
 

@@ -85,6 +85,7 @@ def test_sklearn_protocol() -> None:
     assert not hasattr(model.fit(x), "labels_")
 
 
+@pytest.mark.slow
 def test_seeds_at_once_keep_the_best(capsys: pytest.CaptureFixture) -> None:
     x, _ = blobs()
     settings = {"alpha": 1.0, "init": "pretrained", "n_init": 3, "max_iter": 20}

@@ -40,6 +40,7 @@ def test_long_steps_never_raise_the_objective(seed: int, setting: tuple, form: t
     assert float(state.value) == pytest.approx(float(expected), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_many_seeds_and_settings_at_once() -> None:
     settings_ = [strengths_of(1, 0.0, 0.0), strengths_of(0.1, 0.01, 0.01)]
     starts = [example(seed, settings_[0])[:2] for seed in (0, 5)]
