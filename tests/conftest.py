@@ -56,7 +56,8 @@ def compilation(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory, compilation: str) -> Programs:
-    return Programs(tmp_path_factory, compilation)
+    # Of what a tiny run computes there is too little for optimisations to pay.
+    return Programs(tmp_path_factory, "usual" if compilation == "usual" else "quick")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

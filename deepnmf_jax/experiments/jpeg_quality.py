@@ -44,7 +44,7 @@ def provide(source: str) -> None:
         dataset = load_dataset("cifar10")
         train, test = (encoded(images, quality) for images in (dataset.train_images, dataset.test_images))
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"x_train": train, "y_train": dataset.train_labels, "x_test": test, "y_test": dataset.test_labels}
-        write_atomically(path, partial(np.savez, **arrays))
+        write = partial(np.savez, x_train=train, y_train=dataset.train_labels, x_test=test, y_test=dataset.test_labels)
+        write_atomically(path, write)
         distance = np.sqrt(np.mean((test.astype(np.float32) - dataset.test_images) ** 2))
         print(f"{path}: {distance:.2f} grey levels from the copy (root mean square, test images)", flush=True)

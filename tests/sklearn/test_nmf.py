@@ -24,13 +24,25 @@ def data(seed: int = 0) -> np.ndarray:
     return rng.random((20, 3)) @ rng.random((3, 8)) + 0.05 * rng.random((20, 8))
 
 
-# The protocol is that of every solver; the programs of this one compile fastest.
-CHECKS = list(estimator_checks_generator(NMF(2, solver="mu", max_iter=30), legacy=True, mark=None))
+# The protocol is that of every solver. The programs of "mu" compile fastest, but it takes no batches (`partial_fit`).
+WITH_BATCHES = {"check_fit_score_takes_y", "check_n_features_in_after_fitting"}
+
+
+def name_of(check: object) -> str:
+    return getattr(getattr(check, "func", check), "__name__", "")
+
+
+CHECKS = [
+    pair
+    for solver in ("mu", "hals")
+    for pair in estimator_checks_generator(NMF(2, solver=solver, max_iter=30), legacy=True, mark=None)
+    if (name_of(pair[1]) in WITH_BATCHES) == (solver == "hals")
+]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("estimator", "check"), CHECKS, ids=lambda x: getattr(getattr(x, "func", x), "__name__", ""))
+@pytest.mark.parametrize(("estimator", "check"), CHECKS, ids=name_of)
 def test_estimator_checks(estimator: NMF, check: object) -> None:
     check(estimator)  # type: ignore[operator]
 

@@ -29,7 +29,8 @@ def test_nothing_is_compiled_after_the_first_epoch(
 ) -> None:
     """Through steps, validation, saves, the fall of the rates and the end that they bring; and after a resume."""
     config = quickstart.get_config()
-    settings = TWO_BLOCKS | changes | {"num_epochs": 7, "optimizer.plateau.smallest_rate": 0.01}
+    settings = TWO_BLOCKS | {"model.layer": "conv", "model.mixing": False} | changes
+    settings |= {"num_epochs": 7, "optimizer.plateau.smallest_rate": 0.01}
     config.update_from_flattened_dict({"dataset": str(write_images(tmp_path / "images.npz")), **settings})
     counts: list[int] = []
     epoch = loop.Training.epoch
