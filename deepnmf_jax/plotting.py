@@ -5,7 +5,7 @@ Figures are made directly, without pyplot, so neither the backend nor the settin
 
 import os
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from deepnmf_jax.files import write_atomically
 
 # Inches. A README shows a picture about 830 pixels wide: letters of 9 points are then 12 pixels high.
 WIDTH = 8.3
@@ -103,10 +105,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Writes a figure in the format of the path's ending, whole or not at all; its folder is made. Returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
     # A PDF carries the time at which it was written, unless told not to: the same picture gives the same bytes.
     metadata: Any = {"CreationDate": None} if path.suffix == ".pdf" else {}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(temporary, format=path.suffix[1:], dpi=160, metadata=metadata)
-    os.replace(temporary, path)
+        write_atomically(path, partial(figure.savefig, format=path.suffix[1:], dpi=160, metadata=metadata))
     return path

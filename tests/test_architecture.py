@@ -20,7 +20,7 @@ NETWORKS = {"core", "layers", "models", "data", "training"}
 FACTORIZATIONS = {f"decomposition.{part}" for part in ("io", "updates", "base", "family", "dn2mfgl", "names")}
 ROOMS: dict[str, set[str]] = {
     "files": set(),
-    "plotting": set(),
+    "plotting": {"files"},
     "core": set(),
     "layers": {"core"},
     "models": {"core", "layers", *SHARED},

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from deepnmf_jax.experiments import sum_of_parts
+from deepnmf_jax.experiments import curves, sum_of_parts
+from deepnmf_jax.plotting import save
 from docs import draw
 
 
@@ -14,9 +15,19 @@ def test_every_committed_picture_is_drawn_by_the_command_and_small() -> None:
     committed = sorted(draw.FOLDER.iterdir())
     assert [path.name for path in committed] == sorted(f"{name}.png" for name in draw.PICTURES)
     for path in committed:
-        assert path.stat().st_size < 200_000, path
+        assert path.stat().st_size < 100_000, path
         # Twice the width of a README at most, so that letters are neither blurred nor tiny.
         assert imread(path).shape[1] <= 1400, path
+
+
+def test_a_picture_is_shrunk_without_a_difference_to_the_eye(tmp_path: Path) -> None:
+    figure = curves.draw_quickstart()
+    before = imread(save(figure, tmp_path / "a.png"))[..., :3]
+    size = (tmp_path / "a.png").stat().st_size
+    draw.shrink(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size < size / 2
+    difference = np.abs(imread(tmp_path / "a.png")[..., :3] - before)
+    assert difference.mean() < 0.002 and np.quantile(difference, 0.999) < 0.1
 
 
 @pytest.mark.slow
