@@ -20,6 +20,7 @@ from benchmarks.harness import REMOVED, provenance, record
 from benchmarks.speed import dn2mfgl, factorization, growth, layer, profile, startup, step
 from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, trials
 from deepnmf_jax.experiments.tables import ROOT, render
+from deepnmf_jax.files import write_atomically
 
 
 def measured(question: str, write: Callable[[Mapping[str, Any]], str], command: str | None = None) -> str:
@@ -82,7 +83,7 @@ def main() -> None:
         except ValueError as error:
             sys.exit(f"{page.relative_to(ROOT)}: {error}")
         if rendered != text:
-            page.write_text(rendered)
+            write_atomically(page, rendered)
             print(f"{page.relative_to(ROOT)} is written anew")
 
 

@@ -25,6 +25,7 @@ from benchmarks.gpu.programs import ROUNDS, TorchPort, agreement, ceilings, laye
 from benchmarks.gpu.tables import report
 from benchmarks.harness import Sampler, in_turns, machine, provenance, short
 from benchmarks.layers import LAYERS, Layer
+from deepnmf_jax.files import write_atomically
 
 STEPS_PER_CALL = 20
 # Seconds that a PyTorch program may take to compile; with fewer left, nothing new is begun.
@@ -56,9 +57,9 @@ class Measurements:
     def write(self) -> None:
         """Writes the JSON file and the tables beside it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.result, indent=1) + "\n")
+        write_atomically(self.path, json.dumps(self.result, indent=1) + "\n")
         where = f"{provenance('gpu.measure', self.result['machine'])}; every sample in {self.path.name}."
-        self.path.with_suffix(".md").write_text(f"{where}\n\n{report(self.result)}\n")
+        write_atomically(self.path.with_suffix(".md"), f"{where}\n\n{report(self.result)}\n")
 
     def compare(self, key: str, builders: Builders) -> None:
         """Samples of programs that are compared, unless they are there already or there is no time.

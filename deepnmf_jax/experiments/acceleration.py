@@ -23,6 +23,7 @@ from deepnmf_jax.core.inference import infer
 from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.training.devices import keep_freed_memory
 from deepnmf_jax.training.environment import environment
@@ -180,7 +181,7 @@ def main() -> None:
         "by_block": by_block(run, variables, inputs),
     }
     print(acceleration_table(record))
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_atomically(args.out, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

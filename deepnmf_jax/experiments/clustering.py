@@ -112,7 +112,7 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         check_choice("methods", name, tuple(METHODS))
     measurements = {name: compared(METHODS[name], name in FIXED) for name in names}
     record = measure(read_sets(config), measurements, config, Path(workdir) / "results.json")
-    (Path(workdir) / "table.md").write_text(f"{SCORES}\n\n{scores_table(record['sets'])}\n")
+    write_atomically(Path(workdir) / "table.md", f"{SCORES}\n\n{scores_table(record['sets'])}\n")
     return record
 
 

@@ -15,9 +15,12 @@ import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.files import write_atomically
 
 NETWORKS = ("cnmf_1x1", "cnn_1x1", "cnmf", "cnn")
 # Seconds that a run gets to end its program and save, once it is asked to stop.
@@ -89,8 +92,11 @@ def supervise(command: Sequence[str], seconds: float, grace: float = GRACE) -> i
 
 def archive(options: argparse.Namespace) -> None:
     """Keeps the records of all runs, and the newest checkpoint of an unfinished one, in one file."""
-    temporary = options.archive.with_name(f"{options.archive.name}.tmp")
-    with tarfile.open(temporary, "w:gz", compresslevel=1) as tar:
+    write_atomically(options.archive, partial(_write_archive, options))
+
+
+def _write_archive(options: argparse.Namespace, file: BinaryIO) -> None:
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
         for network in NETWORKS:
             folder = folder_of(options, network)
             names = [folder / name for name in ("config.json", "metrics.jsonl", "results.json")]
@@ -100,7 +106,6 @@ def archive(options: argparse.Namespace) -> None:
             for path in names:
                 if path.exists():
                     tar.add(path, path.relative_to(options.runs))
-    temporary.replace(options.archive)
 
 
 def restore(options: argparse.Namespace) -> None:

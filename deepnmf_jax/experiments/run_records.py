@@ -20,7 +20,7 @@ class Record(NamedTuple):
     def write(self, folder: Path) -> None:
         """Writes both files, results.json last and at once: where it is, the record is whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.metrics))
+        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
         write_atomically(folder / "results.json", json.dumps(self.results, indent=2, sort_keys=True) + "\n")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.files import write_atomically
 from deepnmf_jax.training.records import flatten
 
 FILE = ROOT / "docs" / "results" / "trials.json"
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     collected = json.loads(FILE.read_text()) if FILE.exists() else {}
     collected[options.group] = [trial(workdir) for workdir in options.workdirs]
-    FILE.write_text(json.dumps(collected, indent=1) + "\n")
+    write_atomically(FILE, json.dumps(collected, indent=1) + "\n")
 
 
 if __name__ == "__main__":
