@@ -6,7 +6,6 @@ TFDS itself needs TensorFlow for this one step, so `make data` runs it in an env
 """
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deepnmf_jax.data.datasets import TFDS_NAMES
-from deepnmf_jax.data.tfds import prepared_versions, resolve_data_dir
+from deepnmf_jax.data.tfds import import_tfds, prepared_versions, resolve_data_dir
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -54,17 +53,13 @@ def prepare(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _tfds_builder() -> Callable[..., Any]:
-    try:
-        # TFDS imports these too late to say what is wrong, and declares neither of them.
-        for package in ("tensorflow", "importlib_resources"):
-            importlib.import_module(package)
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"preparing a data set needs TensorFlow, once ({error}): `make data DATASET=...` sets up an "
-            "environment for it, or pip install tensorflow tensorflow-datasets array_record pillow "
-            "importlib_resources in one of your own; training and testing need no TensorFlow"
-        ) from error
+    # TFDS declares neither of them.
+    tfds = import_tfds(
+        ("tensorflow", "importlib_resources"),
+        "preparing a data set needs TensorFlow, once ({error}): `make data DATASET=...` sets up an "
+        "environment for it, or pip install tensorflow tensorflow-datasets array_record pillow "
+        "importlib_resources in one of your own; training and testing need no TensorFlow",
+    )
     builder: Callable[..., Any] = tfds.builder
     return builder
 

@@ -6,7 +6,7 @@ They are read from ArrayRecord files, which needs no TensorFlow; `prepare` write
 import importlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,11 @@ def _sources(name: str, data_dir: str | None) -> list[Any]:
     readable = [folder for folder, file_format in versions.items() if file_format == "array_record"]
     if not readable:
         raise FileNotFoundError(_how_to_get(name, root, [f"{folder} ({kind})" for folder, kind in versions.items()]))
-    try:
-        # TFDS needs these to read, and without them would fail far from here.
-        for package in ("array_record", "PIL"):
-            importlib.import_module(package)
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            f"reading {name} needs packages that are not installed ({error}): "
-            "pip install tensorflow-datasets array_record pillow; mnist5k and .npz files do not need them"
-        ) from error
+    tfds = import_tfds(
+        ("array_record", "PIL"),
+        f"reading {name} needs packages that are not installed ({{error}}): "
+        "pip install tensorflow-datasets array_record pillow; mnist5k and .npz files do not need them",
+    )
     # TFDS would decode with OpenCV where that is installed, which gives other grey levels, and slowly.
     sources: list[Any] = tfds.data_source(
         f"{name}:{readable[0].name}",
@@ -84,6 +79,21 @@ def _sources(name: str, data_dir: str | None) -> list[Any]:
         decoders={"image": tfds.decode.SkipDecoding()},
     )
     return sources
+
+
+def import_tfds(packages: Sequence[str], problem: str) -> Any:
+    """TFDS, after the packages that it needs here: it imports them too late to say what is wrong.
+
+    Raises:
+      ImportError: one of them is missing; the message is `problem`, with the reason in place of {error}.
+    """
+    try:
+        for package in packages:
+            importlib.import_module(package)
+        import tensorflow_datasets
+    except ImportError as error:
+        raise ImportError(problem.format(error=error)) from error
+    return tensorflow_datasets
 
 
 def _records(source: Any) -> Iterator[dict[str, Any]]:
