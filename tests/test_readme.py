@@ -102,12 +102,3 @@ def test_speeds_are_those_on_record() -> None:
     others = [min(t for name, t in s.items() if name.startswith("scikit-learn") and t is not None) for s in seconds]
     pairs = [f"{a:.3f} s, scikit-learn's fastest solver in {b:.3f} s" for a, b in zip(fits, others, strict=True) if a]
     assert any(f"in {pair}" in README for pair in pairs), pairs
-
-
-def test_every_source_file_is_named_in_the_page_of_the_architecture() -> None:
-    page = (ROOT / "docs" / "develop" / "architecture.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:deepnmf_jax|benchmarks|configs)/[\w/]+\.py|main\.py)`", page))
-    folders = ("deepnmf_jax", "benchmarks", "configs")
-    files = {p.relative_to(ROOT).as_posix() for folder in folders for p in (ROOT / folder).rglob("*.py")} | {"main.py"}
-    files = {path for path in files if not path.endswith("__init__.py")}
-    assert (sorted(files - named), sorted(named - files)) == ([], [])
