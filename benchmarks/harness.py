@@ -16,6 +16,7 @@ import jax
 
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
+from deepnmf_jax.programs import home
 from deepnmf_jax.training.environment import environment
 
 TRAINING = "benchmarks.speed.programs.training"
@@ -194,7 +195,7 @@ def write(question: str, result: Mapping[str, Any], out: Path = RESULTS) -> None
 def argument_parser(description: str) -> argparse.ArgumentParser:
     """The flags that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON files")
+    parser.add_argument("--out", type=home, default=RESULTS, help="folder of the JSON files")
     parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs, not to measure")
     return parser
 

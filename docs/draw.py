@@ -23,6 +23,7 @@ from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import load_pretrained
 from deepnmf_jax.plotting import save
+from deepnmf_jax.programs import home
 from deepnmf_jax.training.pictures import draw_first_layer_parts
 
 FOLDER = ROOT / "docs" / "pictures"
@@ -65,7 +66,7 @@ def shrink(path: Path) -> None:
 def main() -> None:
     """Draws all pictures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pictures (docs/pictures)")
+    parser.add_argument("--out", type=home, default=FOLDER, help="folder of the pictures (docs/pictures)")
     parser.add_argument("--format", default="png", choices=("png", "pdf"))
     args = parser.parse_args()
     for path in draw_all(args.out, args.format):

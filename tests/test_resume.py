@@ -103,7 +103,7 @@ class TestKilled:
         die("checkpoints:Checkpoints.save", 1, after=True)
         assert "8" in saved_steps(tmp_path)
         die(STEP, random.Random(1).randrange(1, STEPS_PER_EPOCH))
-        die("records:TensorBoard.write", 1, after=True)
+        die("tensorboard:TensorBoard.write", 1, after=True)
         die("checkpoints:sync_folder", 1)
         die("reports:write_results", 1)
         die("reports:_draw", 1)

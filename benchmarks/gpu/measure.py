@@ -26,6 +26,7 @@ from benchmarks.gpu.tables import report
 from benchmarks.harness import Sampler, in_turns, machine, provenance, short
 from benchmarks.layers import LAYERS, Layer
 from deepnmf_jax.files import write_atomically
+from deepnmf_jax.programs import home
 
 STEPS_PER_CALL = 20
 # Seconds that a PyTorch program may take to compile; with fewer left, nothing new is begun.
@@ -157,9 +158,9 @@ class Measurements:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 1 if a way of inference does not agree with XLA's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("gpu_results"), help="folder of gpu.json and gpu.md")
+    parser.add_argument("--out", type=home, default=Path("gpu_results"), help="folder of gpu.json and gpu.md")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which nothing new is begun")
-    parser.add_argument("--cache", type=Path, help="folder of compiled programs")
+    parser.add_argument("--cache", type=home, help="folder of compiled programs")
     options = parser.parse_args(arguments)
     # PyTorch needs memory of its own beside ours.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.harness import ROOT, argument_parser, best, started, write
 from benchmarks.speed.programs.factorizers import METHODS
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import home
 
 MODULE = "benchmarks.speed.programs.factorizers"
 GRID = tuple(sorted({round(1.4**i) for i in range(24)}))
@@ -176,7 +177,7 @@ def factorization_table(result: Mapping[str, Any]) -> str:
 def arguments() -> argparse.Namespace:
     """The flags of this benchmark."""
     parser = argument_parser(__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--faces", type=Path, help='.npz with 8-bit images in "x" (ORL, 400 x 1024, for the figures)')
+    parser.add_argument("--faces", type=home, help='.npz with 8-bit images in "x" (ORL, 400 x 1024, for the figures)')
     parser.add_argument("--rounds", type=int, help="repetitions")
     return parser.parse_args()
 

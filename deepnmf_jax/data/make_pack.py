@@ -14,6 +14,7 @@ from pathlib import Path
 from deepnmf_jax.data import tfds
 from deepnmf_jax.data.datasets import TFDS_NAMES, load_dataset
 from deepnmf_jax.data.packs import PARTS, SUFFIX, Packed, write_pack
+from deepnmf_jax.programs import check_target, home, run
 
 
 def pack(name: str, path: str | os.PathLike[str], data_dir: str | None = None) -> Packed:
@@ -60,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("name", help="the data set, as in --config.dataset")
     parser.add_argument("--data_dir", help="of the TFDS sets; default $TFDS_DATA_DIR or ~/tensorflow_datasets")
-    parser.add_argument("--out", help=f"the file, default NAME{SUFFIX}")
+    parser.add_argument("--out", type=home, help=f"the file, default NAME{SUFFIX}")
     options = parser.parse_args(arguments)
-    path = options.out or f"{Path(options.name).stem}{SUFFIX}"
+    path = options.out or Path(f"{Path(options.name).stem}{SUFFIX}")
     try:
+        check_target(path)
         packed = pack(options.name, path, options.data_dir)
     except (ImportError, OSError, ValueError) as error:
         print(f"{options.name} could not be packed: {error}", file=sys.stderr)
@@ -74,4 +76,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -14,6 +14,7 @@ from typing import Any
 
 from deepnmf_jax.data.datasets import TFDS_NAMES
 from deepnmf_jax.data.tfds import import_tfds, prepared_versions, resolve_data_dir
+from deepnmf_jax.programs import run
 
 
 def prepare(name: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -82,4 +83,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

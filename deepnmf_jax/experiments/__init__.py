@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 from deepnmf_jax.core.checks import check_choice
+from deepnmf_jax.programs import home
 
 EXPERIMENTS = ("clustering", "clustering_studies")
 
@@ -17,4 +18,4 @@ def run(config: Any, mode: str, workdir: str) -> None:
     check_choice("experiment", config.experiment, EXPERIMENTS)
     if mode != "train":
         raise ValueError(f"--mode={mode} with the experiment {config.experiment!r}, which has no network; leave it out")
-    importlib.import_module(f"deepnmf_jax.experiments.{config.experiment}").run(config, workdir)
+    importlib.import_module(f"deepnmf_jax.experiments.{config.experiment}").run(config, home(workdir))

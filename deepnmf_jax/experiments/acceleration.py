@@ -10,7 +10,6 @@ three_epochs.json is of one of three epochs with the paper's initial weights. Bo
 import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.core.divergences import kl_divergence
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.data.augmentation import center_crop
@@ -25,7 +25,9 @@ from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models.summary import layer_rows
-from deepnmf_jax.training.devices import keep_freed_memory
+from deepnmf_jax.programs import check_target, home
+from deepnmf_jax.programs import run as run_program
+from deepnmf_jax.training.devices import backend, keep_freed_memory
 from deepnmf_jax.training.environment import environment
 from deepnmf_jax.training.setup import Run
 
@@ -163,12 +165,15 @@ def acceleration_table(record: Mapping[str, Any]) -> str:
 def main() -> None:
     """Measures, prints the tables, writes the record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--workdir", type=Path, required=True, help="of a trained network with NMF layers")
-    parser.add_argument("--data_dir", help="folder of the TFDS sets, if it is another than the run's")
+    parser.add_argument("--workdir", type=home, required=True, help="of a trained network with NMF layers")
+    parser.add_argument("--data_dir", type=home, help="folder of the TFDS sets, if it is another than the run's")
     parser.add_argument("--images", type=int, default=2000, help="validation images, at most all")
-    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--out", type=home, default=FILE)
     args = parser.parse_args()
+    check_integer("--images", args.images, 1)
+    check_target(args.out)
     keep_freed_memory()
+    backend()
     run, variables = run_records.trained(args.workdir, args.data_dir)
     images = run.dataset.train_images[run.split.validation[:100]]
     inputs = layer_inputs(run, variables, center_crop(jnp.asarray(images), run.augmentation.crop), rows=500)
@@ -185,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

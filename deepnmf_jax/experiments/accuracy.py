@@ -14,12 +14,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
 from queue import SimpleQueue
 
+from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.experiments import jpeg_quality, run_records
 from deepnmf_jax.experiments.accuracy_rows import ROWS, Row, tables
 from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.experiments.trials import settings_of
+from deepnmf_jax.programs import check_settings, home, run
 from deepnmf_jax.training.environment import COMMIT, git_commit
 
 
@@ -49,16 +51,18 @@ def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does the missing runs and has the pages written after each; returns the exit status, 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "accuracy")
+    parser.add_argument("--workdir", type=home, default=ROOT / "runs" / "accuracy")
     parser.add_argument("--tables", default=",".join(tables(ROWS)), help="which, separated by commas; default: all")
     parser.add_argument("--commands", action="store_true", help="print what trains each run, and train nothing")
     parser.add_argument("--together", action="store_true", help="the missing seeds of a row as one program")
     parser.add_argument("--workers", type=int, default=1, help="runs side by side")
-    parser.add_argument("--packs", type=Path, help="folder of cifar10.pack and fashion_mnist.pack")
+    parser.add_argument("--packs", type=home, help="folder of cifar10.pack and fashion_mnist.pack")
     options, flags = parser.parse_known_args(arguments)
     options.flags = flags
     if others := [flag for flag in flags if not flag.startswith("--config.")]:
         parser.error(f"unknown: {' '.join(others)}; beside the flags above, --config.NAME=VALUE goes to main.py")
+    check_settings(flags, list(settings_of("base")), "configs/base.py")
+    check_integer("--workers", options.workers, 1)
     names = options.tables.split(",")
     if others := sorted(set(names) - tables(ROWS).keys()):
         parser.error(f"there is no table {', '.join(others)}; there are {', '.join(tables(ROWS))}")
@@ -66,18 +70,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = {row.name: row.command for row in ROWS if row.table in names}
         print("\n".join(f"{name}: {command}" for name, command in found.items()))
         return 0
+    runs = missing(names, options.together)
+    if options.packs:
+        packs = {options.packs / f"{row.dataset}.pack" for row, _ in runs if not row.source.endswith(".npz")}
+        if absent := sorted(str(path) for path in packs if not path.is_file()):
+            parser.error(f"there is no {' and no '.join(absent)}; make pack DATASET=... writes one")
     # Told to the runs, because the pages that are written after one would make the next a run of changed files.
     options.environment = {COMMIT: git_commit(ROOT) or ""} | os.environ
     failed = False
     with ThreadPoolExecutor(options.workers, initializer=_bind, initargs=(_shares(options.workers),)) as threads:
-        running = {threads.submit(train, row, seeds, options): row for row, seeds in missing(names, options.together)}
-        for run in as_completed(running):
-            if error := run.exception():
-                failed = True
-                print(f"{running[run].name} failed: {error}", file=sys.stderr, flush=True)
-            else:
-                print(f"{running[run].name} is done", flush=True)
-                write_pages()
+        running = {threads.submit(train, row, seeds, options): row for row, seeds in runs}
+        try:
+            for done in as_completed(running):
+                if error := done.exception():
+                    failed = True
+                    print(f"{running[done].name} failed: {error}", file=sys.stderr, flush=True)
+                else:
+                    print(f"{running[done].name} is done", flush=True)
+                    write_pages()
+        except KeyboardInterrupt:
+            # The runs that it reached save and end; no other is begun.
+            threads.shutdown(cancel_futures=True)
+            raise
     return int(failed)
 
 
@@ -119,4 +133,4 @@ def write_pages() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -11,20 +11,24 @@ import json
 import logging
 import time
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepnmf_jax.core.checks import check_choice
+from deepnmf_jax.core.checks import check_choice, check_integer
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE
 from deepnmf_jax.experiments import clustering_pictures
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.files import write_atomically
+from deepnmf_jax.programs import home
 from deepnmf_jax.training.environment import environment
+from deepnmf_jax.training.locks import locked, make_workdir
 
 # The strength of one-layer graph-regularised NMF (Cai et al. 2011 suggest 100).
 GRAPH_NMF_ALPHA = 100.0
@@ -94,7 +98,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-def run(config: Any, workdir: str) -> dict[str, Any]:
+def run(config: Any, workdir: str | Path) -> dict[str, Any]:
     """Compare the methods on every set; write results.json, table.md and the pictures to `workdir`.
 
     Args:
@@ -105,15 +109,28 @@ def run(config: Any, workdir: str) -> dict[str, Any]:
         What results.json holds: config, environment, and for every set and method the scores (`compared`).
 
     Raises:
-        ValueError: an unknown method, or a file without x and y. ImportError: no scikit-learn.
+        ValueError: an unknown method, a wrong setting, or a file without x and y. ImportError: no scikit-learn.
+        OSError: another process is using the workdir.
     """
     names = listed(config.methods) or list(METHODS)
     for name in names:
         check_choice("methods", name, tuple(METHODS))
+    check_settings(config)
     measurements = {name: compared(METHODS[name], name in FIXED) for name in names}
-    record = measure(read_sets(config), measurements, config, Path(workdir) / "results.json")
-    write_atomically(Path(workdir) / "table.md", f"{SCORES}\n\n{scores_table(record['sets'])}\n")
+    sets = read_sets(config)
+    workdir = make_workdir(workdir)
+    with locked(workdir):
+        record = measure(sets, measurements, config, workdir / "results.json")
+        write_atomically(workdir / "table.md", f"{SCORES}\n\n{scores_table(record['sets'])}\n")
     return record
+
+
+def check_settings(config: Any) -> None:
+    """ValueError for numbers that no measurement can use: all are looked at before the first one begins."""
+    for name in ("num_samples", "seed", "max_iter"):
+        check_integer(name, config[name], 0)
+    for name in ("hidden", "num_seeds", "num_kmeans", "n_neighbors"):
+        check_integer(name, config[name], 1)
 
 
 def measure(sets: Sets, measurements: Mapping[str, Measurement], config: Any, path: Path) -> dict[str, Any]:
@@ -121,7 +138,6 @@ def measure(sets: Sets, measurements: Mapping[str, Measurement], config: Any, pa
 
     The record is written after each of them, so that long ones can be stopped.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for title, (x, y) in sets.items():
         methods: dict[str, Any] = {}
@@ -151,18 +167,40 @@ def listed(names: str) -> list[str]:
 
 
 def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Samples of unit length (n, m) and classes (n,) of every set. ValueError for files without them, or no set."""
+    """Samples of unit length (n, m) and classes (n,) of every set. ValueError for files without them, sets that the
+    settings do not fit, or no set; OSError for a file that is not there."""
     sets = {"digits": scores.digits()} if config.digits else {}
     for name in listed(config.faces):
-        for path in sorted(Path(name).glob("*.npz")) if Path(name).is_dir() else [Path(name)]:
-            with np.load(path, allow_pickle=False) as file:
-                if not {"x", "y"} <= set(file):
-                    raise ValueError(f"{path} has the arrays {sorted(file)}; it needs x (n, m) and y (n,)")
-                sets[path.stem] = (file["x"].reshape(len(file["x"]), -1).astype(np.float32), file["y"])
+        place = home(name)
+        for path in sorted(place.glob("*.npz")) if place.is_dir() else [place]:
+            sets[path.stem] = _read(path)
     if not sets:
         raise ValueError("no set to cluster: keep digits=True, or name .npz files or their folder in faces")
     limit = config.num_samples or None
-    return {title: (scores.directions(x[:limit]), y[:limit]) for title, (x, y) in sets.items()}
+    sets = {title: (x[:limit], y[:limit]) for title, (x, y) in sets.items()}
+    for title, (x, y) in sets.items():
+        if len(x) <= config.n_neighbors:
+            raise ValueError(f"n_neighbors = {config.n_neighbors}, but {title} has {len(x)} samples; use fewer")
+        if len(np.unique(y)) < 2:
+            raise ValueError(f"the {len(x)} samples of {title} are of one class; nothing is to be clustered")
+    return {title: (scores.directions(x), y) for title, (x, y) in sets.items()}
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """x (n, m) float32 and y (n,) of a file. ValueError: it has other arrays; they and the file are named."""
+    try:
+        file = np.load(path, allow_pickle=False)
+        arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
+    if not {"x", "y"} <= arrays.keys():
+        raise ValueError(f"{path} has the arrays {sorted(arrays)}; it needs x (n, m) and y (n,)")
+    x, y = arrays["x"], arrays["y"]
+    if x.ndim < 2 or y.shape != x.shape[:1]:
+        raise ValueError(f"{path}: x has the shape {x.shape} and y {y.shape}; they must be (n, ...) and (n,)")
+    if x.dtype.kind not in "biuf" or not np.isfinite(x).all() or (x < 0).any():
+        raise ValueError(f"{path}: x ({x.dtype.name}) must be finite numbers of at least 0")
+    return x.reshape(len(x), -1).astype(np.float32), y
 
 
 def layer_sizes(x: np.ndarray, y: np.ndarray, config: Any) -> tuple[int, int]:

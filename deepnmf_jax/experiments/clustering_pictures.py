@@ -66,10 +66,12 @@ def draw_codes(codes: np.ndarray, classes: np.ndarray) -> Figure:
         # On the sample in the middle: the middle itself may lie between two groups.
         x, y = own[np.argmin(np.sum((own - np.median(own, axis=0)) ** 2, axis=1))]
         halo = [withStroke(linewidth=2.5, foreground="white")]
-        axes.text(x, y, str(name), weight="bold", ha="center", va="center", path_effects=halo)
+        axes.text(x, y, str(name), weight="bold", ha="center", va="center", path_effects=halo, parse_math=False)
     axes.set(xlabel="t-SNE of the codes, arbitrary units", ylabel="t-SNE, arbitrary units", xticks=[], yticks=[])
     if len(names) <= LEGEND:
-        figure.legend(title="class", loc="outside right center", markerscale=1.8)
+        for text in figure.legend(title="class", loc="outside right center", markerscale=1.8).get_texts():
+            # A "$" in a name is a dollar sign, not the beginning of a formula.
+            text.set_parse_math(False)
     return figure
 
 

@@ -21,6 +21,7 @@ from deepnmf_jax.decomposition.dn2mfgl.strengths import Rule
 from deepnmf_jax.experiments import clustering
 from deepnmf_jax.experiments.clustering import Measurement, Method, Result, deep
 from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.training.locks import locked, make_workdir
 
 RECORDS = ROOT / "docs" / "results" / "clustering"
 # Noise instead of samples: length of a noise sample where the others have 1.
@@ -137,7 +138,7 @@ STUDIES: dict[str, tuple[tuple[str, ...], dict[str, Measurement]]] = {
 }
 
 
-def run(config: Any, workdir: str) -> None:
+def run(config: Any, workdir: str | Path) -> None:
     """Writes one JSON file a study to `workdir`.
 
     Args:
@@ -145,18 +146,24 @@ def run(config: Any, workdir: str) -> None:
         workdir: folder, made if it is missing.
 
     Raises:
-        ValueError: an unknown study, none of its sets, or a file without x and y. ImportError: no scikit-learn.
+        ValueError: an unknown study, none of its sets, a wrong setting, or a file without x and y. ImportError: no
+            scikit-learn. OSError: another process is using the workdir.
     """
     names = clustering.listed(config.studies)
     for name in names:
         check_choice("studies", name, tuple(STUDIES))
+    clustering.check_settings(config)
     sets = clustering.read_sets(config)
+    # Of all studies before the first begins, which takes hours.
+    chosen = {name: {title: sets[title] for title in STUDIES[name][0] if title in sets} for name in names}
     for name in names:
-        titles, measurements = STUDIES[name]
-        chosen = {title: sets[title] for title in titles if title in sets}
-        if not chosen:
-            raise ValueError(f"the study {name!r} is of the sets {', '.join(titles)}; there are {', '.join(sets)}")
-        clustering.measure(chosen, measurements, config, Path(workdir) / f"{name}.json")
+        if not chosen[name]:
+            titles = ", ".join(STUDIES[name][0])
+            raise ValueError(f"the study {name!r} is of the sets {titles}; there are {', '.join(sets)}")
+    workdir = make_workdir(workdir)
+    with locked(workdir):
+        for name in names:
+            clustering.measure(chosen[name], STUDIES[name][1], config, workdir / f"{name}.json")
 
 
 def written(study: str, write: Callable[[Mapping[str, Any]], str]) -> str:

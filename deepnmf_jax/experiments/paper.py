@@ -19,8 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from deepnmf_jax.core.checks import check_integer, check_number
 from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.experiments.trials import settings_of
 from deepnmf_jax.files import write_atomically
+from deepnmf_jax.programs import check_settings, check_target, home, run
+from deepnmf_jax.training.locks import locked, make_workdir
 
 NETWORKS = ("cnmf_1x1", "cnn_1x1", "cnmf", "cnn")
 # Seconds that a run gets to end its program and save, once it is asked to stop.
@@ -138,8 +142,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="cifar10.pack", help="as --config.dataset of main.py")
-    parser.add_argument("--runs", type=Path, default=Path("runs/gpu"), help="folder of the runs")
-    parser.add_argument("--archive", type=Path, help="one file with all that is needed to go on elsewhere")
+    parser.add_argument("--runs", type=home, default=Path("runs/gpu"), help="folder of the runs")
+    parser.add_argument("--archive", type=home, help="one file with all that is needed to go on elsewhere")
     parser.add_argument("--minutes", type=float, default=1e6, help="after which it saves and ends")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--seeds", type=int, default=5, help="trained at once, as one program")
@@ -148,6 +152,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.flags = flags
     if others := [flag for flag in flags if not flag.startswith("--config.")]:
         parser.error(f"unknown: {' '.join(others)}; beside the flags above, --config.NAME=VALUE goes to main.py")
+    check_settings(flags, list(settings_of("base")), "configs/base.py")
+    check_integer("--seeds", options.seeds, 1)
+    check_integer("--steps_per_call", options.steps_per_call, 1)
+    check_number("--minutes", options.minutes, 0, above=True)
+    if options.archive:
+        check_target(options.archive)
     return options
 
 
@@ -156,16 +166,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.archive:
         restore(options)
-    try:
-        missing = work(options)
-    except Stopped:
-        return STOPPED
-    finally:
-        if options.archive and options.runs.exists():
-            archive(options)
+    with locked(make_workdir(options.runs)):
+        try:
+            missing = work(options)
+        except Stopped:
+            return STOPPED
+        finally:
+            if options.archive:
+                archive(options)
     print(f"\nnot done yet: {', '.join(missing)}; call again" if missing else "\nall networks are trained", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

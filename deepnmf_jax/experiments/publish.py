@@ -13,6 +13,8 @@ import jax
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.models.pretrained import write_network
+from deepnmf_jax.programs import home, run
+from deepnmf_jax.training.devices import backend
 
 SHELF = ROOT / "deepnmf_jax" / "pretrained"
 
@@ -49,14 +51,15 @@ def publish(workdir: Path, name: str, config_file: str, shelf: Path = SHELF, see
 def main(arguments: Sequence[str] | None = None) -> None:
     """Publishes one run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workdir", type=Path)
+    parser.add_argument("workdir", type=home)
     parser.add_argument("name")
     parser.add_argument("--config_file", required=True, help="the config of the run, for those who evaluate it")
     parser.add_argument("--seed", type=int, help="which one, if the run trained several at once")
-    parser.add_argument("--shelf", type=Path, default=SHELF, help="folder of the networks")
+    parser.add_argument("--shelf", type=home, default=SHELF, help="folder of the networks")
     options = parser.parse_args(arguments)
+    backend()
     print(publish(options.workdir, options.name, options.config_file, options.shelf, options.seed))
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

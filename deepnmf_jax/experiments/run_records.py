@@ -48,7 +48,7 @@ def _of_one(record: Mapping[str, Any], index: int) -> dict[str, Any]:
     return own | by_seed
 
 
-def trained(workdir: Path, data_dir: str | None = None) -> tuple[Any, dict[str, Any]]:
+def trained(workdir: Path, data_dir: str | Path | None = None) -> tuple[Any, dict[str, Any]]:
     """The `Run` of a workdir and its best variables by validation, with a leading axis if it has several seeds.
 
     Args:
@@ -66,7 +66,7 @@ def trained(workdir: Path, data_dir: str | None = None) -> tuple[Any, dict[str, 
 
     config = ConfigDict(json.loads((workdir / "results.json").read_text())["config"])
     if data_dir is not None:
-        config.data_dir = data_dir
+        config.data_dir = str(data_dir)
     run = prepare(config)
     best = jax.device_get(checkpoints.restore_path(workdir, run.template()).state.best)
     return run, {"params": best.params, "batch_stats": best.batch_stats}

@@ -18,6 +18,7 @@ from typing import Any
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT, table
 from deepnmf_jax.files import write_atomically
+from deepnmf_jax.programs import home, run
 from deepnmf_jax.training.records import flatten
 
 FILE = ROOT / "docs" / "results" / "trials.json"
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Collects runs into a group, which they replace."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--group", required=True)
-    parser.add_argument("workdirs", type=Path, nargs="+")
+    parser.add_argument("workdirs", type=home, nargs="+")
     options = parser.parse_args(arguments)
     collected = json.loads(FILE.read_text()) if FILE.exists() else {}
     collected[options.group] = [trial(workdir) for workdir in options.workdirs]
@@ -83,4 +84,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,6 +4,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import platform
 from typing import Any
 
@@ -45,19 +46,54 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
         coordinator: host:port of the first process; None: there is only this one.
         num_processes: how many there are.
         process_id: which of them this is, from 0.
+
+    Raises:
+        RuntimeError: JAX has no device of the kind that JAX_PLATFORMS names, or does not reach the coordinator.
+        ValueError: settings of JAX or of the processes that cannot be.
     """
     # On a GPU the steps allocate nothing on the host, and the threads of its compiler would share the one arena.
     if not _accelerator_expected():
         keep_freed_memory()
-    if cache:
+    if cache and _usable(cache):
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if coordinator:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     # Where an accelerator's plugin is installed and the accelerator is not there: late, which helps smaller blocks.
-    if jax.default_backend() == "cpu":
+    if backend() == "cpu":
         keep_freed_memory()
     _log.info("devices: %s", ", ".join(map(str, jax.devices())))
+
+
+def backend() -> str:
+    """The kind of JAX's default device, "cpu", "gpu" or another; from here on JAX has its devices.
+
+    Raises:
+        RuntimeError: JAX has no device of the kind that JAX_PLATFORMS names.
+    """
+    try:
+        return str(jax.default_backend())
+    except (AssertionError, RuntimeError) as error:
+        asked = os.environ.get("JAX_PLATFORMS") or "its default"
+        # The first line: JAX adds how to leave plugins out. For a device whose plugin is missing it only asserts.
+        reason = str(error).partition("\n")[0].partition(" (")[0]
+        raise RuntimeError(
+            f"JAX finds no device of the kind {asked!r} (JAX_PLATFORMS){f': {reason}' if reason else ''}; unset that "
+            "variable, set it to cpu, or install JAX for that device (https://docs.jax.dev/en/latest/installation.html)"
+        ) from error
+
+
+def _usable(cache: str) -> bool:
+    """Whether programs can be kept there; if not, a warning says why: JAX would say so for each of them."""
+    try:
+        os.makedirs(cache, exist_ok=True)
+        if os.access(cache, os.W_OK | os.X_OK):
+            return True
+        reason = "no permission to write"
+    except OSError as error:
+        reason = str(error.strerror)
+    _log.warning("no compiled programs are kept in %s: %s; another --compilation_cache is possible", cache, reason)
+    return False
 
 
 def _accelerator_expected() -> bool:

@@ -78,6 +78,23 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def total_memory() -> int | None:
+    """The memory of the first device, bytes: the accelerator's, or else this machine's, as far as it may be used.
+
+    None where the system does not tell.
+    """
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    if not hasattr(os, "sysconf") or not {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys():
+        return None
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Of a container, which may use a part of it.
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(total, int(text)) if text.isdecimal() else total
+
+
 def git_commit(folder: Path) -> str | None:
     """The commit of the checkout that tracks `folder`, with "+changes" if tracked Python files differ from it.
 

@@ -8,17 +8,19 @@ from typing import Any, Self
 
 import numpy as np
 
+from deepnmf_jax.programs import Ended
 from deepnmf_jax.training.devices import from_all_processes
 
 _log = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):
+class Interrupted(Ended):
     """A signal stopped the run after its state was saved; the same call goes on from there."""
 
     def __init__(self, signal_name: str, step: int):
         super().__init__(f"{signal_name}: saved at step {step}; the same command goes on from there")
         self.signal_name, self.step = signal_name, step
+        self.status = 128 + signal.Signals[signal_name]
 
 
 class Interruption:
@@ -52,12 +54,17 @@ class Interruption:
         highest = int(from_all_processes(np.int32(number)).max())
         return signal.Signals(highest).name if highest else None
 
+    def release(self, number: signal.Signals) -> None:
+        """Lets a signal do again what it did before."""
+        if number in self._previous:
+            handler = self._previous.pop(number)
+            # None stands for a handler that was not installed from Python and cannot be put back from it.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = signal.Signals(number).name
         self._restore_handlers()
 
     def _restore_handlers(self) -> None:
-        for number, handler in self._previous.items():
-            # None stands for a handler that was not installed from Python and cannot be put back from it.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous = {}
+        for number in list(self._previous):
+            self.release(number)

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -12,17 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.data.sampling import epoch_order
+from deepnmf_jax.programs import home
 from deepnmf_jax.training.checkpoints import Checkpoints
 from deepnmf_jax.training.devices import place, replicated, split_last_axis
 from deepnmf_jax.training.environment import installed
 from deepnmf_jax.training.evaluation import Evaluation
 from deepnmf_jax.training.interruption import Interrupted, Interruption
+from deepnmf_jax.training.locks import check_free, locked, make_workdir
 from deepnmf_jax.training.optimizers import learning_rates, rates_exhausted, update_plateau
-from deepnmf_jax.training.records import MetricsLog, Progress, TensorBoard, open_workdir
+from deepnmf_jax.training.progress import Progress
+from deepnmf_jax.training.records import MetricsLog, open_workdir
 from deepnmf_jax.training.reports import report
-from deepnmf_jax.training.setup import Run, prepare
+from deepnmf_jax.training.setup import Run, prepare, summary_line
 from deepnmf_jax.training.state import Best, Sums, TrainState
 from deepnmf_jax.training.steps import TrainStep, make_train_step, several_steps
+from deepnmf_jax.training.tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
 
@@ -32,38 +38,48 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
 
     Args:
         config: see configs/base.py.
-        workdir: gets config.json, metrics.jsonl, checkpoints/, tensorboard/, pictures/ and results.json.
+        workdir: gets config.json, metrics.jsonl, checkpoints/, tensorboard/, pictures/ and results.json; `~` is the
+            home folder. While the run goes on, it is locked.
 
     Raises:
         Interrupted: on SIGTERM or SIGINT, after saving.
         FloatingPointError: the loss is no longer finite.
-        ValueError, FileNotFoundError, OSError: settings, data or workdir that cannot be used.
+        ValueError, FileNotFoundError, OSError: settings, data or workdir that cannot be used; another run is using the
+            workdir; or it can no longer be written to, and then the message names the last checkpoint.
     """
+    workdir = home(workdir)
+    check_free(workdir)
     run = prepare(config)
-    workdir = open_workdir(workdir, {**run.config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
-    with Interruption() as interruption, jax.default_matmul_precision(run.config.matmul_precision):
-        with contextlib.closing(Training(run, workdir, interruption)) as training:
-            while not training.finished():
-                training.epoch()
-        return report(run, workdir, training.state, training.records, training.seconds)
+    make_workdir(workdir)
+    with locked(workdir):
+        open_workdir(workdir, {**run.config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
+        _log.info("%s; files in %s", summary_line(run), workdir)
+        with jax.default_matmul_precision(run.config.matmul_precision), Interruption() as interruption:
+            with contextlib.closing(Training(run, workdir, interruption)) as training:
+                training.to_the_end()
+            # All is saved; what is left can be stopped at any moment, and SIGTERM lets it come to its end.
+            interruption.release(signal.SIGINT)
+            return report(run, workdir, training.state, training.records, training.seconds)
 
 
 class Training:
     """A run between two epochs: its state on the devices, its records on disk."""
 
     def __init__(self, run: Run, workdir: Path, interruption: Interruption):
-        self.config, self.run, self.interruption = run.config, run, interruption
+        self.config, self.run, self.interruption, self.workdir = run.config, run, interruption, workdir
         self.checkpoints = Checkpoints(workdir)
         restored = self.checkpoints.restore(run.template())
         start, state, meta = restored or (0, run.initial_state(), {})
         self.checkpoints.discard_after(start)
+        # The step of the newest checkpoint; 0: there is none.
+        self.saved = start
         if restored:
             _log.info("going on at step %d of %d", start, run.num_steps)
         self.seconds: float = meta.get("seconds", 0.0)
         self.unsaved_best = False
         # The first process of a run writes for all.
         writes = jax.process_index() == 0
-        self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if writes else None
+        self.log = MetricsLog(workdir / "metrics.jsonl", step=start, every=run.steps_per_epoch) if writes else None
         self.records: list[dict[str, Any]] = self.log.records if self.log else []
         drawn = writes and installed("tensorboardX", "TensorBoard files")
         self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
@@ -71,9 +87,33 @@ class Training:
         self.state: TrainState = place(jax.device_get(state), everywhere)
         self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
         self.train_step = self._compiled_step()
+        self.compiled = False
         # Compiled once: called eagerly, the branch in the rule is compiled anew in each epoch, and kept.
         next_plateau = partial(update_plateau, run.plateau)
         self.next_plateau = jax.jit(jax.vmap(next_plateau) if len(run.seeds) > 1 else next_plateau)
+
+    def to_the_end(self) -> None:
+        """All epochs that are left.
+
+        Raises:
+            OSError: the workdir can no longer be written to; the message names the last checkpoint.
+            Interrupted: a signal asked for it; all is saved.
+        """
+        try:
+            while not self.finished():
+                self.epoch()
+        except OSError as error:
+            raise OSError(f"{error.strerror or error}; {self._last_checkpoint()}") from error
+        if signal_name := self.interruption.requested_anywhere():
+            raise Interrupted(signal_name, self.step)
+
+    def _last_checkpoint(self) -> str:
+        folder = self.workdir / "checkpoints" / "latest" / str(self.saved)
+        if not os.path.exists(self.workdir):
+            return f"the folder {self.workdir} is gone, and its checkpoints with it"
+        if not self.saved or not os.path.exists(folder):
+            return "there is no checkpoint yet: when that is mended, the same command begins anew"
+        return f"the last checkpoint is {folder}: when that is mended, the same command goes on from there"
 
     def close(self) -> None:
         """Closes the records; the state remains."""
@@ -118,17 +158,26 @@ class Training:
         bar = Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}")
         with contextlib.closing(bar) as progress:
             step = first
+            if not self.compiled:
+                progress.say("compiling the training step")
+                if not progress.shown:
+                    _log.info("compiling the training step")
             while step < last:
                 # Calls of one size from the epoch's start, so that a resumed run has the same ones.
                 end = min(step + size - (step - start) % size, last)
                 indices = place(order[step - start : end - start] if size > 1 else order[step - start], sharding)
                 self.state = self.train_step(self.state, self.images, self.labels, indices)
+                if not self.compiled:
+                    self.compiled = True
+                    progress.start_clock()
                 self._after_step(end, end - step, images * (end - first), started, progress)
                 step = end
-        # The steps are only queued: without waiting, the speed would be that of the queue.
-        jax.block_until_ready(self.state)
-        speed = images * (last - first) / (time.perf_counter() - started)
-        self._end_epoch(number + 1, last, started, speed)
+            # The steps are only queued: without waiting, the speed would be that of the queue.
+            jax.block_until_ready(self.state)
+            speed = images * (last - first) / (time.perf_counter() - started)
+            progress.say("validation")
+            validation = self._validate(last)
+        self._end_epoch(number + 1, last, started, speed, validation)
 
     def _after_step(self, step: int, taken: int, images: int, started: float, progress: Progress) -> None:
         """What the host does after a call of `taken` steps that ended at `step`, the epoch's `images` being done."""
@@ -152,15 +201,20 @@ class Training:
         if signal_name:
             raise Interrupted(signal_name, step)
 
-    def _end_epoch(self, epoch: int, step: int, started: float, speed: float) -> None:
+    def _validate(self, step: int) -> Evaluation | None:
+        """What the validation images give; None where there are none."""
+        _check_finite(_means(self.state.sums)[0], step)
+        if not len(subset := self.run.split.validation):
+            return None
+        state = self.state
+        validation = self.run.evaluator(state.params, state.batch_stats, self.images, self.labels, subset)
+        _check_finite(validation.loss, step)
+        return validation
+
+    def _end_epoch(self, epoch: int, step: int, started: float, speed: float, validation: Evaluation | None) -> None:
         train_loss, train_accuracy = _means(self.state.sums)
-        _check_finite(train_loss, step)
         values = {"train_loss": train_loss, "train_accuracy": train_accuracy}
-        validation = None
-        if len(subset := self.run.split.validation):
-            state = self.state
-            validation = self.run.evaluator(state.params, state.batch_stats, self.images, self.labels, subset)
-            _check_finite(validation.loss, step)
+        if validation is not None:
             values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
         scale = np.asarray(jax.device_get(self.state.plateau.scale))
         rates = learning_rates(self.config.optimizer, self.run.num_steps, step - 1, scale)
@@ -189,7 +243,7 @@ class Training:
 
     def _save(self, step: int, meta: dict[str, Any]) -> None:
         self.checkpoints.save(step, jax.device_get(self.state), meta, best=self.unsaved_best)
-        self.unsaved_best = False
+        self.unsaved_best, self.saved = False, step
 
     def _update_state(self, epoch: int, train_loss: np.ndarray, validation: Evaluation | None) -> bool:
         """Plateau rule and best variables after an epoch; whether any seed improved.

@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 
 from deepnmf_jax.plotting import SETS, WIDTH, save, styled
 
-# So many classes have room for a number in each square, and so many for a name each.
-_WRITTEN, _NAMED = 20, 100
+# So many classes have room for a number in each square, so many for a name each, and so many for a square each.
+_WRITTEN, _NAMED, _SQUARES = 20, 100, 1000
 _LONGEST_NAME = 24
 
 
@@ -126,13 +126,21 @@ def draw_confusion_matrix(labels: Any, predictions: Any, class_names: Sequence[s
     Args:
       labels: (N,) true classes, integers in [0, len(class_names)).
       predictions: (N,) predicted classes.
-      class_names: one name a class.
+      class_names: one name a class. Of more than 1,000, neighbours share a square: the picture is of groups of classes.
 
     Raises:
       ValueError: labels and predictions differ in shape, are empty, or are not classes.
     """
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    _check_classes(labels, predictions, len(class_names))
+    accuracy = np.mean(labels == predictions)
+    grouped = -(-len(class_names) // _SQUARES)
+    if grouped > 1:
+        # The counts of 100,000 classes would take 80 GB.
+        labels, predictions, class_names = labels // grouped, predictions // grouped, class_names[::grouped]
     num_classes = len(class_names)
-    counts = _confusions(np.asarray(labels), np.asarray(predictions), num_classes)
+    counts = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(counts, (labels, predictions), 1)
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
     written = num_classes <= _WRITTEN
@@ -154,12 +162,14 @@ def draw_confusion_matrix(labels: Any, predictions: Any, class_names: Sequence[s
             colour = "white" if value > 30 else "black"
             text = f"{value:.0f}" if value >= 10 else f"{value:.1f}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_title(f"accuracy {100 * np.trace(counts) / counts.sum():.2f} % of {counts.sum():,} images")
+    axes.set_title(f"accuracy {100 * accuracy:.2f} % of {counts.sum():,} images")
+    if grouped > 1:
+        axes.set(xlabel=f"predicted class, {grouped} in a row", ylabel=f"true class, {grouped} in a row")
     return figure
 
 
-def _confusions(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """How many images of each class (row) were taken for each class (column)."""
+def _check_classes(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> None:
+    """ValueError unless both are arrays (N,) of classes."""
     if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
         raise ValueError(
             f"labels and predictions must be two (N,) arrays, N >= 1, got {labels.shape} and {predictions.shape}"
@@ -170,9 +180,6 @@ def _confusions(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -
                 f"{what} must be integers in [0, {num_classes}), "
                 f"got {classes.dtype.name} from {classes.min()} to {classes.max()}"
             )
-    counts = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(counts, (labels, predictions), 1)
-    return counts
 
 
 def _label_classes(axes: Axes, class_names: Sequence[str]) -> None:

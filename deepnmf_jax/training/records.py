@@ -1,18 +1,16 @@
-"""What people see of a run: config.json, metrics.jsonl, TensorBoard files, a progress bar, results.json.
+"""What a run keeps for its reader: config.json, metrics.jsonl, results.json.
 
 Every file is either replaced in one step or repaired on opening, so a kill at any moment does no harm. With
-several processes, process 0 alone writes metrics, TensorBoard files and results; all call `open_workdir`.
+several processes, process 0 alone writes metrics and results; all call `open_workdir`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
-import sys
-import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,9 @@ import numpy as np
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models.retired import drop_retired
 from deepnmf_jax.training.devices import barrier
-from deepnmf_jax.training.environment import installed
+from deepnmf_jax.training.locks import make_workdir
+
+_log = logging.getLogger(__name__)
 
 # ----------------------------------------------------------------------------------------- workdir and config
 
@@ -41,8 +41,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
       ValueError: the folder belongs to another config (each differing key is named), or to one with a setting that
         no longer exists; its config.json is damaged, or it holds checkpoints but no config.json.
     """
-    workdir = Path(workdir)
-    _check_writable(workdir)
+    workdir = make_workdir(workdir)
     path = workdir / "config.json"
     _check_same_config(path, config)
     if jax.process_index() == 0 and not path.exists():
@@ -56,20 +55,6 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
         barrier("config.json written")
         _check_same_config(path, config)
     return workdir
-
-
-def _check_writable(workdir: Path) -> None:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir) as file:
-            file.write(b"0")
-            file.flush()
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write to the workdir {workdir}: {error.strerror}; choose a --workdir where you may "
-            "write, on a disk with space",
-        ) from error
 
 
 def _check_same_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -117,16 +102,20 @@ class MetricsLog:
 
     Append an epoch's line *before* saving its checkpoint. A run killed between the two resumes at the
     checkpoint before, and the line is dropped and written again; in the other order it would be missing.
+    A file that another program removes or changes meanwhile is written anew, with a warning.
 
     Attributes:
       records: all lines of the file, oldest first.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, step: int = 0):
+    def __init__(self, path: str | os.PathLike[str], *, step: int = 0, every: int = 0):
         """Opens the log of a run that resumes at `step`: drops lines of later steps and a torn last one.
 
+        Lines that stand twice or out of order are put in order, with a warning; where a line is due `every` so many
+        steps, a warning names those that are missing.
+
         Raises:
-          ValueError: a line before the last is not a record with an integer "step".
+          ValueError: a line before the last is not a record with an integer "step"; two lines of one step differ.
           OSError: the file cannot be written.
         """
         self.path = Path(path)
@@ -139,10 +128,12 @@ class MetricsLog:
                 f"line {number + 1} of {self.path} is not a record with an integer 'step': {lines[number][:60]!r}; "
                 "repair it, or delete the folder to start anew"
             )
-        self.records = [record for record in records if record and record["step"] <= step]
-        kept = "".join(_to_json(record, "record", indent=None) + "\n" for record in self.records)
+        kept_records = [record for record in records if record and record["step"] <= step]
+        self.records = _in_order(kept_records, self.path, every, step)
+        kept = _lines(self.records)
         if written != kept.encode():
             write_atomically(self.path, kept)
+        self._size = len(kept.encode())
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one line.
@@ -161,6 +152,7 @@ class MetricsLog:
                 f"{self.path} already has a line of step {self.records[-1]['step']}, got one of step {step}; "
                 "open the log with MetricsLog(path, step=...) to go back"
             )
+        self._mend()
         try:
             with open(self.path, "ab") as file:
                 file.write(line.encode())
@@ -168,7 +160,41 @@ class MetricsLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
+        self._size += len(line.encode())
         self.records.append(plain)
+
+    def _mend(self) -> None:
+        """Writes the lines so far again if the file is not as long as they are."""
+        there = self.path.stat().st_size if self.path.is_file() else None
+        if there != self._size:
+            write_atomically(self.path, _lines(self.records))
+            what = "was removed" if there is None else f"has {there} bytes in place of {self._size}"
+            _log.warning("%s %s while the run went on; its lines so far are written again", self.path, what)
+
+
+def _lines(records: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(_to_json(record, "record", indent=None) + "\n" for record in records)
+
+
+def _in_order(records: Sequence[dict[str, Any]], path: Path, every: int, step: int) -> list[dict[str, Any]]:
+    """Records by rising steps, each once; a warning says what had to be done, and which are missing.
+
+    Raises:
+      ValueError: two records of one step that differ.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for record in records:
+        if found.setdefault(record["step"], record) != record:
+            raise ValueError(
+                f"{path} has two different lines of step {record['step']}; remove the wrong one, or delete the folder "
+                "to start anew"
+            )
+    ordered = [found[key] for key in sorted(found)]
+    if ordered != list(records):
+        _log.warning("%s had lines twice or out of order; it is put in order", path)
+    if every and (missing := sorted(set(range(every, step + 1, every)) - found.keys())):
+        _log.warning("%s lacks the lines of step %s; curves are drawn without them", path, ", ".join(map(str, missing)))
+    return ordered
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -178,82 +204,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return record if type(record) is dict and type(record.get("step")) is int else None
-
-
-# ---------------------------------------------------------------------------------- TensorBoard, progress bar
-
-
-class TensorBoard:
-    """Scalars for TensorBoard, on disk when `write` returns. Like a metrics line, write before saving."""
-
-    def __init__(self, folder: str | os.PathLike[str], *, step: int = 0):
-        """Opens an event file for a run that starts or resumes at `step`; TensorBoard hides later steps.
-
-        Raises:
-          OSError: the file cannot be made.
-        """
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        # SummaryWriter hands events to a thread, and its flush does not wait for them; this writes at once.
-        # File names hold only the second of opening. With the step in them, the worst that a restart within
-        # the same second overwrites is a file whose steps are all written again.
-        self._file = EventsWriter(str(Path(folder) / "events"), f".{step:012d}")
-        started = SessionLog(status=SessionLog.START)
-        self._file.write_event(Event(step=step + 1, wall_time=time.time(), session_log=started))
-        self._file.flush()
-
-    def write(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Writes `scalars` (tag -> value) of `step`."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
-        for tag, value in scalars.items():
-            summary = scalar(tag, float(value))
-            self._file.write_event(Event(step=step, wall_time=time.time(), summary=summary))
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the event file."""
-        self._file.close()
-
-
-class Progress:
-    """One epoch's progress bar: loss, accuracy, images/s and time left.
-
-    `shown` is False when stderr is not a terminal or tqdm is not installed. `done` counts the images so far.
-    """
-
-    def __init__(self, num_images: int, description: str):
-        self.shown = sys.stderr.isatty() and installed("tqdm", "progress bar")
-        self.done = 0
-        self._bar = None
-        if self.shown:
-            from tqdm import tqdm
-
-            # Updates are some steps apart, so each is shown.
-            self._bar = tqdm(
-                total=num_images,
-                desc=description,
-                unit=" images",
-                leave=False,
-                dynamic_ncols=True,
-                mininterval=0,
-                miniters=1,
-            )
-
-    def update(self, images: int, loss: float, accuracy: float) -> None:
-        """Advances by `images` and shows the running `loss` and `accuracy` (0 to 1)."""
-        self.done += images
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, accuracy {100 * accuracy:.1f} %", refresh=False)
-            self._bar.update(images)
-
-    def close(self) -> None:
-        """Removes the bar."""
-        if self._bar is not None:
-            self._bar.close()
 
 
 # --------------------------------------------------------------------------------------------------------- results.json

@@ -1,7 +1,7 @@
 """What a run leaves for its reader: results.json and pictures."""
 
+import importlib.util
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +9,20 @@ import jax
 import numpy as np
 
 from deepnmf_jax.core.normalization import normalize_weights
-from deepnmf_jax.models import load_pretrained
+from deepnmf_jax.models import load_pretrained, pretrained_names
+from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
 from deepnmf_jax.training.devices import place, replicated
 from deepnmf_jax.training.environment import environment, installed
 from deepnmf_jax.training.evaluation import Evaluation
 from deepnmf_jax.training.records import write_results
 from deepnmf_jax.training.setup import Run, prepare
-from deepnmf_jax.training.state import TrainState
+from deepnmf_jax.training.state import TrainState, count_parameters
 
 # What --checkpoint starts with for a network of the package.
 PRETRAINED = "pretrained:"
 
 _log = logging.getLogger(__name__)
-
-
-def count_parameters(params: Any) -> int:
-    """Number of trainable numbers in a tree."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def report(run: Run, workdir: Path, state: TrainState, records: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -60,10 +56,17 @@ def report(run: Run, workdir: Path, state: TrainState, records: list[dict[str, A
         results["test_accuracy_deviation"] = float(best.accuracy.std(ddof=1))
     if jax.process_index() == 0:
         write_results(workdir, results)
+        accuracy = ", ".join(f"{100 * a:.2f} %" for a in np.ravel(best.accuracy))
+        told = f"test accuracy {accuracy}; results in {workdir / 'results.json'}"
         if installed("matplotlib", "pictures"):
             _draw(run, workdir / "pictures", state, records, best)
-        accuracy = ", ".join(f"{100 * a:.2f} %" for a in np.ravel(best.accuracy))
-        _log.info("test accuracy %s; results in %s", accuracy, workdir / "results.json")
+            told += f", pictures in {workdir / 'pictures'}"
+        _log.info("%s", told)
+        if (workdir / "tensorboard").is_dir():
+            # It shows the files, but is no part of what training needs.
+            there = importlib.util.find_spec("tensorboard") is not None
+            install = "" if there else "pip install tensorboard, then "
+            _log.info("curves: %stensorboard --logdir=%s", install, workdir / "tensorboard")
     return results
 
 
@@ -75,10 +78,13 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
         FileNotFoundError: no checkpoint there.
         ValueError: it was trained with a config of another network, or the name is unknown.
     """
-    run = prepare(config)
     name = checkpoint.removeprefix(PRETRAINED)
+    # Before the data are read: they may take long, or not be there.
+    if name != checkpoint and name not in pretrained_names():
+        raise ValueError(f"there is no pretrained network {name!r}; there are {', '.join(pretrained_names())}")
+    run = prepare(config)
     with jax.default_matmul_precision(run.config.matmul_precision):
-        variables, step = _of_the_package(name, run) if name != checkpoint else _of_a_run(checkpoint, run)
+        variables, step = _of_the_package(name, run) if name != checkpoint else _of_a_run(home(checkpoint), run)
         result = _test(run, *variables)
     return {
         "checkpoint": str(checkpoint),
@@ -89,11 +95,11 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
     }
 
 
-def _of_a_run(checkpoint: str, run: Run) -> tuple[tuple[Any, Any], int]:
+def _of_a_run(checkpoint: Path, run: Run) -> tuple[tuple[Any, Any], int]:
     restored = checkpoints.restore_path(checkpoint, run.template())
     state: TrainState = place(restored.state, replicated(run.mesh))
     # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
-    itself = Path(checkpoint).absolute().parent.name == "latest"
+    itself = checkpoint.absolute().parent.name == "latest"
     chosen = state.best if np.all(jax.device_get(state.best.epoch) > 0) and not itself else state
     return (chosen.params, chosen.batch_stats), restored.step
 

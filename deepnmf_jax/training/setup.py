@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,15 +25,21 @@ from deepnmf_jax.models import Network, summarize
 from deepnmf_jax.models.network import with_tuples
 from deepnmf_jax.models.retired import drop_retired
 from deepnmf_jax.training.devices import MATMUL_PRECISIONS, data_mesh
+from deepnmf_jax.training.environment import total_memory
 from deepnmf_jax.training.evaluation import Evaluator
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
-from deepnmf_jax.training.state import TrainState, create_state
+from deepnmf_jax.training.records import flatten
+from deepnmf_jax.training.state import TrainState, count_parameters, create_state
 
 # The run's whole numbers that are at least 0, and those that are at least 1.
 _FROM_0 = "seed", "num_validation", "save_every_steps"
 _FROM_1 = (
     "num_epochs", "batch_size", "eval_batch_size", "num_seeds", "save_every_epochs", "log_every_steps", "steps_per_call"
 )  # fmt: skip
+# Beyond these a setting is a slip of the keyboard, and would be noticed when the memory or the week is over.
+_MOST_SEEDS, _MOST_UNITS, _MOST_ITERATIONS, _MOST_EVALUATED = 10_000, 1_000_000, 100_000, 10_000
+# Steps and patience are counted in int32, numbers are float32.
+_MOST_STEPS, _LARGEST = 2**31 - 1, float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,12 +106,15 @@ def prepare(config: Any) -> Run:
     if not steps_per_epoch:
         raise ValueError(f"batch_size = {config.batch_size}, but there are only {len(split.train)} training images")
     num_steps = steps_per_epoch * config.num_epochs
+    _check_at_most("num_epochs", config.num_epochs, _MOST_STEPS // steps_per_epoch, "steps are counted in 32 bits")
+    image_shape = cropped_shape(config.augmentation.crop, dataset.train_images.shape[1:])
+    _check_against_images(config, dataset)
     run = Run(
         config=config,
         dataset=dataset,
         split=split,
         model=create_model(config, dataset.num_classes),
-        image_shape=cropped_shape(config.augmentation.crop, dataset.train_images.shape[1:]),
+        image_shape=image_shape,
         augmentation=Augmentation(**config.augmentation),
         optimizer=create_optimizer(config.optimizer, num_steps),
         plateau=create_plateau(config.optimizer),
@@ -115,8 +125,21 @@ def prepare(config: Any) -> Run:
     )
     # Traced as the run will compute, which then need not trace it again.
     with jax.default_matmul_precision(config.matmul_precision):
-        run.template()
+        _check_memory(run)
     return run
+
+
+def summary_line(run: Run) -> str:
+    """What is trained, in a line: the network, its parameters, epochs and steps."""
+    model, config = run.model, run.config
+    units = [max(1, round(f * model.width)) for f in model.features] + [model.num_classes]
+    layers = {"nmf": "NMF", "conv": "convolution"}[model.layer] + (" + 1x1" if model.mixing else "")
+    seeds = f"seeds {run.seeds[0]} to {run.seeds[-1]}" if len(run.seeds) > 1 else f"seed {run.seeds[0]}"
+    return (
+        f"network of {len(units)} blocks ({layers}) with {', '.join(map(str, units))} units, "
+        f"{count_parameters(run.template().params) // len(run.seeds):,} parameters; "
+        f"{config.num_epochs:,} epochs of {run.steps_per_epoch:,} steps of {config.batch_size} images; {seeds}"
+    )
 
 
 def describe(config: Any) -> str:
@@ -136,6 +159,16 @@ def create_model(config: Any, num_classes: int) -> Network:
     known = set(inspect.signature(Network).parameters)
     if unknown := set(settings) - known:
         raise ValueError(f"config.model has unknown settings {sorted(unknown)}; use {', '.join(sorted(known))}")
+    for own in ({}, *(s for s in settings.get("block_settings", ()) if isinstance(s, Mapping))):
+        for name in ("num_iters", "cg_steps"):
+            _check_at_most(f"model.{name}", {**settings, **own}.get(name), _MOST_ITERATIONS, "each takes its time")
+    for features in settings.get("features", ()):
+        units = features * settings.get("width", 1)
+        if units > _MOST_UNITS:
+            raise ValueError(
+                f"model.features = {features} times model.width = {settings.get('width', 1)} are {units:.3g} units; "
+                f"at most {_MOST_UNITS:,} are allowed"
+            )
     return Network(num_classes=num_classes, **settings)
 
 
@@ -156,11 +189,45 @@ def _without_retired(config: Any) -> Any:
     return type(config)(drop_retired(config.to_dict()))
 
 
+def _check_at_most(name: str, value: Any, largest: int, why: str) -> None:
+    """ValueError for a number above `largest`; what is no number is for others to refuse."""
+    if isinstance(value, (int, float, np.number)) and value > largest:
+        raise ValueError(f"{name} = {value}, but at most {largest:,} is allowed: {why}")
+
+
+def _check_against_images(config: Any, dataset: Dataset) -> None:
+    most = max(_MOST_EVALUATED, len(dataset.train_labels), len(dataset.test_labels))
+    _check_at_most("eval_batch_size", config.eval_batch_size, most, "smaller sets are padded to it")
+    height, width = dataset.train_images.shape[1:3]
+    images = f"the images are {height} x {width}"
+    _check_at_most("augmentation.pad", config.augmentation.pad, min(height, width), images)
+    _check_at_most("augmentation.cutout", config.augmentation.cutout, 2 * max(height, width), images)
+
+
+def _check_memory(run: Run) -> None:
+    """ValueError for a state that no device can hold."""
+    state = jax.tree.leaves(run.template())
+    size, there = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state), total_memory()
+    if there is not None and size > there:
+        raise ValueError(
+            f"the network has {count_parameters(run.template().params):,} parameters for all seeds; with Adam's means "
+            f"and the best ones so far they take {size / 1e9:.3g} GB, but there are {there / 1e9:.3g}: "
+            "use a smaller model.width or model.features, or a smaller num_seeds"
+        )
+
+
 def _check_config(config: Any) -> None:
     for name in (*_FROM_0, *_FROM_1):
         check_integer(name, config[name], int(name in _FROM_1))
     if config.seed + config.num_seeds > 2**32:
         raise ValueError(f"seed = {config.seed} with num_seeds = {config.num_seeds}; all seeds must be below 2**32")
+    _check_at_most("num_seeds", config.num_seeds, _MOST_SEEDS, "all are trained as one program")
+    _check_at_most(
+        "optimizer.plateau.patience", config.optimizer.plateau.patience, _MOST_STEPS, "it is kept in 32 bits"
+    )
+    for name, value in flatten(config.to_dict()).items():
+        if isinstance(value, float) and not abs(value) <= _LARGEST:
+            raise ValueError(f"{name} = {value}, but it must be a number that float32 holds, up to {_LARGEST:.3g}")
     check_choice("matmul_precision", config.matmul_precision, MATMUL_PRECISIONS)
     check_number("loss.mse_weight", config.loss.mse_weight, 0)
     optimizer = config.optimizer

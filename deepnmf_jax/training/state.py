@@ -1,5 +1,6 @@
 """What a checkpoint holds: everything that the rest of a training run depends on."""
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -47,6 +48,11 @@ class TrainState(NamedTuple):
     plateau: Any
     sums: Sums
     best: Best
+
+
+def count_parameters(params: Any) -> int:
+    """Number of trainable numbers in a tree."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def create_state(

@@ -15,13 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepnmf_jax.training.records import (
-    MetricsLog,
-    Progress,
-    TensorBoard,
-    open_workdir,
-    write_results,
-)
+from deepnmf_jax.training.progress import Progress
+from deepnmf_jax.training.records import MetricsLog, open_workdir, write_results
+from deepnmf_jax.training.tensorboard import TensorBoard
 from tests.disks import largest_file, make_read_only, small_disk
 
 CONFIG = {"seed": 0, "data_dir": None, "model": {"num_iters": 20, "groups": (1, 1)}, "empty": {}}

@@ -1,0 +1,161 @@
+"""What all programs share: `~` in paths, mistakes that end with one sentence, configs and settings by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import runpy
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+# What a user, or whoever runs the machine, can mend. Anything else is a bug, of which the traceback is wanted.
+MENDABLE = (ValueError, OSError, FloatingPointError, OverflowError, ImportError, MemoryError, RuntimeError)
+EXAMPLE = "python main.py --config=configs/quickstart.py --workdir=runs/quickstart"
+
+
+def home(path: str | os.PathLike[str]) -> Path:
+    """A path in which a leading `~` is the home folder; the type of every path on a command line."""
+    return Path(os.path.expanduser(path))
+
+
+def sentence(error: BaseException) -> str | None:
+    """What a program says of an error that is not its own; None for a bug."""
+    text = str(error).strip()
+    if isinstance(error, (NotImplementedError, RecursionError)) or not isinstance(error, MENDABLE):
+        return None
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        reason = text.partition("\n")[0] or "no more to be had"
+        return f"out of memory: {reason}; try a smaller batch_size, eval_batch_size, num_seeds or model.width"
+    return f"{type(error).__name__}: {text}"
+
+
+class Ended(Exception):
+    """A program that ends in order, though not as it was asked to: its last line is the message."""
+
+    status = 1
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Calls the function of a command line and ends the process: with its status, or 130 and a line after Ctrl-C, or 1
+    and a sentence after what can be mended."""
+    try:
+        status, told = main() or 0, None
+    except KeyboardInterrupt:
+        status, told = 128 + signal.SIGINT, "SIGINT: stopped"
+    except Ended as end:
+        status, told = end.status, str(end)
+    except MENDABLE as error:
+        status, told = 1, sentence(error)
+        if told is None:
+            raise
+    if told:
+        print(told, file=sys.stderr)
+    if (lost := _flushed()) and not status:
+        status = 1
+        print(f"OSError: cannot write to standard output: {lost.strerror}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _flushed() -> OSError | None:
+    """Writes out what was printed; why standard output could not be written to. Python would print about it at its end,
+    and change the exit status."""
+    errors: dict[str, OSError] = {}
+    for name in ("stderr", "stdout"):
+        stream = getattr(sys, name)
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            errors[name] = error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return errors.get("stdout")
+
+
+def configs(root: str | os.PathLike[str]) -> list[str]:
+    """The files below root/configs that --config takes, as paths from the current folder."""
+    files = {path: path.read_text(encoding="utf-8") for path in sorted(Path(root).glob("configs/**/*.py"))}
+    defines = re.compile(r"^(def |from .* import )?get_config\b", re.M)
+    return [os.path.relpath(path) for path, text in files.items() if defines.search(text)]
+
+
+def mistake(arguments: Sequence[str], error: Exception | None, root: str | os.PathLike[str]) -> str:
+    """What is wrong with a command line of main.py that could not be read, and what there is instead.
+
+    Args:
+        arguments: of the command line.
+        error: that reading it raised; None: it names no config.
+        root: of the repository.
+    """
+    given = _config_of(arguments)
+    there = f"There are: {', '.join(configs(root))}. For example: {EXAMPLE}"
+    if given is None:
+        return f"--config=FILE says what to train. {there}"
+    file = given.partition(":")[0]
+    if not os.path.isfile(file):
+        return f"there is no config {file}. {there}"
+    try:
+        known = list(_names(_read(given)))
+    except Exception as reason:
+        return f"the config {file} cannot be read: {type(reason).__name__}: {reason}"
+    try:
+        check_settings(arguments, known, file)
+    except ValueError as unknown:
+        return str(unknown)
+    return str(error)
+
+
+def check_settings(arguments: Sequence[str], known: Sequence[str], file: str) -> None:
+    """ValueError if one of the --config.NAME=VALUE among the arguments is none of the `known` settings of a config."""
+    names = [a.lstrip("-").partition("=")[0] for a in arguments if re.match("--?config[.]", a)]
+    for name in (name.removeprefix("config.") for name in names):
+        if name not in known:
+            raise ValueError(f"--config.{name} is no setting of {file}; {_near(name, known)}")
+
+
+def check_target(path: Path) -> None:
+    """OSError unless a file can be made at `path`: to be asked before the work of hours that it is for."""
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"cannot be made: there is no folder {path.parent}"
+        raise OSError(f"{path} {what}; give the path of a file in a folder that exists")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OSError(f"{path} cannot be made: there is no permission to write to {path.parent}")
+
+
+def _config_of(arguments: Sequence[str]) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config"):
+            return value if equals else following
+    return None
+
+
+def _read(given: str) -> Any:
+    file, *rest = given.split(":", 1)
+    return runpy.run_path(file)["get_config"](*rest)
+
+
+def _names(settings: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        yield f"{before}{name}"
+        # A ConfigDict is no Mapping, but has its methods.
+        if hasattr(value, "items"):
+            yield from _names(value, f"{before}{name}.")
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    """Settings that may be meant: of the same last name elsewhere, or spelt alike."""
+    last = name.rpartition(".")[2]
+    lasts = {other: other.rpartition(".")[2] for other in known}
+    near = [other for other in known if lasts[other] == last]
+    alike = difflib.get_close_matches(last, sorted(set(lasts.values())), 3, 0.7)
+    near += [other for match in alike for other in known if lasts[other] == match and other not in near]
+    near += [other for other in difflib.get_close_matches(name, known, 3, 0.7) if other not in near]
+    if near:
+        return f"is --config.{' or --config.'.join(near[:4])} meant?"
+    return f"there are {', '.join(other for other in known if '.' not in other)}, and those of the groups among them"
