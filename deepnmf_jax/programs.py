@@ -8,7 +8,9 @@ import re
 import runpy
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +44,7 @@ class Ended(Exception):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Calls the function of a command line and ends the process: with its status, or 130 and a line after Ctrl-C, or 1
     and a sentence after what can be mended."""
+    sys.unraisablehook = partial(_of_the_main_thread, sys.unraisablehook)
     try:
         status, told = main() or 0, None
     except KeyboardInterrupt:
@@ -58,6 +61,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         status = 1
         print(f"OSError: cannot write to standard output: {lost.strerror}", file=sys.stderr)
     sys.exit(status)
+
+
+def _of_the_main_thread(report: Callable[[Any], object], unraisable: Any) -> None:
+    """Passes on what cannot be raised. Threads of orbax that still write to a full disk have told their caller."""
+    if threading.current_thread() is threading.main_thread():
+        report(unraisable)
 
 
 def _flushed() -> OSError | None:
@@ -153,9 +162,9 @@ def _near(name: str, known: Sequence[str]) -> str:
     last = name.rpartition(".")[2]
     lasts = {other: other.rpartition(".")[2] for other in known}
     near = [other for other in known if lasts[other] == last]
-    alike = difflib.get_close_matches(last, sorted(set(lasts.values())), 3, 0.7)
-    near += [other for match in alike for other in known if lasts[other] == match and other not in near]
-    near += [other for other in difflib.get_close_matches(name, known, 3, 0.7) if other not in near]
+    if not near:
+        alike = difflib.get_close_matches(last, sorted(set(lasts.values())), 3, 0.7)
+        near = [other for match in alike for other in known if lasts[other] == match]
     if near:
         return f"is --config.{' or --config.'.join(near[:4])} meant?"
     return f"there are {', '.join(other for other in known if '.' not in other)}, and those of the groups among them"

@@ -59,7 +59,10 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
                 training.to_the_end()
             # All is saved; what is left can be stopped at any moment, and SIGTERM lets it come to its end.
             interruption.release(signal.SIGINT)
-            return report(run, workdir, training.state, training.records, training.seconds)
+            try:
+                return report(run, workdir, training.state, training.records, training.seconds)
+            except OSError as error:
+                raise OSError(f"{_reason(error)}; training is complete, and {training.last_checkpoint()}") from error
 
 
 class Training:
@@ -103,11 +106,12 @@ class Training:
             while not self.finished():
                 self.epoch()
         except OSError as error:
-            raise OSError(f"{error.strerror or error}; {self._last_checkpoint()}") from error
+            raise OSError(f"{_reason(error)}; {self.last_checkpoint()}") from error
         if signal_name := self.interruption.requested_anywhere():
             raise Interrupted(signal_name, self.step)
 
-    def _last_checkpoint(self) -> str:
+    def last_checkpoint(self) -> str:
+        """Where the run can go on from, in words."""
         folder = self.workdir / "checkpoints" / "latest" / str(self.saved)
         if not os.path.exists(self.workdir):
             return f"the folder {self.workdir} is gone, and its checkpoints with it"
@@ -268,6 +272,11 @@ class Training:
 
     def _meta(self, started: float) -> dict[str, Any]:
         return {"seconds": self.seconds + time.perf_counter() - started}
+
+
+def _reason(error: OSError) -> str:
+    """What the system says; what the checkpoints say of older ones is said with their place."""
+    return str(error.strerror or error).partition("; older ones")[0]
 
 
 def _check_finite(loss: np.ndarray, step: int) -> None:

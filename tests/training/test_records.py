@@ -1,10 +1,10 @@
 """Records: no line doubled or missing, no file half written, no run in another run's folder."""
 
 import contextlib
-import io
 import json
 import os
-import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepnmf_jax.training.progress import Progress
 from deepnmf_jax.training.records import MetricsLog, open_workdir, write_results
 from deepnmf_jax.training.tensorboard import TensorBoard
 from tests.disks import largest_file, make_read_only, small_disk
@@ -151,6 +150,30 @@ class TestMetricsLog:
             log.append({"step": 2, "text": "long" * 20})
         assert self.lines(MetricsLog(tmp_path / "metrics.jsonl", step=2).path) == [1]
 
+    @pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["removed", "emptied"])
+    def test_a_file_that_is_changed_meanwhile_is_written_again(
+        self, tmp_path: Path, change: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        log = MetricsLog(path := tmp_path / "metrics.jsonl")
+        log.append({"step": 1})
+        change(path)
+        log.append({"step": 2})
+        assert self.lines(path) == [1, 2] and "while the run went on" in caplog.text
+
+    def test_lines_twice_or_out_of_order_are_put_in_order(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "metrics.jsonl"
+        path.write_text("".join(f'{{"step": {step}}}\n' for step in (2, 8, 8, 4)))
+        assert [r["step"] for r in MetricsLog(path, step=9, every=2).records] == self.lines(path) == [2, 4, 8]
+        assert "twice or out of order" in caplog.text and "lacks the lines of step 6;" in caplog.text
+        caplog.clear()
+        MetricsLog(path, step=4, every=2)
+        assert not caplog.text
+        path.write_text('{"step": 2, "loss": 1}\n{"step": 2, "loss": 3}\n')
+        with pytest.raises(ValueError, match="two different lines of step 2"):
+            MetricsLog(path, step=2)
+
 
 class TestTensorBoard:
     def scalars(self, folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -183,29 +206,22 @@ class TestTensorBoard:
             board.close()
         assert self.scalars(tmp_path) == {"loss": [(1, 2.0)]}
 
-
-class TestProgress:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    def run(self, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setenv("TQDM_MININTERVAL", "0")
-        with contextlib.closing(Progress(300, "epoch 2/5")) as progress:
-            assert progress.shown == stream.isatty()
-            for _ in range(2):
-                progress.update(100, 1.23456, 0.875)
-        return stream.getvalue()
-
-    def test_a_terminal_sees_loss_accuracy_speed_and_time_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        text = self.run(self.Terminal(), monkeypatch)
-        last = next(part for part in reversed(text.split("\r")) if "epoch" in part)
-        for expected in ("epoch 2/5", "200/300", "loss 1.2346", "accuracy 87.5 %", "images/s", "<00:0"):
-            assert expected in last
-
-    def test_no_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.run(io.StringIO(), monkeypatch) == ""
+    def test_a_clock_that_was_set_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """By the names of files, which TensorBoard goes by, events are in the order of writing, and so are times."""
+        events = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+        now = 1_900_000_000.0
+        monkeypatch.setattr(time, "time", lambda: now)
+        for step, then in ((0, now), (2, now - 3600), (4, now - 9e6)):
+            now = then
+            board = TensorBoard(tmp_path, step=step)
+            board.write(step + 1, {"loss": 1.0})
+            now -= 60
+            board.write(step + 2, {"loss": 1.0})
+            board.close()
+        found = [e for path in sorted(tmp_path.iterdir()) for e in events.EventFileLoader(str(path)).Load()]
+        assert [e.step for e in found if e.HasField("summary")] == [1, 2, 3, 4, 5, 6]
+        times = [e.wall_time for e in found]
+        assert times == sorted(times)
 
 
 class TestWriteResults:
