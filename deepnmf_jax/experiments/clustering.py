@@ -189,8 +189,9 @@ def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """x (n, m) float32 and y (n,) of a file. ValueError: it has other arrays; they and the file are named."""
     try:
-        file = np.load(path, allow_pickle=False)
-        arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
+        with open(path, "rb") as opened:
+            file = np.load(opened, allow_pickle=False)
+            arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as an .npz file: {error}") from error
     if not {"x", "y"} <= arrays.keys():

@@ -87,6 +87,17 @@ def test_mistakes_are_told_before_anything_is_trained(records, monkeypatch, caps
     assert message in capsys.readouterr().err
 
 
+def test_settings_and_packs_that_are_not_there_are_told_before_anything_is_trained(records, monkeypatch, capsys):
+    monkeypatch.setattr(accuracy, "ROWS", (ROW,))
+    monkeypatch.setattr(accuracy, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="--config.num_itters is no setting .*is --config.model.num_iters meant"):
+        accuracy.main(["--config.seed=1", "--config.num_itters=3"])
+    monkeypatch.setenv("HOME", "/home/somebody")
+    with pytest.raises(SystemExit):
+        accuracy.main(["--packs=~/packs"])
+    assert "there is no /home/somebody/packs/cifar10.pack" in capsys.readouterr().err
+
+
 def test_a_failed_run_leaves_the_others_and_is_told(records, monkeypatch, capsys):
     def train(row, seeds, options):
         if row.config == "fast/cnn":
@@ -146,10 +157,13 @@ def test_the_command_of_a_run(records, monkeypatch, tmp_path):
     monkeypatch.delenv("DEEPNMF_COMMIT", raising=False)
     monkeypatch.setattr(accuracy.subprocess, "run", run)
     monkeypatch.setattr(accuracy, "ROWS", (ROW,))
-    arguments = [f"--workdir={tmp_path / 'runs'}", "--together", "--packs=/data", "--config.steps_per_call=9"]
+    (packs := tmp_path / "packs").mkdir()
+    (packs / "cifar10.pack").touch()
+    arguments = [f"--workdir={tmp_path / 'runs'}", "--together", f"--packs={packs}", "--config.steps_per_call=9"]
     assert accuracy.main(arguments) == 0
     [command] = commands
-    for flag in ("seed=0", "num_seeds=2", "dataset=/data/cifar10.pack", "model.gradient=implicit", "steps_per_call=9"):
+    pack = f"dataset={packs / 'cifar10.pack'}"
+    for flag in ("seed=0", "num_seeds=2", pack, "model.gradient=implicit", "steps_per_call=9"):
         assert f"--config.{flag}" in command
     for seed, (right, loss) in enumerate([(0.25, 1.0), (0.75, 3.0)]):
         results = json.loads((ROW.folder(seed) / "results.json").read_text())

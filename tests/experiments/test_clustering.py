@@ -14,6 +14,7 @@ from configs.clustering import dn2mfgl, studies
 from deepnmf_jax import experiments
 from deepnmf_jax.experiments import clustering, clustering_pictures, clustering_studies
 from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.training.locks import locked
 
 SMALL = {"num_seeds": 1, "num_kmeans": 2, "max_iter": 5, "hidden": 12, "num_samples": 60}
 
@@ -111,12 +112,34 @@ def test_bad_settings(tmp_path: Path) -> None:
     np.savez(tmp_path / "z.npz", z=np.ones(3))
     with pytest.raises(ValueError, match="needs x"):
         clustering.run(small(faces=str(tmp_path / "z.npz")), str(tmp_path))
+    with pytest.raises(ValueError, match="n_neighbors = 0, but it must be a whole number of at least 1"):
+        clustering.run(small(n_neighbors=0), str(tmp_path))
+    with pytest.raises(ValueError, match="n_neighbors = 60, but digits has 60 samples"):
+        clustering.run(small(n_neighbors=60), str(tmp_path))
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "z.npz").read_bytes()[:100])
+    for arrays, message in (
+        (None, r"torn.npz cannot be read as an .npz file"),
+        ({"x": -np.ones((9, 4)), "y": np.arange(9)}, r"torn.npz: x \(float64\) must be finite numbers of at least 0"),
+        ({"x": np.ones((9, 4)), "y": np.arange(8)}, r"torn.npz: x has the shape \(9, 4\) and y \(8,\)"),
+        ({"x": np.ones((9, 4)), "y": np.ones(9)}, r"9 samples of torn are of one class"),
+    ):
+        if arrays:
+            np.savez(tmp_path / "torn.npz", **arrays)
+        with pytest.raises(ValueError, match=message):
+            clustering.run(small(faces=str(tmp_path / "torn.npz")), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="studies = 'terms' is unknown"):
         clustering_studies.run(small(studies, studies="rule,terms"), str(tmp_path))
     np.savez(tmp_path / "other.npz", x=np.ones((9, 4)), y=np.arange(9))
     with pytest.raises(ValueError, match="'noise' is of the sets digits, jaffe; there are other"):
         config = small(studies, studies="noise", digits=False, faces=str(tmp_path / "other.npz"))
         clustering_studies.run(config, str(tmp_path))
+
+
+@pytest.mark.parametrize("module", [dn2mfgl, studies])
+def test_a_folder_in_use(module: object, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(OSError, match="in use by process"):
+        experiments.run(small(module), "train", str(tmp_path))
 
 
 @pytest.mark.slow

@@ -126,6 +126,19 @@ class TestConfusionMatrix:
         # Letters take about seven tenths of their box.
         assert heights.min() > 0.7 * boxes[0].height and boxes[0].height > 6
 
+    def test_more_classes_than_squares(self) -> None:
+        """Neighbours share a square, and the accuracy is still that of single classes."""
+        classes = 100_000
+        labels = np.asarray([0, 1, 5, classes - 1])
+        names = [str(i) for i in range(classes)]
+        axes = pictures.draw_confusion_matrix(labels, np.asarray([0, 0, 500, classes - 1]), names).axes[0]
+        shares = np.asarray(axes.images[0].get_array()) ** 2
+        assert shares.shape == (1000, 1000)
+        np.testing.assert_allclose([shares[0, 0], shares[0, 5], shares[-1, -1]], [2 / 3, 1 / 3, 1])
+        assert axes.get_title() == "accuracy 50.00 % of 4 images"
+        assert axes.get_ylabel() == "true class, 100 in a row"
+        assert axes.get_yticklabels()[-1].get_text() == "99000"
+
     def test_names_are_no_formulas_and_not_endless(self, tmp_path: Path) -> None:
         names = ["$100 and $x^", "a$\\b{", "x" * 60]
         path = pictures.confusion_matrix([0, 1, 2], [0, 1, 2], names, tmp_path / "confusion.png")
