@@ -3,6 +3,7 @@
 python main.py --config=configs/quickstart.py --workdir=runs/quickstart [--config.field=value ...]
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -40,7 +41,7 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "File with the settings; --config.field=value overrides one.")
 flags.DEFINE_string("workdir", None, "Folder of the run: its records, checkpoints and results.")
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "summary"], "What to do.")
-flags.DEFINE_string("checkpoint", None, "For --mode=evaluate: a workdir, or the folder of one step.")
+flags.DEFINE_string("checkpoint", None, "For --mode=evaluate: a workdir, the folder of one step, or pretrained:NAME.")
 flags.DEFINE_string("compilation_cache", "~/.cache/deepnmf_jax", "Folder of compiled programs; empty: none.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process, for a run of several processes.")
 flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> None:
     """Runs one mode; errors that the user can mend end with a message instead of a traceback."""
     # force: absl has put a handler of its own on the root logger.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    # Absl has switched it on: a message of XLA, which then aborts, would be followed by the stacks of all threads.
+    faulthandler.disable()
     for noisy in ("absl", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:

@@ -149,6 +149,15 @@ def test_jax_without_a_device(error: Exception, monkeypatch: pytest.MonkeyPatch)
         devices.backend()
 
 
+@pytest.mark.parametrize(
+    ("processes", "message"),
+    [((None, 2, 0), "need --coordinator"), (("localhost:1", 2, 2), "--process_id=2 with --num_processes=2")],
+)
+def test_processes_that_cannot_be(processes: tuple[str | None, int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        devices.start("", *processes)
+
+
 def test_a_cache_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     assert devices._usable(str(tmp_path / "new")) and not caplog.text

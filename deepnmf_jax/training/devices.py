@@ -51,6 +51,10 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
         RuntimeError: JAX has no device of the kind that JAX_PLATFORMS names, or does not reach the coordinator.
         ValueError: settings of JAX or of the processes that cannot be.
     """
+    if coordinator is None and (num_processes is not None or process_id is not None):
+        raise ValueError("--num_processes and --process_id need --coordinator=host:port, of the first process")
+    if num_processes is not None and process_id is not None and not 0 <= process_id < num_processes:
+        raise ValueError(f"--process_id={process_id} with --num_processes={num_processes}; they count from 0")
     # On a GPU the steps allocate nothing on the host, and the threads of its compiler would share the one arena.
     if not _accelerator_expected():
         keep_freed_memory()

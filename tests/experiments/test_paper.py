@@ -148,6 +148,21 @@ def test_a_program_ends_by_itself_on_request_or_by_force(tmp_path, program, seco
     assert found == (status if (tmp_path / "started").exists() else -signal.SIGTERM)
 
 
+def test_settings_are_checked_before_a_run_begins(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = paper.parse(["--runs=~/runs", "--archive=~/runs.tar", "--config.model.width=2"])
+    assert (options.runs, options.archive) == (tmp_path / "runs", tmp_path / "runs.tar")
+    for mistake, message in (
+        ("--config.model.widht=2", "--config.model.widht is no setting .*is --config.model.width meant"),
+        ("--seeds=0", "--seeds = 0"),
+        ("--minutes=-1", "--minutes = -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            paper.parse([mistake])
+    with pytest.raises(OSError, match="there is no folder"):
+        paper.parse(["--archive=~/nowhere/runs.tar"])
+
+
 def test_no_time_left_starts_nothing(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(paper, "supervise", lambda *_: pytest.fail("started a run"))
     done = tmp_path / "runs" / "paper-cnn_1x1"
