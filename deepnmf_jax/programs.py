@@ -9,13 +9,18 @@ import runpy
 import signal
 import sys
 import threading
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 # What a user, or whoever runs the machine, can mend. Anything else is a bug, of which the traceback is wanted.
-MENDABLE = (ValueError, OSError, FloatingPointError, OverflowError, ImportError, MemoryError, RuntimeError)
+_TORN_FILES = (EOFError, zipfile.BadZipFile, zlib.error)
+MENDABLE = (
+    ValueError, OSError, FloatingPointError, OverflowError, ImportError, MemoryError, RuntimeError, *_TORN_FILES
+)  # fmt: skip
 EXAMPLE = "python main.py --config=configs/quickstart.py --workdir=runs/quickstart"
 
 

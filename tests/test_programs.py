@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def test_a_leading_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (ValueError("epsilon = 2"), "ValueError: epsilon = 2"),
         (OSError("no room"), "OSError: no room"),
+        (zipfile.BadZipFile("not a zip file"), "BadZipFile: not a zip file"),
         (MemoryError(), "out of memory: no more to be had; try a smaller batch_size"),
         (
             RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),

@@ -32,7 +32,7 @@ from deepnmf_jax.training.records import flatten
 from deepnmf_jax.training.state import TrainState, count_parameters, create_state
 
 # The run's whole numbers that are at least 0, and those that are at least 1.
-_FROM_0 = "seed", "num_validation", "save_every_steps"
+_FROM_0 = "seed", "split_seed", "num_validation", "save_every_steps"
 _FROM_1 = (
     "num_epochs", "batch_size", "eval_batch_size", "num_seeds", "save_every_epochs", "log_every_steps", "steps_per_call"
 )  # fmt: skip
@@ -162,11 +162,11 @@ def create_model(config: Any, num_classes: int) -> Network:
     for own in ({}, *(s for s in settings.get("block_settings", ()) if isinstance(s, Mapping))):
         for name in ("num_iters", "cg_steps"):
             _check_at_most(f"model.{name}", {**settings, **own}.get(name), _MOST_ITERATIONS, "each takes its time")
-    for features in settings.get("features", ()):
-        units = features * settings.get("width", 1)
-        if units > _MOST_UNITS:
+    width = settings.get("width", 1)
+    for features in (f for f in settings.get("features", ()) if isinstance(f, int) and isinstance(width, (int, float))):
+        if features * width > _MOST_UNITS:
             raise ValueError(
-                f"model.features = {features} times model.width = {settings.get('width', 1)} are {units:.3g} units; "
+                f"model.features = {features} times model.width = {width} are {features * width:.3g} units; "
                 f"at most {_MOST_UNITS:,} are allowed"
             )
     return Network(num_classes=num_classes, **settings)
@@ -221,6 +221,7 @@ def _check_config(config: Any) -> None:
         check_integer(name, config[name], int(name in _FROM_1))
     if config.seed + config.num_seeds > 2**32:
         raise ValueError(f"seed = {config.seed} with num_seeds = {config.num_seeds}; all seeds must be below 2**32")
+    _check_at_most("split_seed", config.split_seed, 2**64 - 1, "it has 64 bits")
     _check_at_most("num_seeds", config.num_seeds, _MOST_SEEDS, "all are trained as one program")
     _check_at_most(
         "optimizer.plateau.patience", config.optimizer.plateau.patience, _MOST_STEPS, "it is kept in 32 bits"

@@ -12,6 +12,8 @@ from tests.programs import BATCH_SIZE, NUM_VALIDATION, write_images
 ABSURD = {
     "num_epochs=10**18": r"num_epochs = 1000000000000000000, but at most 268,435,455 is allowed: steps",
     "eval_batch_size=10**9": r"eval_batch_size = 1000000000, but at most 10,000 is allowed",
+    "split_seed=-1": r"split_seed = -1, but it must be a whole number of at least 0",
+    "split_seed=2**64": r"split_seed = 18446744073709551616, but at most 18,446,744,073,709,551,615",
     "num_seeds=10**7": r"num_seeds = 10000000, but at most 10,000",
     "model.num_iters=10**10": r"model.num_iters = 10000000000, but at most 100,000",
     "model.cg_steps=10**9": r"model.cg_steps = 1000000000, but at most 100,000",
