@@ -57,6 +57,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
         with jax.default_matmul_precision(run.config.matmul_precision), Interruption() as interruption:
             with contextlib.closing(Training(run, workdir, interruption)) as training:
                 training.to_the_end()
+            _log.info("training is complete; testing and drawing")
             # All is saved; what is left can be stopped at any moment, and SIGTERM lets it come to its end.
             interruption.release(signal.SIGINT)
             try:
@@ -160,6 +161,8 @@ class Training:
         sharding = split_last_axis(run.mesh, order.ndim - (size == 1))
         images = len(run.seeds) * self.config.batch_size
         bar = Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}")
+        # Where the clock of the speed starts: not before the step is compiled.
+        clock, timed_from = started, first
         with contextlib.closing(bar) as progress:
             step = first
             if not self.compiled:
@@ -174,11 +177,13 @@ class Training:
                 if not self.compiled:
                     self.compiled = True
                     progress.start_clock()
+                    if end < last:
+                        clock, timed_from = time.perf_counter(), end
                 self._after_step(end, end - step, images * (end - first), started, progress)
                 step = end
             # The steps are only queued: without waiting, the speed would be that of the queue.
             jax.block_until_ready(self.state)
-            speed = images * (last - first) / (time.perf_counter() - started)
+            speed = images * (last - timed_from) / (time.perf_counter() - clock)
             progress.say("validation")
             validation = self._validate(last)
         self._end_epoch(number + 1, last, started, speed, validation)

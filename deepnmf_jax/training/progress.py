@@ -27,7 +27,7 @@ class Progress:
             from tqdm import tqdm
 
             # Updates are some steps apart, so each is shown.
-            self._bar = tqdm(total=num_images, leave=False, mininterval=0, miniters=1, bar_format="")
+            self._bar = tqdm(total=num_images, leave=False, mininterval=0, miniters=1, bar_format=description)
 
     def say(self, what: str) -> None:
         """Shows words in place of numbers, for as long as there are none."""
