@@ -191,7 +191,8 @@ class TestEvaluate:
         change = partial(stop_at, "loop:Training._after_step", 5, signal.SIGTERM)
         programs.run(f"--workdir={tmp_path / 'run'}", status=143, change=change)
         latest = programs.evaluate(tmp_path / "run" / "checkpoints" / "latest" / "5")
-        assert programs.evaluate(tmp_path / "run")["test_loss"] == latest["test_loss"]
+        ended = programs.run("--mode=evaluate", "--checkpoint=~/run", HOME=str(tmp_path))
+        assert json.loads(ended.stdout)["test_loss"] == latest["test_loss"]
 
     @pytest.mark.parametrize(
         ("flags", "message"),
@@ -223,6 +224,11 @@ class TestSummary:
         assert re.search(r"^block1/nmf .*24 x 24 x 32 .* 2,400 ", ended.stdout, re.MULTILINE)
         assert re.search(r"^block4/mix .* 110 ", ended.stdout, re.MULTILINE)
         assert lines[-1].split()[:2] == ["total", "167,886"]
+
+    def test_of_a_config_in_the_home_folder(self, programs: Programs, tmp_path: Path) -> None:
+        shutil.copy(ROOT / "configs" / "quickstart.py", tmp_path / "mine.py")
+        ended = programs.run("--mode=summary", config="~/mine.py", HOME=str(tmp_path))
+        assert re.search(r"^block1/nmf .*20 x 20 x 32 ", ended.stdout, re.MULTILINE)
 
     def test_of_settings_block_by_block(self, programs: Programs) -> None:
         flag = "--config.model.block_settings=({'num_iters': 7, 'acceleration': 'multistep'}, {}, {}, {})"

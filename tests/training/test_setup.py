@@ -7,6 +7,7 @@ import pytest
 
 from configs import quickstart
 from deepnmf_jax.training import setup
+from deepnmf_jax.training.reports import evaluate
 from tests.programs import BATCH_SIZE, NUM_VALIDATION, write_images
 
 ABSURD = {
@@ -55,6 +56,13 @@ def test_absurd_settings(images: Path, setting: str) -> None:
 def test_the_largest_that_are_allowed(images: Path) -> None:
     for setting in ("num_epochs=268435455", "eval_batch_size=10000", "augmentation.pad=12", "model.num_iters=100000"):
         setup.prepare(changed(images, setting))
+
+
+def test_a_misspelt_network_of_the_package_is_named_before_data_are_read() -> None:
+    config = quickstart.get_config()
+    config.dataset = "/nowhere/images.npz"
+    with pytest.raises(ValueError, match="no pretrained network 'cnmf_1x2'; there are .*cnmf_1x1"):
+        evaluate(config, "pretrained:cnmf_1x2")
 
 
 def test_a_run_says_what_it_trains(images: Path) -> None:
