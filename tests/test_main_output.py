@@ -59,9 +59,9 @@ def _remove_at_second_epoch(workdir: Path) -> None:
     append = records.MetricsLog.append
 
     def removing(log: records.MetricsLog, record: dict[str, object]) -> None:
+        append(log, record)
         if record["epoch"] == 2:
             shutil.rmtree(workdir)
-        append(log, record)
 
     records.MetricsLog.append = removing  # type: ignore[method-assign,assignment]
 

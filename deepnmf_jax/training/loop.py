@@ -1,6 +1,7 @@
 """Training from start to end: one loop, resumable at every step (paper, section 2.6)."""
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -251,6 +252,9 @@ class Training:
             raise Interrupted(signal_name, step)
 
     def _save(self, step: int, meta: dict[str, Any]) -> None:
+        # Orbax would make the folders anew.
+        if self.log and not os.path.exists(config := self.workdir / "config.json"):
+            raise FileNotFoundError(errno.ENOENT, f"cannot save step {step}: {config} is no longer there")
         self.checkpoints.save(step, jax.device_get(self.state), meta, best=self.unsaved_best)
         self.unsaved_best, self.saved = False, step
 

@@ -160,6 +160,14 @@ class TestMetricsLog:
         log.append({"step": 2})
         assert self.lines(path) == [1, 2] and "while the run went on" in caplog.text
 
+    def test_a_folder_that_is_gone(self, tmp_path: Path) -> None:
+        (folder := tmp_path / "run").mkdir()
+        log = MetricsLog(folder / "metrics.jsonl")
+        (folder / "metrics.jsonl").unlink()
+        folder.rmdir()
+        with pytest.raises(OSError, match=r"cannot write \S*metrics.jsonl: No such file"):
+            log.append({"step": 1})
+
     def test_lines_twice_or_out_of_order_are_put_in_order(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
