@@ -80,7 +80,7 @@ def backend() -> str:
     except (AssertionError, RuntimeError) as error:
         asked = os.environ.get("JAX_PLATFORMS") or "its default"
         # The first line: JAX adds how to leave plugins out. For a device whose plugin is missing it only asserts.
-        reason = str(error).partition("\n")[0].partition(" (")[0]
+        reason = str(error).partition("\n")[0].partition(" (")[0].rstrip(".")
         raise RuntimeError(
             f"JAX finds no device of the kind {asked!r} (JAX_PLATFORMS){f': {reason}' if reason else ''}; unset that "
             "variable, set it to cpu, or install JAX for that device (https://docs.jax.dev/en/latest/installation.html)"
