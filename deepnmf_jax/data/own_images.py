@@ -9,7 +9,7 @@ import numpy as np
 
 from deepnmf_jax.data.archives import existing_file, held_names, read_arrays
 
-# The confusion matrix of more classes would fill the memory.
+# The network has a unit for each class: more of them are a mistake rather than a task.
 MOST_CLASSES = 10_000
 _NEEDED = ("x_train", "y_train", "x_test", "y_test")
 

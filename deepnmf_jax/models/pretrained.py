@@ -34,8 +34,8 @@ class Pretrained(NamedTuple):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each logit's class."""
-        return tuple(self.results["class_names"])
+        """The name of each logit's class; its number where the record has no names."""
+        return tuple(self.results.get("class_names", map(str, range(self.model.num_classes))))
 
     def prepare(self, images: Any) -> np.ndarray:
         """Images as the network takes them: scaled to [0, 1], their middle, with a batch axis.

@@ -45,6 +45,7 @@ def test_what_is_written_is_read(folder):
     np.testing.assert_array_equal(logits(found.variables, images), logits(variables, images))
     assert found.image_shape == SHAPE and found.results == {"test_accuracy": 0.5}
     assert hash(found.model) is not None
+    assert found.class_names == ("0", "1", "2", "3")
 
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
