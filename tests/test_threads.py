@@ -51,7 +51,7 @@ def loaded(i: int) -> Any:
     return load_pretrained("cnmf").variables
 
 
-@pytest.mark.parametrize("work", [fit_and_encode, inferred, loaded])
+@pytest.mark.parametrize("work", [pytest.param(fit_and_encode, marks=pytest.mark.slow), inferred, loaded])
 def test_eight_threads_get_the_results_of_one(work: Callable[[int], Any]) -> None:
     # At once first: they compile, and load what is loaded when first used.
     found = of_eight_threads(work)
@@ -59,6 +59,7 @@ def test_eight_threads_get_the_results_of_one(work: Callable[[int], Any]) -> Non
         assert_same(result, work(i))
 
 
+@pytest.mark.slow
 def test_one_estimator_encodes_in_eight_threads() -> None:
     A = np.random.default_rng(0).random((40, 12)).astype(np.float32)
     model = NMF(3, max_iter=30, tol=0)

@@ -52,6 +52,8 @@ class Pretrained(NamedTuple):
                 [0, 1]; the message says what to do.
         """
         images = np.asarray(images)
+        if images.dtype.kind in "US":
+            raise ValueError(f"images are text, {str(images)[:80]!r}; open a file first: PIL.Image.open(path)")
         if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
             raise ValueError(f"images have dtype {images.dtype}; give 8-bit images (uint8), or floats in [0, 1]")
         height, width, channels = self.image_shape

@@ -85,7 +85,7 @@ def test_images_are_prepared_as_evaluation_does():
         (np.full((28, 28, 3), np.nan), "range from nan to nan"),
         (LEVELS.astype(np.int32), "dtype int32; give 8-bit images"),
         (LEVELS > 3, "dtype bool"),
-        ("frog.jpg", "dtype <U8"),
+        ("frog.jpg", "images are text, 'frog.jpg'; open a file first"),
     ],
 )
 def test_other_images_are_refused_with_what_to_do(images, message):
