@@ -58,4 +58,23 @@ def __getattr__(name: str) -> Any:
         from deepnmf_jax import decomposition
 
         return getattr(decomposition, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_hint(name)}")
+
+
+def __dir__() -> list[str]:
+    # Completion and help look here, where names that are not loaded yet would be missing.
+    return sorted({*globals(), *__all__})
+
+
+def _hint(name: str) -> str:
+    """What somebody who wrote an unknown name may have meant; empty where nothing is near."""
+    if name.startswith("_"):  # asked for by Python's own tools
+        return ""
+    import difflib
+    from importlib.util import find_spec
+
+    if find_spec(f"{__name__}.{name}"):
+        return f"; it is a module: import {__name__}.{name}"
+    near = {known.lower(): known for known in __all__}
+    found = difflib.get_close_matches(name.lower(), near, n=1)
+    return f"; did you mean {near[found[0]]!r}?" if found else ""

@@ -1,6 +1,7 @@
 """The documentation: its examples run, every public name has an entry and an example, and the site's hooks work."""
 
 import ast
+import builtins
 import doctest
 import importlib
 import os
@@ -60,6 +61,30 @@ def test_each_program_of_the_pages_runs_by_itself(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # some write files
     exec(compile(code, name, "exec"), {"__name__": "__main__"})
+
+
+def unbound(code: str) -> set[str]:
+    """Names that a program uses without importing or making them."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    bound = {node.id for node in names if not isinstance(node.ctx, ast.Load)} | set(dir(builtins))
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    bound |= {str(node.name) for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.ExceptHandler)}
+    imported = [alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    return {node.id for node in names} - bound - {alias.asname or alias.name.split(".")[0] for alias in imported}
+
+
+def test_each_block_of_the_pages_imports_and_makes_what_it_uses() -> None:
+    """Those that are not run, too, and without what a block before it, or another test, has left behind."""
+    missing = {}
+    for page in PAGES:
+        for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
+            examples = doctest.DocTestParser().get_examples(block["code"]) if block["kind"] == "pycon" else []
+            names = unbound("".join(example.source for example in examples) or block["code"])
+            if names:
+                missing[f"{page.relative_to(ROOT)}: {block['code'][:60]}"] = names
+    assert missing == {}
+    assert unbound("import a.b\nfrom c import d\na.b(d, e, print)") == {"e"}
 
 
 DOCSTRINGS = {name: text for name in NAMES if ">>>" in (text := found(name).__doc__ or "")}

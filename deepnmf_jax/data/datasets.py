@@ -70,7 +70,7 @@ KNOWN = {
 TFDS_NAMES = tuple(name for name, known in KNOWN.items() if known.read is None)
 
 
-def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
+def load_dataset(name: str | os.PathLike[str], data_dir: str | None = None) -> Dataset:
     """Reads a data set.
 
     Args:
@@ -82,9 +82,11 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
     Raises:
       FileNotFoundError: the set is not there; the message says how to get it.
       ImportError: the library that holds or reads the set is not installed.
-      ValueError: unknown name, or an .npz or .pack file with wrong content.
+      ValueError: unknown name, or an .npz or .pack file that is damaged, has wrong content, or would unfold to more
+        than a hundred times its size and 256 MB. No code in a file is run.
     """
     started = time.perf_counter()
+    name = os.fspath(name)
     if name.endswith(".npz"):
         dataset = load_npz(name)
     elif name.endswith(packs.SUFFIX):
@@ -109,7 +111,7 @@ def load_npz(path: str | os.PathLike[str]) -> Dataset:
     - x_*: (N, H, W) or (N, H, W, C), uint8, or floats in [0, 1], which are stored as uint8, round(255 x).
     - y_*: (N,), integers 0 .. K-1. K is the number of class names, or without them the largest training label
       plus one, and then every class must occur in y_train.
-    - class_names: (K,) strings; default "0", "1", ...
+    - class_names: (K,) strings of one line, at most 10,000; default "0", "1", ...
 
     Raises:
       FileNotFoundError: no such file.
@@ -191,7 +193,10 @@ def _dataset(
 
 def _load_pack(path: str) -> Dataset:
     packed = packs.read_pack(path)
-    train, test = (packs.decode(packed, part) for part in packs.PARTS)
+    try:
+        train, test = (packs.decode(packed, part) for part in packs.PARTS)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a pack ({error}); write it again: make pack") from error
     found = _dataset(packed.name, train, packed.labels["train"], test, packed.labels["test"], packed.class_names)
     if found.fingerprint != packed.fingerprint:
         # Two decoders of JPEG may differ by a grey level; the run's records keep the fingerprint of what it saw.

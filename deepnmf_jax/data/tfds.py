@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from deepnmf_jax.data.archives import existing_file
 from deepnmf_jax.data.own_images import Arrays
 from deepnmf_jax.data.packs import PARTS, decode_files
 
@@ -32,7 +33,12 @@ def prepared_versions(name: str, data_dir: Path) -> dict[Path, str]:
         # A preparation that was cut off leaves a folder "incomplete.X_3.0.2".
         if all(number.isdigit() for number in folder.name.split(".")):
             # Early TFDS wrote no format into this file, and nothing but tfrecord.
-            found[folder] = json.loads(info_path.read_text()).get("fileFormat", "tfrecord")
+            try:
+                found[folder] = json.loads(existing_file(info_path).read_text()).get("fileFormat", "tfrecord")
+            except (ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"{info_path} is damaged ({error}); remove {folder} and prepare the set anew"
+                ) from error
     newest_first = sorted(found, key=lambda folder: [int(number) for number in folder.name.split(".")], reverse=True)
     return {folder: found[folder] for folder in newest_first}
 

@@ -44,7 +44,8 @@ def publish(workdir: Path, name: str, config_file: str, shelf: Path = SHELF, see
         variables = jax.tree.map(lambda leaf: leaf[list(records).index(seed)], variables)
     settings = record.results["config"]["model"]
     write_network(shelf / name, settings, run.dataset.num_classes, run.image_shape, variables)
-    record._replace(results={**record.results, "config_file": config_file}).write(shelf / name)
+    more = {"config_file": config_file, "class_names": list(run.dataset.class_names)}
+    record._replace(results={**record.results, **more}).write(shelf / name)
     return shelf / name
 
 

@@ -22,14 +22,75 @@ ARRAYS, DESCRIPTION = "variables.npz", "network.json"
 class Pretrained(NamedTuple):
     """A network and its variables: `model.apply(variables, images)` gives the logits.
 
-    `images` are float32 (batch, *image_shape) in [0, 1], the middle of the data set's images; `variables` holds
-    "params" and "batch_stats" as numpy arrays; `results` is what its training recorded (accuracies, seconds, config).
+    `images` are float32 (batch, *image_shape) in [0, 1], the middle of the data set's images, as `prepare` makes them;
+    `variables` holds "params" and "batch_stats" as numpy arrays; `results` is what its training recorded (accuracies,
+    seconds, config, names of the classes).
     """
 
     model: Network
     variables: dict[str, Any]
     image_shape: tuple[int, int, int]
     results: dict[str, Any]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each logit's class; its number where the record has no names."""
+        return tuple(self.results.get("class_names", map(str, range(self.model.num_classes))))
+
+    def prepare(self, images: Any) -> np.ndarray:
+        """Images as the network takes them: scaled to [0, 1], their middle, with a batch axis.
+
+        Args:
+            images: one image (height, width, channels) or a batch of them, 8-bit or floats in [0, 1], of the size of
+                the data set's images (32 x 32 for CIFAR-10) or of any between `image_shape` and a quarter more.
+
+        Returns:
+            float32 (batch, *image_shape).
+
+        Raises:
+            ValueError: images of another size, without colours, with channels first, of another type, or outside
+                [0, 1]; the message says what to do.
+        """
+        images = np.asarray(images)
+        if images.dtype.kind in "US":
+            raise ValueError(f"images are text, {str(images)[:80]!r}; open a file first: PIL.Image.open(path)")
+        if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+            raise ValueError(f"images have dtype {images.dtype}; give 8-bit images (uint8), or floats in [0, 1]")
+        height, width, channels = self.image_shape
+        if images.ndim not in (3, 4) or images.shape[-1] != channels:
+            raise ValueError(
+                f"images have shape {images.shape}; the network takes (batch, {height}, {width}, {channels}) or one "
+                f"({height}, {width}, {channels}){_advice(images.shape, channels)}"
+            )
+        images = images if images.ndim == 4 else images[None]
+        for size, side in zip(images.shape[1:3], (height, width), strict=True):
+            if not side <= size <= 1.25 * side:
+                raise ValueError(
+                    f"images have {images.shape[1]} x {images.shape[2]} pixels; the network takes {height} x {width}, "
+                    "or the middle of slightly larger ones: resize them, to 32 x 32 for a network of CIFAR-10"
+                )
+        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+        images = images[:, top : top + height, left : left + width]
+        if images.dtype == np.uint8:
+            return images.astype(np.float32) / np.float32(255)
+        if images.size and not (images.min() >= 0 and images.max() <= 1):
+            raise ValueError(
+                f"images range from {images.min():.3g} to {images.max():.3g}; give floats in [0, 1] (divide by 255), "
+                "or 8-bit images (uint8)"
+            )
+        return images.astype(np.float32)
+
+
+def _advice(shape: tuple[int, ...], channels: int) -> str:
+    """What to do about images whose last axis is not `channels` long."""
+    if len(shape) > 2 and shape[-3] == channels:
+        return "; these have their channels first: np.moveaxis(images, -3, -1)"
+    if channels == 3 and shape and shape[-1] == 4:
+        return "; these have transparency: images[..., :3]"
+    if channels == 3 and len(shape) > 1:
+        grey = "images" if shape[-1] == 1 else "images[..., None]"
+        return f"; of grey images repeat the levels: np.repeat({grey}, 3, axis=-1)"
+    return ""
 
 
 def pretrained_names() -> tuple[str, ...]:

@@ -4,11 +4,13 @@ python -m tests.colabs.test_notebooks executes both as they are and stores the o
 behind it ("quickstart", "dictionary_learning") only these.
 """
 
+import ast
 import base64
 import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COLABS = ROOT / "colabs"
 PATH, CONCEPTS = COLABS / "quickstart.ipynb", COLABS / "dictionary_learning.ipynb"
 REPOSITORY = "https://example.org/deepnmf_jax"
+# A name without a slash would be looked for in the package index.
+INSTALLATION = "python -m pip install --quiet --requirement deepnmf_jax/requirements.txt"
 LARGEST_FILE = 600_000
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -187,7 +191,7 @@ def test_colab_finds_what_it_needs(stored: nbformat.NotebookNode) -> None:
 
 
 def run_setup(
-    stored: nbformat.NotebookNode, folder: Path, *, lacking: str = "", repository: str = ""
+    stored: nbformat.NotebookNode, folder: Path, *, lacking: str = "", old: str = "", repository: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Runs the set-up cell in `folder` with a git and a pip that only print their arguments, then the first path."""
     (cell,) = [cell for cell in stored.cells if cell.id == "setup"]
@@ -196,13 +200,18 @@ def run_setup(
     programs = folder / "programs"
     programs.mkdir()
     clone = "mkdir -p deepnmf_jax/configs && touch deepnmf_jax/configs/quickstart.py"
+    clone += f" && cp {ROOT / 'requirements.txt'} deepnmf_jax"
     for name, action in (("git", clone), ("python", "true")):
         (programs / name).write_text(f'#!/bin/sh\necho {name} "$@"\n{action}\n', encoding="utf-8")
         (programs / name).chmod(0o755)
     script = f"""
-import importlib.util, sys
-find_spec = importlib.util.find_spec
-importlib.util.find_spec = lambda name: None if name == {lacking!r} else find_spec(name)
+import importlib.metadata, sys
+version = importlib.metadata.version
+def version_of(name):
+    if name == {lacking!r}:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return "0.1" if name == {old!r} else version(name)
+importlib.metadata.version = version_of
 sys.executable = {str(programs / "python")!r}
 exec({source!r}, {{}})
 print(sys.path[0])
@@ -221,7 +230,7 @@ def printed_by_setup(stored: nbformat.NotebookNode, folder: Path, **arguments: s
 def test_setup_clones_and_installs_where_nothing_is(stored: nbformat.NotebookNode, tmp_path: Path) -> None:
     clone, install, first = printed_by_setup(stored, tmp_path, lacking="optax", repository=REPOSITORY)
     assert clone == f"git clone --quiet --depth=1 {REPOSITORY} deepnmf_jax"
-    assert install == "python -m pip install --quiet deepnmf_jax"
+    assert install == INSTALLATION
     assert Path(first) == tmp_path / "deepnmf_jax"
 
 
@@ -237,17 +246,38 @@ def test_setup_does_nothing_in_a_repository_with_all_packages(
 ) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "quickstart.py").touch()
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
     (tmp_path / place).mkdir(exist_ok=True)
     (first,) = printed_by_setup(stored, tmp_path / place)
     assert Path(first) == tmp_path
 
 
-def test_setup_installs_what_a_clone_of_an_earlier_session_lacks(stored: nbformat.NotebookNode, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [{"lacking": "orbax-checkpoint"}, {"lacking": "mlxtend"}, {"old": "flax"}])
+def test_setup_installs_what_a_clone_of_an_earlier_session_lacks(
+    stored: nbformat.NotebookNode, tmp_path: Path, missing: dict[str, str]
+) -> None:
     (tmp_path / "deepnmf_jax" / "configs").mkdir(parents=True)
     (tmp_path / "deepnmf_jax" / "configs" / "quickstart.py").touch()
-    install, first = printed_by_setup(stored, tmp_path, lacking="orbax")
-    assert install == "python -m pip install --quiet deepnmf_jax"
+    shutil.copy(ROOT / "requirements.txt", tmp_path / "deepnmf_jax")
+    install, first = printed_by_setup(stored, tmp_path, **missing)
+    assert install == INSTALLATION
     assert Path(first) == tmp_path / "deepnmf_jax"
+
+
+def test_setup_shows_why_a_clone_failed(stored: nbformat.NotebookNode, tmp_path: Path) -> None:
+    (cell,) = [cell for cell in stored.cells if cell.id == "setup"]
+    source = cell.source.replace('REPOSITORY = ""', f"REPOSITORY = {str(tmp_path / 'nowhere')!r}")
+    done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "git clone" in done.stderr and "does not exist" in done.stderr
+
+
+def test_setup_needs_nothing_that_a_kernel_lacks(stored: nbformat.NotebookNode) -> None:
+    """ipykernel brings packaging; all else comes with Python."""
+    (cell,) = [cell for cell in stored.cells if cell.id == "setup"]
+    imported = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name for node in imported for name in [getattr(node, "module", None), *(a.name for a in node.names)]}
+    roots = {name.split(".")[0] for name in names if name and name[0].islower()}
+    assert "packaging" in roots and roots - sys.stdlib_module_names <= {"packaging", "version"}
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_no_object_is_unpickled(tmp_path):
     path = tmp_path / "a.pack"
     np.savez(path.with_suffix(".npz"), version=np.int16(1), description=np.asarray([{}], object))
     path.with_suffix(".npz").replace(path)
-    with pytest.raises(ValueError, match="allow_pickle=False"):
+    with pytest.raises(ValueError, match="a.pack cannot be read.*description: it holds Python objects"):
         read_pack(path)
 
 

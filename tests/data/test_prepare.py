@@ -100,3 +100,11 @@ def test_the_folder_is_the_argument_then_the_environment_then_home(tmp_path, mon
     monkeypatch.setenv("TFDS_DATA_DIR", "/somewhere")
     assert resolve_data_dir() == Path("/somewhere")
     assert resolve_data_dir("~/mine") == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"fileFormat"'])
+def test_a_damaged_description_of_a_set_is_named(tmp_path, text):
+    (tmp_path / "cifar10" / "3.0.2").mkdir(parents=True)
+    (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text(text)
+    with pytest.raises(ValueError, match=r"dataset_info.json is damaged .*; remove .*3.0.2 and prepare the set anew"):
+        prepared_versions("cifar10", tmp_path)

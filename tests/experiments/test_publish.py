@@ -38,6 +38,7 @@ def test_a_published_network_is_the_runs_best_and_evaluates_to_its_number(
     results = results_of(tmp_path / "run")
     assert found.results["test_accuracy"] == results["test_accuracy"]
     assert found.results["config_file"] == "configs/x.py"
+    assert len(found.class_names) == found.model.num_classes
     assert np.isclose(found.model.width, SETTINGS["model.width"])
     config = ConfigDict(results["config"])
     for checkpoint in (str(tmp_path / "run"), "pretrained:net"):

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from deepnmf_jax import load_pretrained, models, pretrained_names
+from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.models import pretrained
 from deepnmf_jax.models.retired import drop_retired
 
@@ -43,6 +45,52 @@ def test_what_is_written_is_read(folder):
     np.testing.assert_array_equal(logits(found.variables, images), logits(variables, images))
     assert found.image_shape == SHAPE and found.results == {"test_accuracy": 0.5}
     assert hash(found.model) is not None
+    assert found.class_names == ("0", "1", "2", "3")
+
+
+LEVELS = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+
+
+def test_images_are_prepared_as_evaluation_does():
+    found = load_pretrained("cnmf")
+    middle = np.asarray(center_crop(jnp.asarray(LEVELS), 28))
+    for images in (LEVELS, LEVELS / 255, (LEVELS / 255).astype(np.float32)):
+        prepared = found.prepare(images)
+        assert prepared.dtype == np.float32
+        np.testing.assert_allclose(prepared, middle, rtol=1e-6)
+        np.testing.assert_array_equal(found.prepare(images[0]), prepared[:1])
+    np.testing.assert_array_equal(found.prepare(middle), middle)
+    np.testing.assert_array_equal(found.prepare(Image.fromarray(LEVELS[0])), found.prepare(LEVELS[:1]))
+    assert found.prepare(LEVELS[:0]).shape == (0, 28, 28, 3)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            LEVELS[..., 0],
+            r"shape \(2, 32, 32\); the network takes \(batch, 28, 28, 3\).*images\[..., None\], 3, axis=-1",
+        ),
+        (LEVELS[0, :, :, 0], r"shape \(32, 32\).*grey images repeat"),
+        (LEVELS[..., :1], r"shape \(2, 32, 32, 1\).*np.repeat\(images, 3, axis=-1\)"),
+        (np.moveaxis(LEVELS, -1, 1), r"shape \(2, 3, 32, 32\).*channels first: np.moveaxis\(images, -3, -1\)"),
+        (np.moveaxis(LEVELS[0], -1, 0), r"shape \(3, 32, 32\).*channels first"),
+        (np.zeros((32, 32, 4), np.uint8), r"shape \(32, 32, 4\).*transparency: images\[..., :3\]"),
+        (np.zeros((1, 1, 32, 32, 3), np.uint8), r"shape \(1, 1, 32, 32, 3\)"),
+        (np.zeros(3), r"shape \(3,\); the network takes"),
+        (np.zeros((480, 640, 3), np.uint8), "480 x 640 pixels; the network takes 28 x 28, .* resize them, to 32 x 32"),
+        (np.zeros((20, 28, 3)), "20 x 28 pixels"),
+        (LEVELS.astype(np.float32), "range from 0 to 255; give floats in .*divide by 255"),
+        (LEVELS / 127.5 - 1, "range from -1 to 1"),
+        (np.full((28, 28, 3), np.nan), "range from nan to nan"),
+        (LEVELS.astype(np.int32), "dtype int32; give 8-bit images"),
+        (LEVELS > 3, "dtype bool"),
+        ("frog.jpg", "images are text, 'frog.jpg'; open a file first"),
+    ],
+)
+def test_other_images_are_refused_with_what_to_do(images, message):
+    with pytest.raises(ValueError, match=message):
+        load_pretrained("cnmf").prepare(images)
 
 
 def test_writing_twice_gives_the_same_bytes(folder, tmp_path):
@@ -83,6 +131,7 @@ def test_the_networks_of_the_package(name):
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(found.variables))
     logits = jax.eval_shape(found.model.apply, found.variables, jnp.zeros((2, *found.image_shape)))
     assert logits.shape == (2, found.model.num_classes)
+    assert len(set(found.class_names)) == found.model.num_classes
     for field, value in drop_retired(found.results["config"])["model"].items():
         ours = getattr(found.model, field)
         assert (list(ours) if isinstance(ours, tuple) else ours) == value
