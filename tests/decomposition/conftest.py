@@ -10,6 +10,7 @@ from deepnmf_jax.decomposition.io.arrays import with_precision
 
 # What lies below the estimators is tested in float64, in which errors of a rule are not taken for rounding.
 BY_DEFAULT = (
+    "test_arguments.py",
     "test_bad_input.py",
     "test_damaged_files.py",
     "test_estimator.py",

@@ -16,7 +16,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, JAXSparse
 from jax.sharding import Sharding
 
-from deepnmf_jax.core.checks import is_concrete
+from deepnmf_jax.core.checks import is_concrete, plain
 from deepnmf_jax.decomposition.io import reading
 from deepnmf_jax.decomposition.io.reading import is_pandas, is_scipy_sparse, is_torch
 
@@ -104,7 +104,7 @@ def check_device(device: Any) -> Any:
     Raises:
         ValueError: anything else. Whether the device is here is seen when it is used (`device_of`).
     """
-    torch = sys.modules.get("torch")
+    torch, device = sys.modules.get("torch"), plain(device)
     if torch is not None and isinstance(device, torch.device):
         return str(device)
     if device is None or isinstance(device, (str, jax.Device, Sharding)):
