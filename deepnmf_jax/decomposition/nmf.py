@@ -258,6 +258,7 @@ class NMF(Estimator):
             parts = (self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A))
             return np.concatenate([arrays.to_numpy(part, None) for part in parts])
         if isinstance(A, Array) and not is_concrete(A):
+            arrays.check_real(A.dtype)
             check_shape(A.shape, d.shape[1])
             root = math.sqrt(self._scale)
             penalties = self._penalties(A.shape[0], A.shape[1], self._scale)

@@ -18,6 +18,7 @@ from jax.experimental import sparse
 
 from deepnmf_jax import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF
 from deepnmf_jax.decomposition import ConvergenceWarning, choose_k
+from deepnmf_jax.decomposition.dn2mfgl.fit import given_starts
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import read_data
 
@@ -229,6 +230,19 @@ def test_what_is_refused(kind: str) -> None:
             use(NO_NUMBERS[kind](table()[:, :2] if use == model.decode else table()))
     with pytest.raises(ValueError, match=r"\w+ \w+ \w+"):
         choose_k(NO_NUMBERS[kind](table()), [1, 2])
+
+
+def test_complex_numbers_are_refused_under_jit_and_as_starts_too() -> None:
+    model = NMF(2)
+    model._d = jnp.ones((2, P))
+    for use, width in ((model.encode, P), (model.decode, 2)):
+        with pytest.raises(ValueError, match="complex"):
+            jax.eval_shape(use, jax.ShapeDtypeStruct((4, width), jnp.complex64))
+    h, v = np.ones((P, 2)), np.ones((2, N))
+    assert given_starts(((h.astype(">f8"),), (v.tolist(),)), jnp.ones((P, N)), (2,)).h[0].shape == (1, P, 2)
+    for wrong in (h + 1j, np.ma.masked_array(h, h > 0), h.astype(str)):
+        with pytest.raises(ValueError, match=r"init must be .*(complex|hidden|numbers)"):
+            given_starts(((wrong,), (v,)), jnp.ones((P, N)), (2,))
 
 
 def test_the_mask_of_a_masked_array_is_used() -> None:

@@ -18,7 +18,7 @@ from jax.sharding import Sharding
 
 from deepnmf_jax.core.checks import is_concrete, plain
 from deepnmf_jax.decomposition.io import reading
-from deepnmf_jax.decomposition.io.reading import is_pandas, is_scipy_sparse, is_torch
+from deepnmf_jax.decomposition.io.reading import check_real, is_scipy_sparse, is_torch
 
 DTYPES = ("float32", "float64")
 # Whole numbers up to this size are exact in float32.
@@ -138,7 +138,7 @@ def to_jax(x: Any, dtype: np.dtype, device: Any = None) -> Array | BCOO:
     """
     array: Array | BCOO
     if isinstance(x, BCOO) and (_is_plain(x) or not is_concrete(x.data, x.indices)):
-        reading.check_real(x.dtype)
+        check_real(x.dtype)
         known = {"indices_sorted": x.indices_sorted, "unique_indices": x.unique_indices}
         array = BCOO((x.data.astype(dtype), x.indices), shape=x.shape, **known)
     elif reading.is_sparse(x):
@@ -147,7 +147,7 @@ def to_jax(x: Any, dtype: np.dtype, device: Any = None) -> Array | BCOO:
         values = jnp.asarray(reading.narrowed(entries.values, dtype))
         array = BCOO((values, jnp.asarray(indices)), shape=entries.shape, indices_sorted=True, unique_indices=True)
     elif isinstance(x, Array):
-        reading.check_real(x.dtype)
+        check_real(x.dtype)
         array = x.astype(dtype)
     elif is_torch(x):
         array = _from_torch(x, dtype)
@@ -170,7 +170,7 @@ def to_dense(x: Any, dtype: np.dtype, device: Any = None) -> Array:
 def _from_torch(x: Any, dtype: np.dtype) -> Array:
     """A dense tensor, by DLPack where JAX has its device."""
     if x.is_complex():
-        reading.check_real(np.dtype("complex64"))
+        check_real(np.dtype("complex64"))
     x = x.detach().to(getattr(sys.modules["torch"], dtype.name))
     try:
         return jax.dlpack.from_dlpack(x.contiguous())
@@ -210,13 +210,11 @@ __all__ = [
     "batches_of",
     "can_restart",
     "check_device",
+    "check_real",
     "device_of",
     "dtype_for",
     "empty_like",
     "is_batches",
-    "is_pandas",
-    "is_scipy_sparse",
-    "is_torch",
     "kind_of",
     "name_of",
     "restore",

@@ -151,7 +151,7 @@ def _common_dtype(x: Any) -> np.dtype:
         plain = getattr(dtype, "subtype", getattr(dtype, "numpy_dtype", dtype))
         if not isinstance(plain, np.dtype) or dtype.kind not in "biuf":
             return np.dtype(object)
-        held.append(plain if isinstance(dtype, np.dtype) or plain.kind == "f" else np.dtype("float64"))
+        held.append(plain if isinstance(dtype, np.dtype) or plain.kind == "f" else np.dtype(np.float64))
     return np.result_type(*held).newbyteorder("=") if held else np.dtype("float32")
 
 
@@ -164,7 +164,9 @@ def _from_pandas(x: Any) -> np.ndarray:
     dtype = _common_dtype(x)
     if dtype.kind == "O":
         return _from_objects(x.to_numpy(dtype=object), type(x).__name__)
-    return x.to_numpy(dtype=dtype, na_value=np.nan) if dtype.kind == "f" else x.to_numpy(dtype=dtype)
+    if all(isinstance(each, np.dtype) for each in _dtypes(x)):
+        return x.to_numpy(dtype=dtype)
+    return x.to_numpy(dtype=dtype, na_value=np.nan)
 
 
 def _from_tensor(x: Any) -> np.ndarray:
