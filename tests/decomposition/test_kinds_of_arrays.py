@@ -232,6 +232,13 @@ def test_what_is_refused(kind: str) -> None:
         choose_k(NO_NUMBERS[kind](table()), [1, 2])
 
 
+def test_a_sparse_matrix_too_large_to_be_written_out_is_refused() -> None:
+    wide = sp.coo_array(([1.0], ([0], [0])), (2**17, 2**17))
+    for use in (*(make().fit for make in ESTIMATORS[1:]), NMF(2).sanitize_np_input, lambda a: choose_k(a, [1, 2])):
+        with pytest.raises(ValueError, match="would be written out"):
+            use(wide)
+
+
 def test_complex_numbers_are_refused_under_jit_and_as_starts_too() -> None:
     model = NMF(2)
     model._d = jnp.ones((2, P))

@@ -4,6 +4,7 @@ torch, pandas and scipy are never imported here: their arrays can only come from
 numbers are read from each kind is in `reading.py`.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,8 @@ from deepnmf_jax.decomposition.io import reading
 from deepnmf_jax.decomposition.io.reading import check_real, is_scipy_sparse, is_torch
 
 DTYPES = ("float32", "float64")
+# Entries of a dense array that is made from a sparse matrix: 8 GiB in float32.
+LARGEST_WRITTEN_OUT = 2**31 - 1
 # Whole numbers up to this size are exact in float32.
 EXACT = 2**24
 
@@ -130,6 +133,21 @@ def name_of(device: Any) -> Any:
     return f"{device.platform}:{device.id}" if isinstance(device, jax.Device) else device
 
 
+def check_written_out(x: Any) -> None:
+    """ValueError for a sparse matrix that is too large to be written out."""
+    if reading.is_sparse(x) and math.prod(x.shape) > LARGEST_WRITTEN_OUT:
+        raise ValueError(
+            f"A is sparse, of shape {tuple(x.shape)}, and would be written out here, which is for at most "
+            f"{LARGEST_WRITTEN_OUT} entries; NMF with squared error keeps sparse matrices sparse, or reduce A first"
+        )
+
+
+def without_sparse(x: Any) -> Any:
+    """x, written out as a dense numpy array if it is sparse."""
+    check_written_out(x)
+    return reading.entries_of(x).dense() if reading.is_sparse(x) else x
+
+
 def to_jax(x: Any, dtype: np.dtype, device: Any = None) -> Array | BCOO:
     """x as a JAX array of the given dtype on the device, if one is given. Sparse x: a `BCOO`, repeated entries added.
 
@@ -162,7 +180,8 @@ def _is_plain(x: BCOO) -> bool:
 
 
 def to_dense(x: Any, dtype: np.dtype, device: Any = None) -> Array:
-    """`to_jax` with sparse matrices written out."""
+    """`to_jax` with sparse matrices written out. ValueError also for one too large for that."""
+    check_written_out(x)
     array = to_jax(x, dtype, device)
     return array.todense() if isinstance(array, BCOO) else array
 
@@ -201,7 +220,7 @@ def to_numpy(x: Any, dtype: Any = np.float32) -> np.ndarray:
     """x as a dense numpy array, of its own dtype for None; the batches of an iterable are put below one another."""
     if is_batches(x):
         return np.concatenate([to_numpy(batch, dtype) for batch in batches_of(x)])
-    array = reading.entries_of(x).dense() if reading.is_sparse(x) else reading.host(x)
+    array = reading.host(without_sparse(x))
     return array if dtype is None else reading.narrowed(array, np.dtype(dtype))
 
 
@@ -211,6 +230,7 @@ __all__ = [
     "can_restart",
     "check_device",
     "check_real",
+    "check_written_out",
     "device_of",
     "dtype_for",
     "empty_like",
@@ -222,4 +242,5 @@ __all__ = [
     "to_jax",
     "to_numpy",
     "with_precision",
+    "without_sparse",
 ]
