@@ -66,7 +66,7 @@ def read_network(folder: Traversable) -> Pretrained:
         settings = drop_retired({"model": description["model"]}).get("model", {})
         model = Network(num_classes=description["num_classes"], **with_tuples(settings))
         return Pretrained(model, variables, tuple(description["image_shape"]), results)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"the network in {folder} cannot be read ({error}); install the package anew") from error
 
 
