@@ -195,13 +195,13 @@ class Estimator:
         """The same estimator, its dictionary on another device ("cpu", "gpu", "cuda:1", a device of JAX or torch).
 
         Raises:
-            ValueError: what names no device, or one that is not here.
+            ValueError: what names no device. One that is not here is refused when there is a dictionary to move, or
+                else by `fit`.
         """
         device = arrays.check_device(device)
-        place = arrays.device_of(device)
         if self._d is not None:
             with arrays.with_precision(self._d.dtype):
-                self._d = jax.device_put(self._d, place)
+                self._d = jax.device_put(self._d, arrays.device_of(device))
         self.device = device
         return self
 

@@ -353,7 +353,7 @@ def test_torch() -> None:
     again = pickle.loads(pickle.dumps(model))
     assert torch.equal(again.encode(tensor), model.encode(tensor))
     with pytest.raises(ValueError, match="meta.* is not here"):
-        NMF(2).to(torch.device("meta"))
+        NMF(2).to(torch.device("meta")).fit(tensor)
 
 
 def test_devices_of_torch_are_known_by_their_type(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +373,12 @@ def test_devices_of_torch_are_known_by_their_type(monkeypatch: pytest.MonkeyPatc
     device = sys.modules["torch"].device
     for make in (NMF, SemiNMF, ConvexNMF, ArchetypalAnalysis):
         assert make(2, device=device("cpu")).to(device("cpu")).device == "cpu"
+        model = make(2).to(device("cuda:7"))
+        assert model.device == "cuda:7"
+        model._d = jnp.ones((2, P))
+        with pytest.raises(ValueError, match="'cuda:9' is not here"):
+            model.to(device("cuda:9"))
         with pytest.raises(ValueError, match="'cuda:7' is not here"):
-            make(2).to(device("cuda:7"))
+            model.fit(table())
         with pytest.raises(ValueError, match="device = 0; give"):
             make(2, device=0)
