@@ -1,6 +1,7 @@
 """Argument checks of the core, and their messages."""
 
 from math import inf
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,23 +21,62 @@ def is_concrete(*arrays: object) -> bool:
     return not any(isinstance(a, jax.core.Tracer) for a in arrays)
 
 
-def check_choice(name: str, value: object, allowed: tuple) -> None:
-    """ValueError unless `value` is one of `allowed`."""
-    if value not in allowed:
+def plain(value: Any) -> Any:
+    """The number, truth value or string of Python in a scalar of numpy, JAX or torch, or in an array without axes.
+
+    Anything else, and what is being traced, comes back as it is.
+    """
+    if getattr(value, "ndim", None) != 0 or not hasattr(value, "item") or not is_concrete(value):
+        return value
+    # The item of a long double is a long double.
+    return float(value) if isinstance(value, np.longdouble) else value.item()
+
+
+def check_choice(name: str, value: object, allowed: tuple) -> Any:
+    """`value` as Python has it (see `plain`). ValueError unless it is one of `allowed`."""
+    value = plain(value)
+    try:
+        known = value in allowed
+    except (TypeError, ValueError):  # an array has no single answer
+        known = False
+    if not known:
         raise ValueError(f"{name} = {value!r} is unknown; use one of {', '.join(map(repr, allowed))}")
+    return value
 
 
-def check_integer(name: str, value: object, smallest: int) -> None:
-    """ValueError unless `value` is a whole number of at least `smallest`."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < smallest:  # type: ignore[operator]
-        raise ValueError(f"{name} = {value!r}, but it must be a whole number of at least {smallest}")
+def check_flag(name: str, value: object) -> bool:
+    """`value` as Python's bool. ValueError for anything but a truth value, numbers included."""
+    value = plain(value)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} = {value!r}, but it must be True or False")
+    return value
+
+
+def check_integer(name: str, value: object, smallest: int, largest: int | None = None) -> int:
+    """`value` as Python's int. ValueError unless it is a whole number of at least `smallest`, at most `largest`.
+
+    Truth values are no numbers, and 2.0 is none that is whole by its type.
+    """
+    number = plain(value)
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    if not whole or number < smallest or (largest is not None and number > largest):
+        allowed = f"of at least {smallest}" if largest is None else f"from {smallest} to {largest}"
+        raise ValueError(f"{name} = {value!r}, but it must be a whole number {allowed}")
+    return number
+
+
+def check_seed(name: str, value: object) -> int:
+    """`value` as Python's int. ValueError unless it is a whole number from 0 to 2**32 - 1.
+
+    JAX cuts larger seeds to 32 bits unless float64 is switched on: two seeds would be one.
+    """
+    return check_integer(name, value, 0, 2**32 - 1)
 
 
 def check_number(
     name: str, value: object, smallest: float = -inf, largest: float = inf, *, above: bool = False, below: bool = False
-) -> None:
-    """ValueError unless `value` is a finite number from `smallest` to `largest`.
+) -> float:
+    """`value` as Python's int or float. ValueError unless it is a finite number from `smallest` to `largest`.
 
     Args:
         name: of the argument, for the message.
@@ -46,12 +86,11 @@ def check_number(
         above: whether `smallest` itself is excluded.
         below: whether `largest` itself is excluded.
     """
-    scalar = isinstance(value, (np.generic, np.ndarray, Array)) and value.ndim == 0 and is_concrete(value)
-    number = value.item() if scalar else value  # type: ignore[attr-defined]
+    number = plain(value)
     if isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < inf:
         enough = smallest < number if above else smallest <= number
         if enough and (number < largest if below else number <= largest):
-            return
+            return number
     if -inf < smallest and largest < inf:
         allowed = f"number in {'(' if above else '['}{smallest}, {largest}{')' if below else ']'}"
     elif -inf < smallest:

@@ -14,18 +14,25 @@ class ArchetypalAnalysis(ConvexNMF):
         nb_concepts: k; `n_components` is another name for it.
         device: as in `NMF`.
         tol: a fit ends when the objective falls by less than 0.01 tol ||A||^2 / 2 over ten sweeps.
+        solver: "pgd", the only one.
         verbose: a progress bar in `fit`.
         n_components: k.
         max_iter: sweeps of `fit` and `encode`; None: 500 and 300.
         random_state: seed of the start.
         dtype: as in `NMF`.
+
+    Raises:
+        ValueError: an argument outside what it allows.
     """
+
+    solvers: tuple[str, ...] = ("pgd",)
 
     def __init__(
         self,
         nb_concepts: int | None = None,
         device: Any = None,
         tol: float = 1e-4,
+        solver: str = "pgd",
         verbose: bool = False,
         *,
         n_components: int | None = None,
@@ -38,6 +45,7 @@ class ArchetypalAnalysis(ConvexNMF):
             device,
             tol,
             strict_convex=True,
+            solver=solver,
             verbose=verbose,
             n_components=n_components,
             max_iter=max_iter,

@@ -1,5 +1,6 @@
 """ConvexNMF: A ~ Z W A, atoms D = W A made of samples (Ding, Li and Jordan 2010)."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -7,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from deepnmf_jax.core.checks import check_flag
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
+from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall
 from deepnmf_jax.decomposition.updates.multiplicative import square_root_step
@@ -191,8 +194,8 @@ class ConvexNMF(SignedEstimator):
         ValueError: an argument outside what it allows.
     """
 
-    solvers = SOLVERS
-    saved_arrays = ("_d", "_w")
+    solvers: tuple[str, ...] = SOLVERS
+    saved_arrays: Mapping[str, Kind] = {"_d": Kind("kp"), "_w": Kind("kn", nonnegative=True)}
 
     def __init__(
         self,
@@ -221,8 +224,8 @@ class ConvexNMF(SignedEstimator):
             random_state=random_state,
             dtype=dtype,
         )
-        self.strict_convex = strict_convex
-        self._constraints = Constraints(False, strict_convex, solver)
+        self.strict_convex = check_flag("strict_convex", strict_convex)
+        self._constraints = Constraints(False, self.strict_convex, self.solver)
 
     def _forget(self) -> None:
         super()._forget()

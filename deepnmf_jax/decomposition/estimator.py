@@ -3,7 +3,7 @@
 import inspect
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import jax
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number
+from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, check_seed, is_concrete
 from deepnmf_jax.decomposition.io import arrays, progress, saving
-from deepnmf_jax.decomposition.io.checked import Data, read_data
+from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data
 from deepnmf_jax.decomposition.updates.loop import Descent, in_view
 from deepnmf_jax.decomposition.updates.starts import mean_of, random_factor
 
@@ -52,8 +52,8 @@ class Estimator:
     """
 
     solvers: tuple[str, ...] = ()
-    # Arrays and numbers that a saved file holds beside the constructor's arguments.
-    saved_arrays: tuple[str, ...] = ("_d",)
+    # Arrays that a saved file holds beside the constructor's arguments and the report.
+    saved_arrays: Mapping[str, saving.Kind] = {"_d": saving.Kind("kp")}
 
     def __init__(
         self,
@@ -70,24 +70,22 @@ class Estimator:
     ) -> None:
         if (nb_concepts is None) == (n_components is None):
             raise ValueError("say nb_concepts, the number of concepts, once (n_components is another name for it)")
-        k = n_components if nb_concepts is None else nb_concepts
-        check_integer("nb_concepts", k, 1)
-        self.nb_concepts: int = int(k)  # type: ignore[arg-type]
-        check_choice("solver", solver, self.solvers)
-        check_number("tol", tol, 0)
-        if max_iter is not None:
-            check_integer("max_iter", max_iter, 1)
-        check_integer("random_state", random_state, 0)
-        if dtype is not None:
-            check_choice("dtype", dtype, arrays.DTYPES)
-        self.device, self.solver, self.tol, self.verbose = device, solver, tol, verbose
-        self.max_iter, self.random_state, self.dtype = max_iter, random_state, dtype
+        self.nb_concepts = check_integer("nb_concepts", n_components if nb_concepts is None else nb_concepts, 1)
+        self.solver = check_choice("solver", solver, self.solvers)
+        self.device, self.tol = arrays.check_device(device), check_number("tol", tol, 0)
+        self.verbose = check_flag("verbose", verbose)
+        self.max_iter = None if max_iter is None else check_integer("max_iter", max_iter, 1)
+        self.random_state = check_seed("random_state", random_state)
+        self.dtype = check_choice("dtype", dtype, (None, *arrays.DTYPES))
         self._forget()
 
     def _forget(self) -> None:
         self._d: Array | None = None
         self._scale = 1.0
         self._kind, self._like = "numpy", None
+        self._forget_reports()
+
+    def _forget_reports(self) -> None:
         self.converged_: bool | None = None
         self.n_iter_: int | None = None
         self.loss_history_: np.ndarray | None = None
@@ -121,14 +119,17 @@ class Estimator:
         """Forget an earlier fit; from here on arrays are of the kind of x, and the unit is that of `data`."""
         self._forget()
         self._kind, self._scale = arrays.kind_of(x), data.scale
-        # An empty tensor holds on to the device without holding on to the data.
-        self._like = x[:0] if self._kind == "torch" else None
+        self._like = arrays.empty_like(x) if self._kind == "torch" else None
 
     def _limit(self, max_iter: int | None, otherwise: int) -> int:
         if max_iter is None:
             return otherwise if self.max_iter is None else self.max_iter
-        check_integer("max_iter", max_iter, 1)
-        return max_iter
+        return check_integer("max_iter", max_iter, 1)
+
+    def _tolerance(self, tol: Any) -> Any:
+        if tol is None:
+            return self.tol
+        return check_number("tol", tol, 0) if is_concrete(tol) else tol
 
     def _key(self) -> Array:
         return jax.random.key(self.random_state)
@@ -183,6 +184,7 @@ class Estimator:
         dtype = arrays.dtype_for(a, self.dtype)
         with arrays.with_precision(dtype):
             array = arrays.to_jax(a, dtype)
+            check_shape(array.shape)
             key = jax.random.split(self._key() if key is None else key)[axis]
             factor = random_factor(
                 key, mean_of(abs(array) if isinstance(array, Array) else array), (self.nb_concepts, array.shape[axis])
@@ -190,9 +192,16 @@ class Estimator:
             return self._restore(factor.T if axis == 0 else factor, arrays.kind_of(a), a)
 
     def to(self, device: Any) -> Self:
-        """The same estimator, its dictionary on another device ("cpu", "gpu", "cuda:1", a JAX device)."""
+        """The same estimator, its dictionary on another device ("cpu", "gpu", "cuda:1", a device of JAX or torch).
+
+        Raises:
+            ValueError: what names no device. One that is not here is refused when there is a dictionary to move, or
+                else by `fit`.
+        """
+        device = arrays.check_device(device)
         if self._d is not None:
-            self._d = jax.device_put(self._d, arrays.device_of(device))
+            with arrays.with_precision(self._d.dtype):
+                self._d = jax.device_put(self._d, arrays.device_of(device))
         self.device = device
         return self
 
@@ -200,6 +209,18 @@ class Estimator:
         """The constructor's arguments, from which the same unfitted estimator can be made."""
         names = inspect.signature(type(self)).parameters.keys() - {"n_components"}
         return {name: getattr(self, name) for name in sorted(names)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle, joblib and deepcopy keep: arrays as numpy ones, since JAX would make float32 of float64."""
+        held = {name: np.asarray(value) for name, value in vars(self).items() if isinstance(value, Array)}
+        return vars(self) | held | {"device": arrays.name_of(self.device), "_held": tuple(held)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        for name in state.pop("_held", ()):
+            with arrays.with_precision(state[name].dtype):
+                state[name] = jnp.asarray(state[name])
+        vars(self).update(state)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write arguments, dictionary and report to one .npz file, without pickle; `load` reads it again."""
@@ -213,23 +234,31 @@ class Estimator:
         held = {name: getattr(self, name) for name in self.saved_arrays}
         held["loss_history_"] = self.loss_history_
         stored = {name: np.asarray(value) for name, value in held.items() if value is not None}
-        saving.write(path, type(self).__name__, self.arguments(), numbers, stored)
+        arguments = self.arguments() | {"device": arrays.name_of(self.device)}
+        saving.write(path, type(self).__name__, arguments, numbers, stored)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """The estimator that `save` wrote. ValueError for a file of another class, version or shape."""
+        """The estimator that `save` wrote.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: a file of another class, version or shape; a damaged file; values that no fit has.
+        """
         arguments, numbers, stored = saving.read(path, cls.__name__)
-        model = cls(**arguments)
-        for name in cls.saved_arrays:
-            if name in stored:
+        with saving.named_errors(path):
+            model = cls(**arguments)
+            kinds = {**cls.saved_arrays, "loss_history_": saving.Kind("h", finite=False)}
+            saving.check_arrays(stored, kinds, {"k": model.nb_concepts})
+            saving.check_report(numbers)
+            for name in cls.saved_arrays.keys() & stored.keys():
                 with arrays.with_precision(stored[name].dtype):
                     setattr(model, name, jnp.asarray(stored[name]))
-        if model._d is not None and (model._d.ndim != 2 or model._d.shape[0] != model.nb_concepts):
-            raise ValueError(f"{path}: the dictionary has shape {model._d.shape} for {model.nb_concepts} concepts")
-        model._scale, model._kind = numbers["scale"], numbers["kind"]
-        model.converged_, model.n_iter_ = numbers["converged"], numbers["n_iter"]
-        model.reconstruction_err_ = numbers["reconstruction_err"]
-        model.loss_history_ = stored.get("loss_history_")
+            model._scale = check_number("scale", numbers["scale"], 0, above=True)
+            model._kind = check_choice("kind", numbers["kind"], ("numpy", "jax", "torch"))
+            model.converged_, model.n_iter_ = numbers["converged"], numbers["n_iter"]
+            model.reconstruction_err_ = numbers["reconstruction_err"]
+            model.loss_history_ = stored.get("loss_history_")
         return model
 
 
@@ -238,8 +267,7 @@ class SignedEstimator(Estimator):
 
     def __init__(self, nb_concepts: int | None, n_components: int | None, *, l1_penalty: float, **others: Any) -> None:
         super().__init__(nb_concepts, n_components, **others)
-        check_number("l1_penalty", l1_penalty, 0)
-        self.l1_penalty = l1_penalty
+        self.l1_penalty = check_number("l1_penalty", l1_penalty, 0)
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
@@ -255,7 +283,7 @@ class SignedEstimator(Estimator):
         return self.l1_penalty * p / (2 * self.nb_concepts) * self._codes_unit() / self._scale**2
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
-        return read_data(arrays.without_sparse(a), dtype, self.device, nonnegative=False, **more)
+        return read_data(a, dtype, self.device, nonnegative=False, sparse=False, **more)
 
     def _descend(self, advance: Callable[[Any, int], Descent], start: Any, limit: int) -> Descent:
         with progress.bar(self.verbose, limit, "fit", self._scale**2) as report:
@@ -274,5 +302,5 @@ class SignedEstimator(Estimator):
         d = self._dictionary()
         with arrays.with_precision(d.dtype):
             data = self._read(A, d.dtype, features=d.shape[1], scale=self._scale)
-            zt = self._codes(data, self._limit(max_iter, ENCODE_LIMIT), self.tol if tol is None else tol)
+            zt = self._codes(data, self._limit(max_iter, ENCODE_LIMIT), self._tolerance(tol))
             return self._restore(zt.T * self._codes_unit(), arrays.kind_of(A), A)

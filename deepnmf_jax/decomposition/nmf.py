@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number, is_concrete
+from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, is_concrete, plain
 from deepnmf_jax.decomposition import streaming
 from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, read_start, with_missing_filled
+from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, report_of
 from deepnmf_jax.decomposition.updates.loop import history_length, in_view
@@ -71,7 +72,9 @@ class NMF(Estimator):
     """
 
     solvers = tuple(SOLVERS)
-    saved_arrays = ("_d", "_m", "_n", "_seen")
+    saved_arrays: Mapping[str, Kind] = {
+        name: Kind(axes, nonnegative=True) for name, axes in (("_d", "kp"), ("_m", "kp"), ("_n", "kk"), ("_seen", ""))
+    }
 
     def __init__(
         self,
@@ -105,16 +108,15 @@ class NMF(Estimator):
             random_state=random_state,
             dtype=dtype,
         )
-        check_choice("init", init, INITS)
-        check_integer("n_restarts", n_restarts, 1)
-        check_integer("inner_iter", inner_iter, 1)
-        self.init, self.n_restarts, self.warm_start, self.inner_iter = init, n_restarts, warm_start, inner_iter
-        self.beta_loss, self.alpha_W, self.alpha_H, self.l1_ratio = beta_loss, alpha_W, alpha_H, l1_ratio
-        check_number("alpha_W", alpha_W, 0)
-        if alpha_H != "same":
-            check_number("alpha_H (unless 'same')", alpha_H, 0)
-        check_number("l1_ratio", l1_ratio, 0, 1)
-        self._settings = SolverSettings(solver, beta_of(beta_loss), inner_iter)
+        self.init, self.warm_start = check_choice("init", init, INITS), check_flag("warm_start", warm_start)
+        self.n_restarts = check_integer("n_restarts", n_restarts, 1)
+        self.inner_iter = check_integer("inner_iter", inner_iter, 1)
+        self.beta_loss = plain(beta_loss)
+        self.alpha_W, self.alpha_H = check_number("alpha_W", alpha_W, 0), plain(alpha_H)
+        if self.alpha_H != "same":
+            self.alpha_H = check_number("alpha_H (unless 'same')", self.alpha_H, 0)
+        self.l1_ratio = check_number("l1_ratio", l1_ratio, 0, 1)
+        self._settings = SolverSettings(self.solver, beta_of(self.beta_loss), self.inner_iter)
         check_solver(self._settings)
 
     def _forget(self) -> None:
@@ -123,6 +125,9 @@ class NMF(Estimator):
         self._m: Array | None = None
         self._n: Array | None = None
         self._seen: Array | None = None
+
+    def _forget_reports(self) -> None:
+        super()._forget_reports()
         self.report_: Report | None = None
         self.n_dead_: int | None = None
         self.restart_errors_: np.ndarray | None = None
@@ -167,7 +172,8 @@ class NMF(Estimator):
             return self._fit(data, start, limit, dtype)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
-        return read_data(a, dtype, self.device, beta=self._settings.beta, **more)
+        # Batches of a stream come without a mask, and their weights are not used.
+        return read_data(a, dtype, self.device, beta=self._settings.beta, takes_mask="mask" in more, **more)
 
     def _penalties(self, n: int, p: int, scale: float) -> Penalties:
         given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, p)
@@ -247,11 +253,12 @@ class NMF(Estimator):
         """
         d = self._dictionary()
         limit = self._limit(max_iter, ENCODE_LIMIT)
-        tol = self.tol if tol is None else tol
+        tol = self._tolerance(tol)
         if arrays.is_batches(A):
             parts = (self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A))
             return np.concatenate([arrays.to_numpy(part, None) for part in parts])
         if isinstance(A, Array) and not is_concrete(A):
+            arrays.check_real(A.dtype)
             check_shape(A.shape, d.shape[1])
             root = math.sqrt(self._scale)
             penalties = self._penalties(A.shape[0], A.shape[1], self._scale)
@@ -284,6 +291,9 @@ class NMF(Estimator):
                 statistics = streaming.Statistics(self._m, self._n, jnp.asarray(self._seen, dtype))
             penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
             zt, d, statistics = streaming.step(d, statistics, data.a, penalties_for, self._settings)
+            if self._m is None:
+                # Of a fit before, whose reports are not those of this dictionary.
+                self._forget_reports()
             self._m, self._n, self._seen = statistics
             self._d = d * math.sqrt(self._scale)
             self.n_iter_ = (self.n_iter_ or 0) + 1

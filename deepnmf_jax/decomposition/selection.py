@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.core.checks import check_integer, check_number
+from deepnmf_jax.core.checks import check_integer, check_number, check_seed
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import check_shape, check_values
 from deepnmf_jax.decomposition.nmf import NMF
@@ -51,13 +51,11 @@ def choose_k(
     Raises:
         ValueError: no or unordered ks, a fraction outside (0, 1), data that `NMF.fit` would not take.
     """
-    ks = list(ks)
-    for k in ks:
-        check_integer("each of ks", k, 1)
+    ks = [check_integer("each of ks", k, 1) for k in np.ravel(np.asarray(ks, object))]
     if not ks or sorted(set(ks)) != ks:
         raise ValueError(f"ks = {ks}; give the numbers to try in ascending order, each once")
-    check_number("fraction", fraction, 0, 1, above=True, below=True)
-    check_integer("repeats", repeats, 1)
+    fraction = check_number("fraction", fraction, 0, 1, above=True, below=True)
+    repeats, random_state = check_integer("repeats", repeats, 1), check_seed("random_state", random_state)
     a = arrays.to_numpy(A, arrays.dtype_for(A, arguments.get("dtype")))
     check_shape(a.shape)
     check_values(jnp.asarray(a), None, True, False)

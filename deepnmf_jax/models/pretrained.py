@@ -1,9 +1,7 @@
 """Trained networks that come with the package, and the format they are kept in: plain arrays and JSON."""
 
-import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from deepnmf_jax.files import arrays_in, checksum
 from deepnmf_jax.models.network import Network, with_tuples
 from deepnmf_jax.models.retired import drop_retired
 
@@ -121,15 +120,14 @@ def read_network(folder: Traversable) -> Pretrained:
         description = json.loads(folder.joinpath(DESCRIPTION).read_text(encoding="utf-8"))
         content = folder.joinpath(ARRAYS).read_bytes()
         results = json.loads(folder.joinpath("results.json").read_text(encoding="utf-8"))
-        digest = hashlib.sha256(content).hexdigest()
+        digest = checksum(content)
         if digest != description["sha256"]:
             raise ValueError(f"SHA-256 {digest}, expected {description['sha256']}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            variables = traverse_util.unflatten_dict({key: arrays[key] for key in arrays.files}, sep="/")
+        variables = traverse_util.unflatten_dict(arrays_in(content), sep="/")
         settings = drop_retired({"model": description["model"]}).get("model", {})
         model = Network(num_classes=description["num_classes"], **with_tuples(settings))
         return Pretrained(model, variables, tuple(description["image_shape"]), results)
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"the network in {folder} cannot be read ({error}); install the package anew") from error
 
 
@@ -159,7 +157,7 @@ def write_network(
         "model": dict(settings),
         "num_classes": num_classes,
         "image_shape": list(image_shape),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": checksum(content),
     }
     (folder / ARRAYS).write_bytes(content)
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")

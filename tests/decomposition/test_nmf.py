@@ -79,6 +79,7 @@ def test_the_unit_of_the_data_does_not_matter(solver: str, scale: float) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("float64")
 def test_the_kind_that_comes_in_goes_out() -> None:
     """D14: the released fit takes nothing but tensors."""
     a = data()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deepnmf_jax import NMF, ArchetypalAnalysis, ConvexNMF, SemiNMF
@@ -128,7 +128,8 @@ def test_semi_rules_never_raise_the_objective(seed: int, solver: str) -> None:
         assert middle <= before * (1 + 1e-9) and error(zt, d) <= middle * (1 + 1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@pytest.mark.usefixtures("float64")
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=6))
 def test_the_simplex_projection_is_the_nearest_point(values: list[float]) -> None:
     """D9: softmax is no projection: a vertex would not stay where it is."""

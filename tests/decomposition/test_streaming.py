@@ -29,6 +29,7 @@ def test_batches_equal_the_whole() -> None:
     np.testing.assert_allclose(model.encode(batches), z, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.usefixtures("float64")
 def test_an_epoch_over_batches_is_a_sweep_over_the_matrix() -> None:
     a, settings, penalties = data(), SolverSettings(inner=3), Penalties(0.1, 0.2, 0.3, 0.4)
     batches, squares = [jnp.asarray(b) for b in (a[:7], a[7:19], a[19:])], float(np.sum(a**2))

@@ -115,6 +115,13 @@ def test_one_changed_byte_is_noticed(folder):
         pretrained.read_network(folder)
 
 
+@pytest.mark.parametrize("text", ["[1, 2]", '{"model": []}', "[" * 100_000, '{"sha256": 1}', "\x00"])
+def test_a_damaged_description_is_one_sentence(folder, text):
+    (folder / pretrained.DESCRIPTION).write_text(text)
+    with pytest.raises(ValueError, match="cannot be read"):
+        pretrained.read_network(folder)
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="no pretrained network 'resnet'"):
         load_pretrained("resnet")

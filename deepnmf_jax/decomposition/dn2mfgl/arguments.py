@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number
+from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, check_seed
 from deepnmf_jax.decomposition.dn2mfgl.fit import INITS
 from deepnmf_jax.decomposition.dn2mfgl.graph import EDGE_WEIGHTS, JOINS
 from deepnmf_jax.decomposition.dn2mfgl.objective import ROBUST
@@ -14,38 +14,45 @@ from deepnmf_jax.decomposition.io.arrays import DTYPES
 MODES = ("well_posed", "released")
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """ValueError for an argument outside what it allows; `arguments` are those of the constructor, by name."""
+def check_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor's arguments by name, as Python's numbers. ValueError for one outside what it allows."""
+    given = dict(arguments)
     for name, allowed in (
         ("mode", MODES),
         ("robust", ROBUST),
         ("init", INITS),
         ("join", (None, *JOINS)),
         ("edge_weights", (None, *EDGE_WEIGHTS)),
-        ("normalize_graph", (None, True, False)),
         ("dtype", (None, *DTYPES)),
     ):
-        check_choice(name, arguments[name], allowed)
-    sizes = sizes_of(arguments["layer_sizes"])
-    for name, smallest in (("n_neighbors", 1), ("n_init", 1), ("random_state", 0)):
-        check_integer(name, arguments[name], smallest)
+        given[name] = check_choice(name, given[name], allowed)
+    for name in ("normalize", "normalize_graph", "verbose"):
+        if name != "normalize_graph" or given[name] is not None:
+            given[name] = check_flag(name, given[name])
+    given["layer_sizes"] = sizes_of(given["layer_sizes"])
+    for name in ("n_neighbors", "n_init"):
+        given[name] = check_integer(name, given[name], 1)
+    given["random_state"] = check_seed("random_state", given["random_state"])
     for name in ("n_clusters", "max_iter"):
-        if arguments[name] is not None:
-            check_integer(name, arguments[name], 1)
+        if given[name] is not None:
+            given[name] = check_integer(name, given[name], 1)
     for name in ("alpha", "beta", "nu"):
-        if arguments[name] is not None:
-            check_number(name, arguments[name], 0)
-    check_number("tol", arguments["tol"], 0)
+        if given[name] is not None:
+            given[name] = check_number(name, given[name], 0)
+    given["tol"] = check_number("tol", given["tol"], 0)
     for name in ("lam", "delta"):
-        check_number(name, arguments[name], 0, above=True)
-    weights = weights_of(arguments["layer_weights"], len(sizes))
-    for weight in weights:
-        check_number("each of layer_weights", weight, 0)
-    if len(weights) != len(sizes) or weights[-1] == 0:
+        given[name] = check_number(name, given[name], 0, above=True)
+    given["layer_weights"] = _checked_weights(given["layer_weights"], len(given["layer_sizes"]))
+    return given
+
+
+def _checked_weights(layer_weights: Any, layers: int) -> tuple[float, ...]:
+    weights = tuple(check_number("each of layer_weights", weight, 0) for weight in weights_of(layer_weights, layers))
+    if len(weights) != layers or weights[-1] == 0:
         raise ValueError(
-            f"layer_weights = {arguments['layer_weights']!r}; give one number for each of the {len(sizes)} layers, the "
-            "last one above 0"
+            f"layer_weights = {layer_weights!r}; give one number for each of the {layers} layers, the last one above 0"
         )
+    return weights
 
 
 def sizes_of(layer_sizes: Any) -> tuple[int, ...]:
@@ -53,9 +60,7 @@ def sizes_of(layer_sizes: Any) -> tuple[int, ...]:
     sizes = np.ravel(np.asarray(layer_sizes, object))
     if not len(sizes):
         raise ValueError("layer_sizes is empty; give at least one layer, such as (100, 10)")
-    for size in sizes:
-        check_integer("each of layer_sizes", size, 1)
-    return tuple(int(size) for size in sizes)
+    return tuple(check_integer("each of layer_sizes", size, 1) for size in sizes)
 
 
 def weights_of(layer_weights: Any, layers: int) -> tuple[float, ...]:

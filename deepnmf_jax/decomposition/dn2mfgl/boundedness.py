@@ -24,6 +24,7 @@ SEARCH_STEPS = 1000
 DENSE = 400
 # Starts of the search: so many of the largest components and low eigenvectors.
 STARTS = 4
+STATUSES = ("bounded", "undecided", "unbounded")
 
 
 class UnboundedWarning(UserWarning):

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from types import SimpleNamespace
 from typing import Any, Self
 
 import jax
@@ -10,8 +11,14 @@ import numpy as np
 
 from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.dn2mfgl import scores
-from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_of, weights_of
-from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
+from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments
+from deepnmf_jax.decomposition.dn2mfgl.boundedness import (
+    Boundedness,
+    after_fit,
+    check_boundedness,
+    refuse_or_warn,
+)
+from deepnmf_jax.decomposition.dn2mfgl.contents import contents_of, fill
 from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
 from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths
@@ -19,16 +26,13 @@ from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, balanced_alpha, choice_of, trust
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
-from deepnmf_jax.decomposition.io import arrays, progress
-from deepnmf_jax.decomposition.io import saving as serialization
+from deepnmf_jax.decomposition.io import arrays, progress, saving
 from deepnmf_jax.decomposition.io.checked import read_data
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
 LIMITS = {"well_posed": 10_000, "released": 100}
 ENCODE_LIMIT, ENCODE_TOL = 2000, 1e-6
-# Arrays that a saved file holds, as far as there are any.
-SAVED = ("components_", "embedding_", "labels_", "cluster_centers_", "loss_history_", "losses_", "_feature_weights")
 
 
 class Dn2MFGL:
@@ -164,26 +168,26 @@ class Dn2MFGL:
                 H_1 (m, r_1), H_i (r_{i-1}, r_i), and (V_1, ..., V_l), V_i (r_i, n); the default mode reads V_l alone.
             rule: how alpha is chosen where alpha = beta = nu = None; only studies of the rule give another.
         """
-        check_arguments(self.get_params())
-        dtype = arrays.dtype_for(X, self.dtype)
+        given = self._plain()
+        dtype = arrays.dtype_for(X, given.dtype)
         with arrays.with_precision(dtype):
             x = self._read(X, dtype)
             n, m = x.shape
-            if self.n_clusters is not None and self.n_clusters > n:
-                raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
-            neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
+            if given.n_clusters is not None and given.n_clusters > n:
+                raise ValueError(f"n_clusters = {given.n_clusters} with {n} samples; it must be at most that")
+            neighbors = find_neighbors(x, given.n_neighbors, exclude_self=given.mode != "released")
             graph, choice, starts = self._prepare(neighbors, x.T, init, rule)
-            strengths, well_posed = (choice.alpha, choice.beta, choice.nu), self.mode == "well_posed"
+            strengths, well_posed = (choice.alpha, choice.beta, choice.nu), given.mode == "well_posed"
             certificate = check_boundedness(graph, *strengths)
             refuse_or_warn(certificate, strengths, refuse=well_posed)
             solution = self._solve(starts, x.T, graph, choice)
             certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed)
-            if well_posed and not solution.converged and self.tol > 0:
-                warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=3)
+            if well_posed and not solution.converged and given.tol > 0:
+                warn_of_the_limit(type(self).__name__, solution.sweeps, given.tol, stacklevel=3)
             self._publish(solution, choice, certificate, m)
-        if self.n_clusters is not None:
+        if given.n_clusters is not None:
             codes = self._for_clusters(self.embedding_)
-            self.labels_, self.cluster_centers_ = scores.kmeans(codes, self.n_clusters, self.random_state)
+            self.labels_, self.cluster_centers_ = scores.kmeans(codes, given.n_clusters, given.random_state)
         elif hasattr(self, "labels_"):
             del self.labels_, self.cluster_centers_
         return self
@@ -238,8 +242,7 @@ class Dn2MFGL:
             raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
 
     def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> jax.Array:
-        data = arrays.without_sparse(X)
-        x = jnp.asarray(read_data(data, dtype, features=features, scale=1.0).a)
+        x = jnp.asarray(read_data(X, dtype, features=features, scale=1.0, sparse=False).a)
         if not self.normalize:
             return x
         # By the largest entry first: squares of small numbers vanish in float32. A sample of zeros stays one.
@@ -248,40 +251,46 @@ class Dn2MFGL:
         lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
         return x / jnp.where(lengths > 0, lengths, 1)
 
+    def _plain(self) -> SimpleNamespace:
+        """The arguments, checked, as Python's numbers; the attributes stay as they were given."""
+        return SimpleNamespace(**check_arguments(self.get_params()))
+
     def _prepare(
         self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None, rule: Rule
     ) -> tuple[Graph, Choice, Factors]:
         """The graph, the structure terms and a start for every seed; x (m, n)."""
-        sizes, released = sizes_of(self.layer_sizes), self.mode == "released"
-        choice, ruled = choice_of(self.get_params(), rule)
+        given = self._plain()
+        sizes, released = given.layer_sizes, given.mode == "released"
+        choice, ruled = choice_of(vars(given), rule)
         near = neighbors if released else nearest_of(neighbors, choice.n_neighbors)
         graph = knn_graph(near, choice.join, choice.edge_weights, choice.normalize)
-        spectral = init is None and not released and self.init == "spectral"
+        spectral = init is None and not released and given.init == "spectral"
         codes = spectral_codes(graph, sizes[-1]) if spectral or ruled else None
         if init is not None:
             starts = given_starts(init, x, sizes)
         else:
-            keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
+            keys = jax.random.split(jax.random.key(given.random_state), given.n_init)
             starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if spectral else None, sizes)
         if ruled and codes is not None:
             trusted = trust(neighbors, choice.n_neighbors, np.argmax(codes, axis=0))
             balance, (h, v) = rule.balance(trusted), jax.tree.map(lambda a: a[0], (starts.h, starts.v[-1]))
-            alpha = balanced_alpha(h, v, self._problem(x, graph, choice), self.robust, balance)
+            alpha = balanced_alpha(h, v, self._problem(x, graph, choice), given.robust, balance)
             choice = choice.by_rule(alpha, trusted, balance)
         return graph, choice, starts
 
     def _problem(self, x: jax.Array, graph: Graph, choice: Choice) -> Problem:
-        weights = weights_of(self.layer_weights, len(sizes_of(self.layer_sizes)))
-        numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
+        given = self._plain()
+        numbers = (choice.alpha, choice.beta, choice.nu, given.lam, given.delta, given.layer_weights)
         return Problem(x, graph, Strengths(*(jnp.asarray(value, x.dtype) for value in numbers)))
 
     def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
-        limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
-        with progress.bar(self.verbose, limit, "fit") as report:
-            if self.mode == "released":
+        given = self._plain()
+        limit = LIMITS[given.mode] if given.max_iter is None else given.max_iter
+        with progress.bar(given.verbose, limit, "fit") as report:
+            if given.mode == "released":
                 return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit, report)
-            form = Form(self.robust, any(weight > 0 for weight in weights_of(self.layer_weights, len(starts.h))[:-1]))
-            return solve_well_posed(starts, self._problem(x, graph, choice), form, limit, self.tol, report)
+            form = Form(given.robust, any(weight > 0 for weight in given.layer_weights[:-1]))
+            return solve_well_posed(starts, self._problem(x, graph, choice), form, limit, given.tol, report)
 
     def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
         self.dictionaries_ = solution.dictionaries
@@ -295,32 +304,19 @@ class Dn2MFGL:
     def save(self, path: str | os.PathLike) -> None:
         """Write arguments, dictionaries, codes and clusters to one .npz file, without pickle; `load` reads it."""
         self._check_fitted()
-        numbers = {
-            "choice": list(self.choice_),
-            "certificate": [self.certificate_.status, self.certificate_.reason, self.certificate_.value],
-            "n_iter": self.n_iter_,
-            "converged": self.converged_,
-        }
-        stored = {f"H{i}": h for i, h in enumerate(self.dictionaries_)}
-        for name in SAVED:
-            if hasattr(self, name):
-                stored[name] = np.asarray(getattr(self, name))
-        arguments = self.get_params() | {"layer_sizes": list(sizes_of(self.layer_sizes))}
-        serialization.write(path, type(self).__name__, arguments, numbers, stored)
+        saving.write(path, type(self).__name__, *contents_of(self))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """The estimator that `save` wrote. ValueError for a file of another class or version."""
-        arguments, numbers, stored = serialization.read(path, cls.__name__)
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
-        model = cls(**given)
-        model.dictionaries_ = [stored[f"H{i}"] for i in range(len(sizes_of(model.layer_sizes)))]
-        for name in SAVED:
-            if name in stored:
-                setattr(model, name, stored[name])
-        model.choice_ = Choice(*numbers["choice"])
-        status, reason, value = numbers["certificate"]
-        model.certificate_, model.boundedness_ = Boundedness(status, reason, None, value), status
-        model.n_iter_, model.converged_ = numbers["n_iter"], numbers["converged"]
-        model.n_features_in_ = model.components_.shape[1]
+        """The estimator that `save` wrote.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: a file of another class, version or shape; a damaged file; values that no fit has.
+        """
+        arguments, numbers, stored = saving.read(path, cls.__name__)
+        with saving.named_errors(path):
+            given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+            model = cls(**given)
+            fill(model, numbers, stored)
         return model

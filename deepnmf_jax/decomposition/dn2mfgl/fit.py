@@ -15,6 +15,7 @@ from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, chain, ev
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import dictionary_for
 from deepnmf_jax.decomposition.dn2mfgl.sweep import PROVED, sweep
+from deepnmf_jax.decomposition.io.arrays import to_numpy
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, in_view, over_starts
 
 INITS = ("spectral", "pretrained")
@@ -92,7 +93,7 @@ def given_starts(init: tuple[Any, Any], x: Array, layer_sizes: tuple[int, ...]) 
     shapes = [*(f"H_{i}" for i in layers), *(f"V_{i}" for i in layers)]
     wanted = [*zip(sizes, layer_sizes, strict=False), *((r, x.shape[1]) for r in layer_sizes)]
     try:
-        arrays = [np.asarray(matrix, x.dtype) for matrices in init for matrix in matrices]
+        arrays = [to_numpy(matrix, x.dtype) for matrices in init for matrix in matrices]
     except (TypeError, ValueError) as error:
         raise ValueError(f"init must be ((H_1, ..., H_l), (V_1, ..., V_l)): {error}") from error
     if [array.shape for array in arrays] != wanted:

@@ -35,6 +35,8 @@ def read_data(
     beta: float = 2.0,
     features: int | None = None,
     scale: float | None = None,
+    sparse: bool = True,
+    takes_mask: bool = False,
 ) -> Data:
     """A and its weights as checked JAX arrays.
 
@@ -48,15 +50,24 @@ def read_data(
         beta: of the divergence; zeros are an error for beta <= 0, sparse matrices for all but the squared error (2).
         features: p that A must have, of a fitted dictionary.
         scale: the unit of the fit; None: found from A.
+        sparse: whether a sparse A may stay sparse; else it is written out.
+        takes_mask: whether the weights that come out are used, so that hidden entries of a masked array may count as
+            unknown; else such an array is refused.
 
     Raises:
-        ValueError: wrong rank, empty, NaN, infinite, negative, another number of features, weights of another shape.
+        ValueError: no real numbers, wrong rank, empty, NaN, infinite, negative, another number of features, weights of
+            another shape.
     """
     if is_batches(a):
-        raise ValueError("A is an iterable of batches here; fit streams those, all else takes one matrix (n, p)")
-    array = to_jax(a, dtype, device)
+        raise ValueError(
+            "A is an iterable of batches here; NMF.fit and NMF.encode stream those, all else takes one matrix (n, p)"
+        )
+    shown = None
+    if takes_mask and isinstance(a, np.ma.MaskedArray):
+        a, shown = np.ma.getdata(a), ~np.ma.getmaskarray(a) if np.ma.is_masked(a) else None
+    array = to_jax(a, dtype, device) if sparse else to_dense(a, dtype, device)
     check_shape(array.shape, features)
-    known = read_weights(weights, mask, array, dtype, device)
+    known = read_weights(weights, mask, array, dtype, device, shown)
     if known is not None:
         array = jnp.where(known > 0, dense(array), 0)
     mean = check_values(array, known, nonnegative, beta <= 0)
@@ -87,14 +98,19 @@ def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
         )
 
 
-def read_weights(weights: Any, mask: Any, a: Array | BCOO, dtype: np.dtype, device: Any) -> Array | None:
-    """Weights times mask as an array of the shape of A; None where neither is given. ValueError as in `read_data`."""
-    if weights is None and mask is None:
+def read_weights(
+    weights: Any, mask: Any, a: Array | BCOO, dtype: np.dtype, device: Any, shown: np.ndarray | None = None
+) -> Array | None:
+    """Weights times masks as an array of the shape of A; None where none is given. ValueError as in `read_data`.
+
+    `shown` is the mask that A brings along itself, True where an entry is not hidden.
+    """
+    if weights is None and mask is None and shown is None:
         return None
     if isinstance(a, BCOO):
         raise ValueError("weights and masks need a dense A; convert it with A.toarray() or A.todense()")
     result = jnp.ones(a.shape, dtype)
-    for name, given in (("weights", weights), ("mask", mask)):
+    for name, given in (("weights", weights), ("mask", mask), ("mask of A", shown)):
         if given is None:
             continue
         array = to_dense(given, dtype, device)
@@ -114,7 +130,11 @@ def read_start(init: Any, data: Data, k: int, device: Any = None) -> tuple[Array
     Raises:
         ValueError: other shapes, entries that are negative, NaN or infinite.
     """
-    z, d = (to_dense(factor, data.a.dtype, device) for factor in init)
+    try:
+        z, d = init
+    except (TypeError, ValueError) as error:
+        raise ValueError("init must be a pair (Z, D) of matrices to start from") from error
+    z, d = (to_dense(factor, data.a.dtype, device) for factor in (z, d))
     (n, p), root = data.a.shape, math.sqrt(data.scale)
     if z.shape != (n, k) or d.shape != (k, p):
         raise ValueError(f"init has shapes {z.shape} and {d.shape}; Z must be {(n, k)} and D {(k, p)}")
@@ -147,8 +167,8 @@ def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, posi
         where = "" if isinstance(a, BCOO) else f", the first at {tuple(int(i) for i in np.argwhere(bad)[0])}"
         what = "NaN" if np.isnan(host[bad][0]) else "infinite"
         raise ValueError(
-            f"A has {int(bad.sum())} entries that are NaN or infinite (first: {what}{where}); for missing values pass "
-            "mask= with 0 there"
+            f"A has {int(bad.sum())} entries that are NaN or infinite in {values.dtype} (first: {what}{where}); for "
+            "missing values pass mask= with 0 there"
         )
     if nonnegative and float(smallest) < 0:
         count = int(jnp.sum(values < 0))
