@@ -209,7 +209,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _publish(self, components: np.ndarray, n_iter: int, error: float | None) -> None:
         self.components_, self.n_components_, self.n_iter_ = components, len(components), n_iter
-        vars(self).pop("reconstruction_err_", None)
+        self.__dict__.pop("reconstruction_err_", None)
         if error is not None:
             self.reconstruction_err_ = error
 
