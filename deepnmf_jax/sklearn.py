@@ -1,5 +1,6 @@
 """The estimators in scikit-learn's protocol, thin over `decomposition`. Needs scikit-learn (the extra `sklearn`)."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,7 +163,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 warnings.warn(
                     "When init!='custom', provided W or H are ignored. Set init='custom' to start from them.",
                     RuntimeWarning,
-                    stacklevel=4,
+                    stacklevel=_level_of_caller(),
                 )
             return None
         missing = " and ".join(name for name, given in (("W", W), ("H", H)) if given is None)
@@ -317,4 +318,15 @@ def _their_warnings() -> Iterator[None]:
         yield
     for warning in seen:
         ours = issubclass(warning.category, decomposition.ConvergenceWarning)
-        warnings.warn(str(warning.message), ConvergenceWarning if ours else warning.category, stacklevel=4)
+        warnings.warn(
+            str(warning.message), ConvergenceWarning if ours else warning.category, stacklevel=_level_of_caller()
+        )
+
+
+def _level_of_caller() -> int:
+    """The `stacklevel` of a warning that points at the user's line, beyond this package and scikit-learn's wrappers."""
+    level, frame = 1, sys._getframe(1)
+    inner = {"deepnmf_jax", "sklearn", "contextlib"}
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
+        level, frame = level + 1, frame.f_back
+    return level

@@ -69,8 +69,10 @@ def test_pipeline_grid_search_and_clone() -> None:
 
 
 def test_warnings_are_scikit_learns() -> None:
-    with pytest.warns(ConvergenceWarning, match="max_iter = 2"):
-        NMF(2, max_iter=2).fit(data())
+    for fit in (NMF.fit, NMF.fit_transform):
+        with pytest.warns(ConvergenceWarning, match="max_iter = 2") as seen:
+            fit(NMF(2, max_iter=2), data())
+        assert seen[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         NMF(2, max_iter=2, tol=0).fit(data())
@@ -130,8 +132,9 @@ def test_a_start_has_the_components_that_were_asked_for() -> None:
 
 def test_a_start_that_is_not_used_is_not_silent() -> None:
     w, h = start()
-    with pytest.warns(RuntimeWarning, match="provided W or H are ignored"):
+    with pytest.warns(RuntimeWarning, match="provided W or H are ignored") as seen:
         NMF(3, max_iter=1, tol=0).fit(data(), W=w, H=h)
+    assert seen[0].filename == __file__
 
 
 def test_nothing_of_a_fit_is_reported_after_batches() -> None:
