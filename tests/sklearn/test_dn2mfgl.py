@@ -1,4 +1,4 @@
-"""Dn2MFGL in scikit-learn's protocol: the checks of theirs that do not depend on the codes of single samples."""
+"""Dn2MFGL in scikit-learn's protocol."""
 
 import warnings
 
@@ -7,36 +7,13 @@ import pytest
 
 sklearn = pytest.importorskip("sklearn")
 
-from sklearn.base import clone  # noqa: E402
+from scipy import sparse  # noqa: E402
+from sklearn.base import clone, is_clusterer  # noqa: E402
 from sklearn.exceptions import ConvergenceWarning, NotFittedError  # noqa: E402
-from sklearn.utils.estimator_checks import estimator_checks_generator  # noqa: E402
+from sklearn.utils import get_tags  # noqa: E402
 
 from deepnmf_jax import decomposition  # noqa: E402
 from deepnmf_jax.sklearn import Dn2MFGL  # noqa: E402
-
-# The whole battery compiles for minutes. Left out too: those that compare `transform` with `fit_transform`, whose
-# codes know their neighbours, and the one that clusters negative data.
-CHEAP = {
-    "check_estimator_cloneable", "check_estimator_tags_renamed", "check_no_attributes_set_in_init",
-    "check_fit_score_takes_y", "check_estimators_unfitted", "check_n_features_in_after_fitting",
-    "check_estimators_nan_inf", "check_complex_data", "check_get_params_invariance", "check_set_params",
-    "check_dont_overwrite_attributes", "check_positive_only_tag_during_fit", "check_fit2d_predict1d",
-}  # fmt: skip
-
-
-def name_of(check: object) -> str:
-    return getattr(getattr(check, "func", check), "__name__", "")
-
-
-MODEL = Dn2MFGL((2,), n_clusters=2, n_neighbors=2, max_iter=5)
-CHECKS = [pair for pair in estimator_checks_generator(MODEL, legacy=True, mark=None) if name_of(pair[1]) in CHEAP]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("estimator", "check"), CHECKS, ids=lambda x: name_of(x))
-def test_estimator_checks(estimator: Dn2MFGL, check: object) -> None:
-    check(estimator)  # type: ignore[operator]
 
 
 def test_it_is_the_core() -> None:
@@ -53,3 +30,35 @@ def test_it_is_the_core() -> None:
     np.testing.assert_array_equal(model.transform(x), core.transform(x))
     assert list(model.get_feature_names_out()) == ["dn2mfgl0", "dn2mfgl1"]
     assert clone(model).get_params() == core.get_params()
+
+
+@pytest.mark.parametrize("kind", [Dn2MFGL, decomposition.Dn2MFGL])
+def test_tags_tell_the_truth(kind: type) -> None:
+    codes_alone, clusters = kind((2,)), kind((2,), n_clusters=3, dtype="float32")
+    assert (is_clusterer(codes_alone), is_clusterer(clusters)) == (False, True)
+    for model, kept in ((codes_alone, ["float64", "float32"]), (clusters, ["float32"])):
+        tags = get_tags(model)
+        assert tags.transformer_tags.preserves_dtype == kept
+        assert tags.input_tags.sparse and tags.input_tags.positive_only
+
+
+def test_methods_of_clusters_are_there_with_clusters() -> None:
+    model = Dn2MFGL((2,), n_clusters=None)
+    for name in ("predict", "fit_predict"):
+        assert not hasattr(model, name) and hasattr(Dn2MFGL((2,), n_clusters=2), name) and hasattr(Dn2MFGL, name)
+        with pytest.raises(ValueError, match=f"Dn2MFGL.{name}: needs n_clusters"):
+            getattr(model, name)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_tables_in_and_out() -> None:
+    pd = pytest.importorskip("pandas")
+    x = np.random.default_rng(0).random((20, 6))
+    plain = Dn2MFGL((2,), n_clusters=2, alpha=1.0, max_iter=10).fit(sparse.csr_array(x))
+    model = clone(plain).set_output(transform="pandas")
+    table = pd.DataFrame(x, columns=list("abcdef"))
+    codes = model.fit_transform(table)
+    assert list(codes.columns) == ["dn2mfgl0", "dn2mfgl1"] and list(model.feature_names_in_) == list("abcdef")
+    np.testing.assert_array_equal(codes, plain.embedding_)
+    np.testing.assert_array_equal(model.predict(table), plain.predict(x))
+    assert isinstance(model.transform(table), pd.DataFrame)

@@ -54,7 +54,7 @@ class Dn2MFGL:
 
     Args:
         layer_sizes: r_1, ..., r_l, components of every layer; the last one is the width of the codes.
-        n_clusters: number of clusters for `labels_` (k-means, extra `sklearn`); None: no labels.
+        n_clusters: number of clusters for `labels_` (k-means, needs scikit-learn); None: no labels.
         alpha: local structure. None, with beta and nu: all three and the graph are chosen without labels
             (strengths.py); in mode="released": 1. A None beside numbers counts as 0.
         beta: variance of the codes.
@@ -140,7 +140,7 @@ class Dn2MFGL:
         return f"{type(self).__name__}({given})"
 
     def __sklearn_tags__(self) -> Any:
-        return scores.clusterer_tags()
+        return scores.transformer_tags(self.n_clusters is not None, self.dtype)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "components_")
@@ -179,6 +179,7 @@ class Dn2MFGL:
             graph, choice, starts = self._prepare(neighbors, x.T, init, rule)
             strengths, well_posed = (choice.alpha, choice.beta, choice.nu), given.mode == "well_posed"
             certificate = check_boundedness(graph, *strengths)
+            scores.check_clustering(self.n_clusters)
             refuse_or_warn(certificate, strengths, refuse=well_posed)
             solution = self._solve(starts, x.T, graph, choice)
             certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed)
@@ -233,9 +234,9 @@ class Dn2MFGL:
         squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
         return np.argmin(squares, axis=1)
 
-    def _for_clusters(self, codes: np.ndarray) -> np.ndarray:
-        """Codes at unit length, as the samples are, if `normalize`."""
-        return scores.directions(codes) if self.normalize else codes
+    def _for_clusters(self, codes: Any) -> np.ndarray:
+        """Codes (a table where scikit-learn's `set_output` made one) at unit length, as the samples, if `normalize`."""
+        return scores.directions(np.asarray(codes)) if self.normalize else np.asarray(codes)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "components_"):

@@ -14,20 +14,25 @@ def _sklearn(name: str) -> Any:
         import sklearn.metrics
         import sklearn.utils
     except ImportError as error:
-        raise ImportError(
-            f"{name} needs scikit-learn, which is not installed: pip install 'deepnmf_jax[sklearn]'"
-        ) from error
+        raise ImportError(f"{name} needs scikit-learn, which is not installed: pip install scikit-learn") from error
     return sklearn
 
 
-def clusterer_tags() -> Any:
-    """What scikit-learn's pipelines ask of an estimator that is not derived from theirs: a clusterer that transforms,
-    of non-negative data, dense or sparse. ImportError without scikit-learn."""
+def check_clustering(n_clusters: int | None) -> None:
+    """ImportError where labels are wanted and scikit-learn, which makes them, is not installed."""
+    if n_clusters is not None:
+        _sklearn(f"Dn2MFGL with n_clusters = {n_clusters} (n_clusters = None gives the codes without labels)")
+
+
+def transformer_tags(clusters: bool, dtype: str | None) -> Any:
+    """What scikit-learn's pipelines ask of an estimator that is not derived from theirs: a transformer, with `clusters`
+    a clusterer too, of non-negative data, dense or sparse, that keeps float32 and float64 or computes in the given
+    dtype. ImportError without scikit-learn."""
     utils = _sklearn("the protocol of scikit-learn").utils
     return utils.Tags(
-        estimator_type="clusterer",
+        estimator_type="clusterer" if clusters else None,
         target_tags=utils.TargetTags(required=False),
-        transformer_tags=utils.TransformerTags(preserves_dtype=["float64", "float32"]),
+        transformer_tags=utils.TransformerTags(preserves_dtype=["float64", "float32"] if dtype is None else [dtype]),
         input_tags=utils.InputTags(positive_only=True, sparse=True),
     )
 
