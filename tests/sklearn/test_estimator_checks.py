@@ -1,4 +1,4 @@
-"""scikit-learn's estimator checks in JAX's default precision: those fail that docs/migrating.md lists, no others."""
+"""scikit-learn's estimator checks in JAX's default jax_as_it_comes: those fail that docs/migrating.md lists, no others."""
 
 from collections.abc import Iterator
 
@@ -18,8 +18,6 @@ MODELS = {
     "Kullback-Leibler": NMF(2, solver="mu", beta_loss="kullback-leibler", max_iter=30),
     "Dn2MFGL": Dn2MFGL((2,), n_clusters=2, n_neighbors=2, max_iter=5),
 }
-# Run in float64, which JAX's pickles of arrays need.
-IN_FLOAT64 = set()
 
 
 def name_of(check: object) -> str:
@@ -36,15 +34,16 @@ def checks() -> Iterator[object]:
 
 
 @pytest.fixture
-def precision(request: pytest.FixtureRequest) -> Iterator[None]:
+def jax_as_it_comes() -> Iterator[None]:
+    """Without 64 bits, which the other tests switch on."""
     before = jax.config.values["jax_enable_x64"]
-    jax.config.update("jax_enable_x64", name_of(request.node.callspec.params["check"]) in IN_FLOAT64)
+    jax.config.update("jax_enable_x64", False)
     yield
     jax.config.update("jax_enable_x64", before)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("precision")
+@pytest.mark.usefixtures("jax_as_it_comes")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("estimator", "check"), list(checks()))
 def test_estimator_checks(estimator: object, check: object) -> None:
