@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.decomposition.codes import find_codes
-from deepnmf_jax.decomposition.dn2mfgl import scores
+from deepnmf_jax.decomposition.dn2mfgl import scores, units
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_of, weights_of
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
 from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
@@ -21,7 +21,6 @@ from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, bala
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io import saving as serialization
-from deepnmf_jax.decomposition.io.checked import read_data
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
@@ -167,23 +166,28 @@ class Dn2MFGL:
         check_arguments(self.get_params())
         dtype = arrays.dtype_for(X, self.dtype)
         with arrays.with_precision(dtype):
-            x = self._read(X, dtype)
+            x, scale = self._read(X, dtype)
             n, m = x.shape
+            unit = self._units(x, scale)
             if self.n_clusters is not None and self.n_clusters > n:
                 raise ValueError(f"n_clusters = {self.n_clusters} with {n} samples; it must be at most that")
             neighbors = find_neighbors(x, self.n_neighbors, exclude_self=self.mode != "released")
-            graph, choice, starts = self._prepare(neighbors, x.T, init, rule)
+            graph, choice, starts = self._prepare(neighbors, x.T, unit, init, rule)
             strengths, well_posed = (choice.alpha, choice.beta, choice.nu), self.mode == "well_posed"
+            units.check_strengths(strengths, unit)
             certificate = check_boundedness(graph, *strengths)
             refuse_or_warn(certificate, strengths, refuse=well_posed)
-            solution = self._solve(starts, x.T, graph, choice)
-            certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed)
+            solution = self._solve(starts, x.T, graph, choice, unit)
+            certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed, unit.data)
+            solution = units.restored(solution, unit, not well_posed)
             if well_posed and not solution.converged and self.tol > 0:
                 warn_of_the_limit(type(self).__name__, solution.sweeps, self.tol, stacklevel=3)
             self._publish(solution, choice, certificate, m)
         if self.n_clusters is not None:
             codes = self._for_clusters(self.embedding_)
-            self.labels_, self.cluster_centers_ = scores.kmeans(codes, self.n_clusters, self.random_state)
+            root = units.unit_of_codes(codes)
+            self.labels_, centers = scores.kmeans(codes / root, self.n_clusters, self.random_state)
+            self.cluster_centers_ = centers * root
         elif hasattr(self, "labels_"):
             del self.labels_, self.cluster_centers_
         return self
@@ -211,11 +215,12 @@ class Dn2MFGL:
         self._check_fitted()
         dtype = self.components_.dtype
         with arrays.with_precision(dtype):
-            x = self._read(X, dtype, self.n_features_in_)
+            x, scale = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
-            d = jnp.asarray(self.components_) * roots
+            size = units.unit_of_codes(self.components_)
+            d = jnp.asarray(self.components_ / size) * roots
             codes = find_codes(Target(x * roots), d, SolverSettings(), ENCODE_LIMIT, ENCODE_TOL)
-            return np.array(codes.T)
+            return np.array(codes.T) * dtype.type(scale / size)
 
     def predict(self, X: Any) -> np.ndarray:
         """The cluster (n,) whose center is nearest to the codes of `transform`. ValueError without n_clusters.
@@ -226,7 +231,9 @@ class Dn2MFGL:
         if self.n_clusters is None:
             raise ValueError("predict needs n_clusters, the number of clusters")
         codes = self._for_clusters(self.transform(X))
-        squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
+        unit = units.unit_of_codes(self.cluster_centers_)
+        codes, centers = codes / unit, self.cluster_centers_ / unit
+        squares = np.sum(centers**2, axis=1) - 2 * codes @ centers.T
         return np.argmin(squares, axis=1)
 
     def _for_clusters(self, codes: np.ndarray) -> np.ndarray:
@@ -237,19 +244,18 @@ class Dn2MFGL:
         if not hasattr(self, "components_"):
             raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
 
-    def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> jax.Array:
-        data = arrays.without_sparse(X)
-        x = jnp.asarray(read_data(data, dtype, features=features, scale=1.0).a)
-        if not self.normalize:
-            return x
-        # By the largest entry first: squares of small numbers vanish in float32. A sample of zeros stays one.
-        largest = jnp.max(x, axis=1, keepdims=True)
-        x = x / jnp.where(largest > 0, largest, 1)
-        lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
-        return x / jnp.where(lengths > 0, lengths, 1)
+    def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> tuple[jax.Array, float]:
+        return units.read_samples(X, dtype, self.normalize, self.mode == "released", features)
+
+    def _units(self, x: jax.Array, scale: float) -> units.Units:
+        """What the terms are for x (n, m), which is X divided by `scale`. ValueError where they hide it."""
+        released = self.mode == "released"
+        if not (self.normalize or released or self.robust == "none"):
+            units.check_delta(self.delta, x, scale)
+        return units.units_of(scale, len(sizes_of(self.layer_sizes)), squares=self.robust == "none" and not released)
 
     def _prepare(
-        self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None, rule: Rule
+        self, neighbors: Neighbors, x: jax.Array, unit: units.Units, init: tuple[Any, Any] | None, rule: Rule
     ) -> tuple[Graph, Choice, Factors]:
         """The graph, the structure terms and a start for every seed; x (m, n)."""
         sizes, released = sizes_of(self.layer_sizes), self.mode == "released"
@@ -259,29 +265,31 @@ class Dn2MFGL:
         spectral = init is None and not released and self.init == "spectral"
         codes = spectral_codes(graph, sizes[-1]) if spectral or ruled else None
         if init is not None:
-            starts = given_starts(init, x, sizes)
+            starts = units.starts_in(unit, given_starts(init, x, sizes))
         else:
             keys = jax.random.split(jax.random.key(self.random_state), self.n_init)
             starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if spectral else None, sizes)
         if ruled and codes is not None:
             trusted = trust(neighbors, choice.n_neighbors, np.argmax(codes, axis=0))
             balance, (h, v) = rule.balance(trusted), jax.tree.map(lambda a: a[0], (starts.h, starts.v[-1]))
-            alpha = balanced_alpha(h, v, self._problem(x, graph, choice), self.robust, balance)
-            choice = choice.by_rule(alpha, trusted, balance)
+            alpha = balanced_alpha(h, v, self._problem(x, graph, choice, unit), self.robust, balance)
+            choice = choice.by_rule(alpha / unit.structure, trusted, balance)
         return graph, choice, starts
 
-    def _problem(self, x: jax.Array, graph: Graph, choice: Choice) -> Problem:
+    def _problem(self, x: jax.Array, graph: Graph, choice: Choice, unit: units.Units) -> Problem:
         weights = weights_of(self.layer_weights, len(sizes_of(self.layer_sizes)))
-        numbers = (choice.alpha, choice.beta, choice.nu, self.lam, self.delta, weights)
+        strengths = [value * unit.structure for value in (choice.alpha, choice.beta, choice.nu)]
+        numbers = (*strengths, self.lam, units.delta_in(unit, self.delta, x.dtype), weights)
         return Problem(x, graph, Strengths(*(jnp.asarray(value, x.dtype) for value in numbers)))
 
-    def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
+    def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice, unit: units.Units) -> Solution:
         limit = LIMITS[self.mode] if self.max_iter is None else self.max_iter
-        with progress.bar(self.verbose, limit, "fit") as report:
+        alpha, beta, nu = (value * unit.structure for value in (choice.alpha, choice.beta, choice.nu))
+        with progress.bar(self.verbose, limit, "fit", unit.objective) as report:
             if self.mode == "released":
-                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit, report)
+                return solve_released(starts, x, graph, (alpha, beta, nu), limit, report)
             form = Form(self.robust, any(weight > 0 for weight in weights_of(self.layer_weights, len(starts.h))[:-1]))
-            return solve_well_posed(starts, self._problem(x, graph, choice), form, limit, self.tol, report)
+            return solve_well_posed(starts, self._problem(x, graph, choice, unit), form, limit, self.tol, report)
 
     def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
         self.dictionaries_ = solution.dictionaries

@@ -3,6 +3,7 @@
 torch and scipy are never imported here: their arrays can only come from a caller who has imported them.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +16,8 @@ from jax import Array
 from jax.experimental.sparse import BCOO
 
 DTYPES = ("float32", "float64")
+# Entries of a dense array that is made from a sparse matrix: 8 GiB in float32.
+LARGEST_WRITTEN_OUT = 2**31 - 1
 
 
 def _is_torch(x: Any) -> bool:
@@ -44,8 +47,18 @@ def is_batches(x: Any) -> bool:
     return isinstance(x, Iterable) and not hasattr(x, "__array__")
 
 
+def check_written_out(x: Any) -> None:
+    """ValueError for a sparse matrix that is too large to be written out."""
+    if (is_scipy_sparse(x) or isinstance(x, BCOO)) and math.prod(x.shape) > LARGEST_WRITTEN_OUT:
+        raise ValueError(
+            f"A is sparse, of shape {tuple(x.shape)}, and would be written out here, which is for at most "
+            f"{LARGEST_WRITTEN_OUT} entries; NMF with squared error keeps sparse matrices sparse, or reduce A first"
+        )
+
+
 def without_sparse(x: Any) -> Any:
     """x, written out as a dense array if it is sparse."""
+    check_written_out(x)
     if is_scipy_sparse(x):
         return x.toarray()
     return x.todense() if isinstance(x, BCOO) else x
@@ -128,6 +141,7 @@ def to_jax(x: Any, dtype: np.dtype, device: Any = None) -> Array | BCOO:
 
 def to_dense(x: Any, dtype: np.dtype, device: Any = None) -> Array:
     """`to_jax` with sparse matrices written out."""
+    check_written_out(x)
     array = to_jax(x, dtype, device)
     return array.todense() if isinstance(array, BCOO) else array
 
@@ -158,6 +172,7 @@ def to_numpy(x: Any, dtype: Any = np.float32) -> np.ndarray:
     """x as a dense numpy array; the batches of an iterable are put below one another."""
     if is_batches(x):
         return np.concatenate([to_numpy(batch, dtype) for batch in batches_of(x)])
+    check_written_out(x)
     if is_scipy_sparse(x):
         return np.asarray(x.toarray(), dtype)
     if isinstance(x, BCOO):
