@@ -45,7 +45,8 @@ CASES = [(name, dtype) for dtype in ("float32", "float64") for name in MAKERS]
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [case if case[0] == "hals" else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
+    ("name", "dtype"),
+    [case if case == ("hals", "float32") else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
 )
 def test_fits_and_their_reports(name: str, dtype: str) -> None:
     make, exponents = MAKERS[name], FLOAT32 if dtype == "float32" else FLOAT64
@@ -82,6 +83,7 @@ def test_what_float64_cannot_report_is_refused() -> None:
         NMF(2, dtype="float32").fit(A * 1e60)
 
 
+@pytest.mark.slow
 def test_codes_of_data_in_another_unit_than_that_of_the_fit() -> None:
     for make in (MAKERS["hals"], MAKERS["semi"], MAKERS["convex"]):
         model, _ = fitted(make, -80, "float32")
@@ -109,6 +111,7 @@ def test_penalties_keep_their_meaning() -> None:
             make.fit(times(A, -90, "float32"))
 
 
+@pytest.mark.slow
 def test_the_number_of_concepts_does_not_depend_on_the_unit() -> None:
     rng = np.random.default_rng(1)
     a = (rng.random((24, 2)) @ rng.random((2, 10))).astype(np.float32)
@@ -147,7 +150,7 @@ def same_groups(labels: np.ndarray) -> bool:
     return len(set(zip(labels, GROUPS, strict=True))) == 3
 
 
-@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("normalize", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_clusters_at_any_unit(normalize: bool) -> None:
     pytest.importorskip("sklearn")
     for robust in ("sample",) if normalize else ("sample", "none"):

@@ -87,6 +87,7 @@ def streamed(batches: list[np.ndarray], **arguments: object) -> NMF:
     return model
 
 
+@pytest.mark.slow
 def test_a_stream_forgets_batches_beside_which_it_is_everything() -> None:
     a = data(dtype=np.float32)
     plain = streamed([a[:10]] * 3)
