@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.checks import check_flag
@@ -13,6 +14,7 @@ from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedE
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
 from deepnmf_jax.decomposition.io.saving import Kind
+from deepnmf_jax.decomposition.io.units import divided, multiplied
 from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall
 from deepnmf_jax.decomposition.updates.multiplicative import square_root_step
@@ -254,13 +256,14 @@ class ConvexNMF(SignedEstimator):
                 raise ValueError(f"solver 'mu' forms {a.shape[0]} x {a.shape[0]} matrices here; use solver='pgd'")
             self._begin(A, data)
             constraints = self._constraints._replace(signed=signed)
-            l1, length = self._l1(a.shape[1]), history_length(limit)
+            l1, length = self._l1(a.shape[1], data.scale), history_length(limit)
             compiled = partial(solve, a=a, l1=l1, constraints=constraints, tol=self.tol, length=length)
             done = self._descend(compiled, self._start(a), limit)
             self._w = done.state[1]
-            self._d = product(self._w, a) * data.scale
+            atoms = product(self._w, a)
+            self._d = multiplied(atoms, data.scale)
             self._zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
-            self._report_descent(done, float(jnp.linalg.norm(a - product(self._zt.T, self._d / data.scale))))
+            self._report_descent(done, float(jnp.linalg.norm(a - product(self._zt.T, atoms))))
             return self.Z, self.D
 
     def _start(self, a: Array) -> Pair:
@@ -275,13 +278,27 @@ class ConvexNMF(SignedEstimator):
         codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 0.0, 20, 64).state
         return (codes if self._constraints.simplex_z else codes + 0.2 / k), w
 
-    def _codes_unit(self) -> float:
+    def _dictionary_unit(self) -> float:
         # W and Z are numbers; the dictionary W A has the unit of the data.
-        return 1.0
+        return self._scale
+
+    def _read_near(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
+        data = super()._read_near(a, dtype, **more)
+        if not self._constraints.simplex_z or data.scale == self._scale:
+            return data
+        # Codes that sum to 1 cannot follow the data to another unit.
+        data = self._read(a, dtype, scale=self._scale, **more)
+        if data.unit > self._scale:
+            raise ValueError(
+                f"A has entries of the size of {data.unit:.0e}, the data of the fit had {self._scale:.0e}; mixtures of "
+                "its archetypes are nowhere near: bring A to the unit of the fit"
+            )
+        return data
 
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
-        d, simplex = self._dictionary() / self._scale, self._constraints.simplex_z
-        return solve_codes(dense(data.a), d, self._l1(d.shape[1]), simplex, tol, limit, history_length(limit)).state
+        d, simplex = cast(Array, divided(self._dictionary(), self._scale)), self._constraints.simplex_z
+        l1 = self._l1(d.shape[1], data.scale)
+        return solve_codes(dense(data.a), d, l1, simplex, tol, limit, history_length(limit)).state
 
     def init_random_w(self, A: Any, key: Array | None = None) -> Any:
         """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""

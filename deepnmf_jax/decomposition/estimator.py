@@ -1,10 +1,11 @@
 """What the estimators share: arguments, arrays in and out, decoding, saving. The mathematics is elsewhere."""
 
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,10 @@ from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, check_seed, is_concrete
 from deepnmf_jax.decomposition.io import arrays, progress, saving
-from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data
+from deepnmf_jax.decomposition.io.checked import Data, read_data
+from deepnmf_jax.decomposition.io.units import are_far, divided, least_unit, multiplied, unit_of_objective
 from deepnmf_jax.decomposition.updates.loop import Descent, in_view
+from deepnmf_jax.decomposition.updates.objective import at_unit
 from deepnmf_jax.decomposition.updates.starts import mean_of, random_factor
 
 # Sweeps of fit and encode where nobody says how many, as in overcomplete.
@@ -112,6 +115,33 @@ class Estimator:
             raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
         return self._d
 
+    def _dictionary_unit(self) -> float:
+        """What the dictionary of scaled data is multiplied with."""
+        return math.sqrt(self._scale)
+
+    def _codes_unit(self, data: Data) -> float:
+        """What codes of scaled data for the scaled dictionary are multiplied with.
+
+        Raises:
+            ValueError: the dtype of the dictionary does not hold codes of that size.
+        """
+        unit = data.scale / self._dictionary_unit()
+        dtype = self._dictionary().dtype
+        if not least_unit(dtype) <= unit <= 1 / least_unit(dtype):
+            raise ValueError(
+                f"A has entries of the size of {data.unit:.0e}, the data of the fit had {self._scale:.0e}: {dtype} "
+                f"does not hold the codes; divide A by {data.unit / self._scale:.0e}"
+            )
+        return unit
+
+    def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
+        raise NotImplementedError
+
+    def _read_near(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
+        """A in the unit of the fit, or in its own where that is far."""
+        data = self._read(a, dtype, scale=self._scale, **more)
+        return self._read(a, dtype, **more) if not data.zero and are_far(data.unit, self._scale) else data
+
     def _restore(self, x: Array, kind: str | None = None, like: Any = None) -> Any:
         return arrays.restore(x, kind or self._kind, self._like if like is None else like)
 
@@ -149,7 +179,11 @@ class Estimator:
         d = self._dictionary()
         with arrays.with_precision(d.dtype):
             codes = arrays.to_dense(self._checked_codes(Z), d.dtype)
-            return self._restore(jnp.matmul(codes, d, precision="highest"), arrays.kind_of(Z), Z)
+            # Near the smallest number of the dtype neither D nor the product may be taken for 0.
+            unit = self._scale if self._scale < least_unit(d.dtype) else 1.0
+            root = unit / self._dictionary_unit() if unit != 1 else 1.0
+            product = jnp.matmul(codes / root, cast(Array, divided(d, unit / root)), precision="highest")
+            return self._restore(multiplied(product, unit), arrays.kind_of(Z), Z)
 
     def _checked_codes(self, z: Any) -> Any:
         shape = np.shape(z) if not hasattr(z, "shape") else tuple(z.shape)
@@ -183,10 +217,10 @@ class Estimator:
     def _random_start(self, a: Any, axis: int, key: Array | None) -> Any:
         dtype = arrays.dtype_for(a, self.dtype)
         with arrays.with_precision(dtype):
-            array = arrays.to_jax(a, dtype)
-            check_shape(array.shape)
+            data = read_data(a, dtype, nonnegative=False)
+            array = data.a
             key = jax.random.split(self._key() if key is None else key)[axis]
-            factor = random_factor(
+            factor = math.sqrt(data.scale) * random_factor(
                 key, mean_of(abs(array) if isinstance(array, Array) else array), (self.nb_concepts, array.shape[axis])
             )
             return self._restore(factor.T if axis == 0 else factor, arrays.kind_of(a), a)
@@ -273,24 +307,24 @@ class SignedEstimator(Estimator):
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
         raise NotImplementedError
 
-    def _codes_unit(self) -> float:
-        """Unit of the codes: what those of scaled data are multiplied with."""
-        raise NotImplementedError
+    def _begin(self, x: Any, data: Data) -> None:
+        unit_of_objective(data.scale)
+        super()._begin(x, data)
 
-    def _l1(self, p: int) -> float:
-        """Weight of sum Z of scaled data beside half the squared error: of mean squared error + l1 mean |Z|, times
-        n p / 2."""
-        return self.l1_penalty * p / (2 * self.nb_concepts) * self._codes_unit() / self._scale**2
+    def _l1(self, p: int, scale: float) -> float:
+        """Weight of sum Z beside half the squared error, of data divided by `scale`: of mean squared error
+        + l1 mean |Z|, times n p / 2."""
+        return at_unit(self.l1_penalty * p / (2 * self.nb_concepts), 1 / scale / self._dictionary_unit(), scale)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         return read_data(a, dtype, self.device, nonnegative=False, sparse=False, **more)
 
     def _descend(self, advance: Callable[[Any, int], Descent], start: Any, limit: int) -> Descent:
-        with progress.bar(self.verbose, limit, "fit", self._scale**2) as report:
+        with progress.bar(self.verbose, limit, "fit", unit_of_objective(self._scale)) as report:
             return in_view(advance, start, limit, report)
 
     def _report_descent(self, done: Descent, error: float) -> None:
-        history = np.asarray(done.history)[: int(done.looks)] * self._scale**2
+        history = np.asarray(done.history, np.float64)[: int(done.looks)] * unit_of_objective(self._scale)
         self._report(int(done.sweeps), bool(done.converged), history, error * self._scale)
 
     def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
@@ -301,6 +335,6 @@ class SignedEstimator(Estimator):
         """
         d = self._dictionary()
         with arrays.with_precision(d.dtype):
-            data = self._read(A, d.dtype, features=d.shape[1], scale=self._scale)
+            data = self._read_near(A, d.dtype, features=d.shape[1])
             zt = self._codes(data, self._limit(max_iter, ENCODE_LIMIT), self._tolerance(tol))
-            return self._restore(zt.T * self._codes_unit(), arrays.kind_of(A), A)
+            return self._restore(zt.T * self._codes_unit(data), arrays.kind_of(A), A)

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,17 +12,18 @@ import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, is_concrete, plain
-from deepnmf_jax.decomposition import streaming
 from deepnmf_jax.decomposition.codes import encode, find_codes
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, read_start, with_missing_filled
 from deepnmf_jax.decomposition.io.saving import Kind
+from deepnmf_jax.decomposition.io.units import unit_of_objective
+from deepnmf_jax.decomposition.streaming import FromBatches
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, report_of
 from deepnmf_jax.decomposition.updates.loop import history_length, in_view
-from deepnmf_jax.decomposition.updates.objective import Penalties, Target, rescaled, scaled_penalties
-from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches, check_solver
+from deepnmf_jax.decomposition.updates.objective import Target
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_solver
 from deepnmf_jax.decomposition.updates.starts import INITS, compiled_start
 
 
@@ -31,7 +32,7 @@ def _scaled_transpose(zt: Array, root: Array | float) -> Array:
     return (zt * root).T
 
 
-class NMF(Estimator):
+class NMF(FromBatches):
     """Non-negative matrix factorization A ~ Z D: A (n, p), codes Z (n, k), dictionary D (k, p), all >= 0.
 
     Minimises the beta divergence plus penalties in scikit-learn's scaling,
@@ -122,9 +123,6 @@ class NMF(Estimator):
     def _forget(self) -> None:
         super()._forget()
         self._zt: Array | None = None
-        self._m: Array | None = None
-        self._n: Array | None = None
-        self._seen: Array | None = None
 
     def _forget_reports(self) -> None:
         super()._forget_reports()
@@ -166,6 +164,7 @@ class NMF(Estimator):
             if start is None and previous and fits:
                 root = math.sqrt(data.scale)
                 start = (previous[0].astype(dtype) / root, previous[1].astype(dtype) / root)
+            unit_of_objective(data.scale, self._settings.beta)
             self._begin(A, data)
             if data.zero:
                 return self._fit_zeros(data, dtype)
@@ -175,20 +174,16 @@ class NMF(Estimator):
         # Batches of a stream come without a mask, and their weights are not used.
         return read_data(a, dtype, self.device, beta=self._settings.beta, takes_mask="mask" in more, **more)
 
-    def _penalties(self, n: int, p: int, scale: float) -> Penalties:
-        given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, p)
-        return rescaled(given, scale, self._settings.beta)
-
     def _target(self, data: Data) -> Target:
         n, p = data.a.shape
-        return Target(data.a, self._penalties(n, p, data.scale), data.weights)
+        return Target(data.a, self._penalties(n, p, data.scale, self._scale), data.weights)
 
     def _fit_zeros(self, data: Data, dtype: np.dtype) -> tuple[Any, Any]:
         n, p = data.a.shape
         self._d, self._zt = jnp.zeros((self.nb_concepts, p), dtype), jnp.zeros((self.nb_concepts, n), dtype)
-        self._report(0, True, np.zeros(1, dtype), 0.0)
+        self._report(0, True, np.zeros(1), 0.0)
         self.report_, self.n_dead_ = Report(True, 0, 0.0, 0.0, self.nb_concepts, 0), self.nb_concepts
-        self.restart_errors_ = np.zeros(1, dtype)
+        self.restart_errors_ = np.zeros(1)
         return self._restore(self._zt.T), self.D
 
     def _starts(self, data: Data, start: tuple[Array, Array] | None) -> tuple[Array, Array]:
@@ -211,14 +206,15 @@ class NMF(Estimator):
         target = self._target(data)
         zts, ds = self._starts(data, start)
         compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
-        root, unit = math.sqrt(data.scale), data.scale**self._settings.beta
+        root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, self._settings.beta)
         with progress.bar(self.verbose, limit, "fit", unit) as report:
             done = in_view(compiled, (zts, ds), limit, report)
         done, self._d, divergences = best_of(done, target.penalties, root)
         zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol)
         z, error, dead = judge(zt, done.state.d, target, root, self._settings.beta)
-        self.restart_errors_ = np.sqrt(2 * np.maximum(np.asarray(divergences), 0) * unit)
-        history = np.asarray(done.history)[: int(done.looks)]
+        # In float64, which holds the square of whatever float32 does.
+        self.restart_errors_ = np.sqrt(2 * np.maximum(np.asarray(divergences, np.float64), 0) * unit)
+        history = np.asarray(done.history, np.float64)[: int(done.looks)]
         self.report_ = report_of(done, history, int(dead))
         self.n_dead_ = self.report_.n_dead
         if self.warm_start:
@@ -264,77 +260,9 @@ class NMF(Estimator):
             penalties = self._penalties(A.shape[0], A.shape[1], self._scale)
             return encode(A / self._scale, d / root, penalties, weights, self._settings, limit, tol) * root
         with arrays.with_precision(d.dtype):
-            data = self._read(A, d.dtype, weights=weights, mask=mask, features=d.shape[1], scale=self._scale)
-            z = _scaled_transpose(self._solve_codes(self._target(data), limit, tol), math.sqrt(self._scale))
+            data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
+            z = _scaled_transpose(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
             return self._restore(z, arrays.kind_of(A), A)
-
-    def partial_fit(self, A: Any) -> "NMF":
-        """One step on one batch A (b, p): its codes, then the dictionary from the statistics of all batches so far."""
-        self._fit_batch(A)
-        return self
-
-    def _fit_batch(self, batch: Any) -> Array:
-        """One step of `partial_fit`; returns Z^T (k, b)."""
-        check_batches(self._settings)
-        d = self._d
-        dtype = arrays.dtype_for(batch, self.dtype) if d is None else d.dtype
-        with arrays.with_precision(dtype):
-            fixed = {} if d is None else {"features": d.shape[1], "scale": self._scale}
-            data = self._read(batch, dtype, **fixed)
-            if d is None:
-                self._begin(batch, data)
-                d = compiled_start(self._key(), data.a, self.nb_concepts, self.init)[1]
-            else:
-                d = d / math.sqrt(self._scale)
-            statistics = streaming.no_statistics(d)
-            if self._m is not None and self._n is not None:
-                statistics = streaming.Statistics(self._m, self._n, jnp.asarray(self._seen, dtype))
-            penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
-            zt, d, statistics = streaming.step(d, statistics, data.a, penalties_for, self._settings)
-            if self._m is None:
-                # Of a fit before, whose reports are not those of this dictionary.
-                self._forget_reports()
-            self._m, self._n, self._seen = statistics
-            self._d = d * math.sqrt(self._scale)
-            self.n_iter_ = (self.n_iter_ or 0) + 1
-            return zt * math.sqrt(self._scale)
-
-    def _fit_batches(self, batches: Iterable, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """`fit` of an iterable of batches: an epoch is a sweep; a one-shot iterator gives one pass of `partial_fit`."""
-        check_batches(self._settings)
-        if arrays.can_restart(batches):
-            return self._fit_epochs(batches, FIT_LIMIT if limit is None else limit)
-        if limit not in (None, 1):
-            raise ValueError(
-                f"max_iter = {limit} epochs of an iterator that can be walked through once; pass max_iter=1 for one "
-                "pass, or a list or a loader that can be walked through again"
-            )
-        fresh = type(self)(**self.arguments())
-        codes = [np.asarray(fresh._fit_batch(batch)).T for batch in arrays.batches_of(batches)]
-        self.__dict__.update(fresh.__dict__)
-        self._kind, self._like = "numpy", None
-        self.converged_ = False
-        return np.concatenate(codes), self.D
-
-    def _fit_epochs(self, batches: Iterable, limit: int) -> tuple[np.ndarray, np.ndarray]:
-        first = next(arrays.batches_of(batches))
-        dtype = arrays.dtype_for(first, self.dtype)
-        with arrays.with_precision(dtype):
-            data = self._read(first, dtype)
-            p, scale = data.a.shape[1], data.scale
-            all_of = streaming.Batches(batches, lambda batch: self._read(batch, dtype, features=p, scale=scale).a)
-            penalties_for = partial(self._penalties, p=p, scale=scale)
-            start = compiled_start(self._key(), data.a, self.nb_concepts, self.init)[1]
-            with progress.bar(self.verbose, limit, "fit", scale**2) as report:
-                d, history, converged = streaming.fit_epochs(
-                    all_of, start, penalties_for, self._settings, limit, self.tol, report
-                )
-            limit = self._limit(None, ENCODE_LIMIT)
-            codes, error = streaming.codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
-            self._begin(None, data)
-            self._d = d * math.sqrt(scale)
-            self._report(len(history), converged, np.asarray(history) * scale**2, error * scale, stacklevel=5)
-            return np.concatenate([zt.T * math.sqrt(scale) for zt in codes]), self.D
 
     def init_nndsvda(self, A: Any) -> tuple[Any, Any]:
         """NNDSVDa start (Z, D) for A, of its kind and dtype; zeros are filled with sqrt(mean(A) / k)."""

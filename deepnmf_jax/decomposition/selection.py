@@ -1,5 +1,6 @@
 """How many concepts: by the error on entries held out of the fit (Wold 1978; Owen and Perry 2009)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,11 @@ import numpy as np
 from deepnmf_jax.core.checks import check_integer, check_number, check_seed
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import check_shape, check_values
+from deepnmf_jax.decomposition.io.units import unit_near
 from deepnmf_jax.decomposition.nmf import NMF
+
+# So often a mask is drawn that holds out some entries, but not all.
+DRAWS = 100
 
 
 class Selection(NamedTuple):
@@ -22,9 +27,27 @@ class Selection(NamedTuple):
 
 
 def held_out(random_state: int, shape: tuple[int, ...], fraction: float, repeats: int) -> np.ndarray:
-    """Masks (repeats, n, p) of the entries to hold out, each with that probability; the same for every k."""
+    """Masks (repeats, n, p) of the entries to hold out, each with that probability; the same for every k.
+
+    A mask that holds out nothing, or everything, is drawn again.
+
+    Raises:
+        ValueError: a matrix so small, or a fraction so near 0 or 1, that there is no other after `DRAWS`.
+    """
     keys = jax.random.split(jax.random.key(random_state), repeats)
-    return np.stack([np.array(jax.random.bernoulli(key, fraction, shape)) for key in keys])
+    return np.stack([_one_held_out(key, shape, fraction) for key in keys])
+
+
+def _one_held_out(key: jax.Array, shape: tuple[int, ...], fraction: float) -> np.ndarray:
+    for i in range(DRAWS):
+        # The first draw is from the key itself.
+        out = np.array(jax.random.bernoulli(jax.random.fold_in(key, i) if i else key, fraction, shape))
+        if out.any() and not out.all():
+            return out
+    raise ValueError(
+        f"fraction = {fraction:g} of the {math.prod(shape)} entries of A, of shape {shape}, holds out none or all of "
+        f"them, {DRAWS} times; pass a larger A, or a fraction that leaves some entries on both sides"
+    )
 
 
 def one_standard_error(errors: np.ndarray) -> int:
@@ -49,7 +72,8 @@ def choose_k(
         **arguments: of `NMF`, such as max_iter or solver; penalties help where the mask leaves little.
 
     Raises:
-        ValueError: no or unordered ks, a fraction outside (0, 1), data that `NMF.fit` would not take.
+        ValueError: no or unordered ks, a fraction outside (0, 1), or one that holds nothing out, or all; data that
+            `NMF.fit` would not take; a sparse matrix too large to be written out.
     """
     ks = [check_integer("each of ks", k, 1) for k in np.ravel(np.asarray(ks, object))]
     if not ks or sorted(set(ks)) != ks:
@@ -58,10 +82,15 @@ def choose_k(
     repeats, random_state = check_integer("repeats", repeats, 1), check_seed("random_state", random_state)
     a = arrays.to_numpy(A, arrays.dtype_for(A, arguments.get("dtype")))
     check_shape(a.shape)
-    check_values(jnp.asarray(a), None, True, False)
+    with arrays.with_precision(a.dtype):
+        size = check_values(jnp.asarray(a), None, True, False)
+        unit = unit_near(size, a.dtype) if size > 0 else 1.0
+    root = math.sqrt(unit)
     errors = np.empty((repeats, len(ks)))
     for i, out in enumerate(held_out(random_state, a.shape, fraction, repeats)):
         for j, k in enumerate(ks):
             z, d = NMF(k, random_state=random_state, **arguments).fit(a, mask=~out)
-            errors[i, j] = np.sqrt(np.mean((z @ d - a)[out] ** 2))
+            # In the unit of the data and in float64, where the squares neither vanish nor overflow.
+            rest = (z / root).astype(np.float64) @ (d / root) - a / np.float64(unit)
+            errors[i, j] = np.sqrt(np.mean(rest[out] ** 2)) * unit
     return Selection(ks[one_standard_error(errors)], np.array(ks), errors)

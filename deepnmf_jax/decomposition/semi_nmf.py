@@ -1,6 +1,5 @@
 """SemiNMF: A ~ Z D with Z >= 0 and D of any sign, for data of any sign (Ding, Li and Jordan 2010)."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -133,14 +132,14 @@ class SemiNMF(SignedEstimator):
         with arrays.with_precision(dtype):
             data = self._read(A, dtype)
             self._begin(A, data)
-            a, root = dense(data.a), self._codes_unit()
+            a, root = dense(data.a), self._dictionary_unit()
             zt = random_factor(self._key(), jnp.mean(jnp.abs(a)), (self.nb_concepts, a.shape[0]))
             nothing = jnp.zeros((self.nb_concepts, a.shape[1]), dtype)
             if data.zero:
                 self._d = nothing
-                self._report(0, True, np.zeros(1, dtype), 0.0)
+                self._report(0, True, np.zeros(1), 0.0)
                 return self._restore(jnp.zeros_like(zt).T), self.D
-            l1, length = self._l1(a.shape[1]), history_length(limit)
+            l1, length = self._l1(a.shape[1], data.scale), history_length(limit)
             compiled = partial(solve, a=a, l1=l1, solver=self.solver, tol=self.tol, length=length)
             done = self._descend(compiled, (zt, _dictionary(a, zt, nothing)), limit)
             self._d = done.state[1] * root
@@ -148,12 +147,9 @@ class SemiNMF(SignedEstimator):
             self._report_descent(done, float(jnp.linalg.norm(a - product(zt.T, done.state[1]))))
             return self._restore(zt.T * root), self.D
 
-    def _codes_unit(self) -> float:
-        return math.sqrt(self._scale)
-
     def _codes(self, data: Data, limit: int, tol: float) -> Array:
-        target = Target(data.a, Penalties(l1_z=self._l1(data.a.shape[1])))
-        d = self._dictionary() / self._codes_unit()
+        target = Target(data.a, Penalties(l1_z=self._l1(data.a.shape[1], data.scale)))
+        d = self._dictionary() / self._dictionary_unit()
         with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
             return find_codes(target, d, SolverSettings(self.solver), limit, tol, report)
 

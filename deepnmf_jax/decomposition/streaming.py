@@ -8,7 +8,7 @@ already, dense or sparse; D is (k, p).
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,25 @@ from jax import Array
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.codes import find_codes
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
+from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.arrays import batches_of
+from deepnmf_jax.decomposition.io.checked import Data
+from deepnmf_jax.decomposition.io.units import FAR, unit_of_objective
 from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
 from deepnmf_jax.decomposition.updates.linear_algebra import product
-from deepnmf_jax.decomposition.updates.objective import Half, Penalties, Target, penalty, square_sum, squared_error
-from deepnmf_jax.decomposition.updates.solvers import SolverSettings, step_of
+from deepnmf_jax.decomposition.updates.objective import (
+    Half,
+    Penalties,
+    Target,
+    penalty,
+    rescaled,
+    scaled_penalties,
+    square_sum,
+    squared_error,
+)
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, check_batches, step_of
+from deepnmf_jax.decomposition.updates.starts import compiled_start
 
 DICTIONARY_SWEEPS = 3
 # Codes for the dictionary of the moment: sweeps, tolerance.
@@ -103,18 +117,31 @@ def epoch(
     return new, d, float(error + penalty(nothing, d, penalties)) + of_codes
 
 
-class Batches:
-    """Batches that can be walked through again, as `read` makes them, and that are the same each time."""
+def outweighs(data: Data, unit: float) -> bool:
+    """Whether beside this batch all earlier ones, of that unit, are nothing (0: they are), so that it is the first."""
+    return not data.zero and data.unit > FAR * unit
 
-    def __init__(self, batches: Iterable, read: Callable[[Any], Batch]) -> None:
-        self.batches, self.read = batches, read
+
+class Batches:
+    """Batches that can be walked through again, as `read` makes them, and that are the same each time.
+
+    A walk ends early at a batch that `outweighs` the leading one, and takes its place.
+    """
+
+    def __init__(self, batches: Iterable, read: Callable[..., Data], lead: Data) -> None:
+        # `lead` is the batch in whose unit all are; `begin` finds it.
+        self.batches, self.read, self.lead = batches, read, lead
         # Samples and the sum of squares of each batch, once they have been walked through.
         self.seen: list[tuple[int, float]] = []
 
     def __iter__(self) -> Iterator[Batch]:
         seen = []
         for batch in batches_of(self.batches):
-            a = self.read(batch)
+            data = self.read(batch, scale=self.lead.scale)
+            if outweighs(data, self.lead.unit):
+                self.lead = self.read(batch)
+                return
+            a = data.a
             seen.append((a.shape[0], float(square_sum(a))))
             if self.seen and self.seen[: len(seen)] != seen:
                 break
@@ -127,21 +154,33 @@ class Batches:
         self.seen = seen
 
 
+def begin(
+    batches: Batches, start_of: Callable[[Batch], Array], settings: SolverSettings
+) -> tuple[Array, list[np.ndarray]]:
+    """The first dictionary, by `start_of` from a batch that none outweighs, and codes of all batches for it."""
+    while True:
+        lead = batches.lead
+        d = start_of(lead.a)
+        # The pass also counts the samples.
+        codes = [np.asarray(find_codes(Target(a), d, settings, CODES_LIMIT, CODES_TOL)) for a in batches]
+        if batches.lead is lead:
+            return d, codes
+
+
 def fit_epochs(
     batches: Batches,
     d: Array,
+    codes: list[np.ndarray],
     penalties_for: Callable[[int], Penalties],
     settings: SolverSettings,
     limit: int,
     tol: float,
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[Array, list[float], bool]:
-    """Epochs from the dictionary D: D at the end, the objective after each, and whether the tolerance ended them.
+    """Epochs from D and codes of `begin`: D at the end, the objective after each, whether the tolerance ended them.
 
     `limit` of them at most, or until over ten of them the objective fell by less than `tol` times what it was.
     """
-    # One pass to know how many samples there are, and codes for the first dictionary.
-    codes = [np.asarray(find_codes(Target(a), d, settings, CODES_LIMIT, CODES_TOL)) for a in batches]
     penalties, squares = penalties_for(sum(n for n, _ in batches.seen)), sum(square for _, square in batches.seen)
     history: list[float] = []
     converged = squares == 0
@@ -165,3 +204,109 @@ def codes_of(
         squares += 2 * float(_error(a, zt, d))
         codes.append(np.asarray(zt))
     return codes, math.sqrt(max(squares, 0))
+
+
+class FromBatches(Estimator):
+    """What `NMF` does with data that comes in batches."""
+
+    init: str
+    alpha_W: float
+    alpha_H: float | str
+    l1_ratio: float
+    _settings: SolverSettings
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._m: Array | None = None
+        self._n: Array | None = None
+        self._seen: Array | None = None
+
+    def _penalties(self, n: int, p: int, scale: float, of_dictionary: float | None = None) -> Penalties:
+        given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, p)
+        return rescaled(given, scale, self._settings.beta, of_dictionary)
+
+    def _first_dictionary(self, a: Batch) -> Array:
+        return compiled_start(self._key(), a, self.nb_concepts, self.init)[1]
+
+    def partial_fit(self, A: Any) -> Self:
+        """One step on one batch A (b, p): its codes, then the dictionary from the statistics of all batches so far.
+
+        Batches that are nothing beside a later one (all 0, or of a unit 2^40 times smaller) are forgotten with it: it
+        gives the start. The reports of an earlier `fit` are forgotten too.
+
+        Raises:
+            ValueError: a bad or an empty batch, another number of features; nothing has changed then.
+        """
+        self._fit_batch(A)
+        return self
+
+    def _fit_batch(self, batch: Any) -> Array:
+        """One step of `partial_fit`; returns Z^T (k, b)."""
+        check_batches(self._settings)
+        d = self._d
+        dtype = arrays.dtype_for(batch, self.dtype) if d is None else d.dtype
+        with arrays.with_precision(dtype):
+            fixed = {} if d is None else {"features": d.shape[1]}
+            data = self._read(batch, dtype, **fixed, **({} if d is None else {"scale": self._scale}))
+            count = 0 if self._n is None or self.n_iter_ is None else self.n_iter_
+            nothing = d is None or (self._n is None and not bool(jnp.any(d)))
+            if nothing or outweighs(data, self._scale):
+                # The batch is the first one that counts.
+                data, count = data if d is None else self._read(batch, dtype, **fixed), 0
+                self._begin(batch, data)
+                if data.zero:
+                    self._d, self.n_iter_ = jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype), 1
+                    return jnp.zeros((self.nb_concepts, data.a.shape[0]), dtype)
+                d = self._first_dictionary(data.a)
+            else:
+                d = cast(Array, d) / math.sqrt(self._scale)
+            statistics = no_statistics(d)
+            if self._m is not None and self._n is not None:
+                statistics = Statistics(self._m, self._n, jnp.asarray(self._seen, dtype))
+            penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
+            zt, d, statistics = step(d, statistics, data.a, penalties_for, self._settings)
+            kept = self._kind, self._like, self._scale
+            self._forget()
+            self._kind, self._like, self._scale = kept
+            self._m, self._n, self._seen = statistics
+            self._d, self.n_iter_ = d * math.sqrt(self._scale), count + 1
+            return zt * math.sqrt(self._scale)
+
+    def _fit_batches(self, batches: Iterable, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """`fit` of an iterable of batches: an epoch is a sweep; a one-shot iterator gives one pass of `partial_fit`."""
+        check_batches(self._settings)
+        if arrays.can_restart(batches):
+            return self._fit_epochs(batches, FIT_LIMIT if limit is None else limit)
+        if limit not in (None, 1):
+            raise ValueError(
+                f"max_iter = {limit} epochs of an iterator that can be walked through once; pass max_iter=1 for one "
+                "pass, or a list or a loader that can be walked through again"
+            )
+        fresh = type(self)(**self.arguments())
+        codes = [np.asarray(fresh._fit_batch(batch)).T for batch in arrays.batches_of(batches)]
+        self.__dict__.update(fresh.__dict__)
+        self._kind, self._like = "numpy", None
+        self.converged_ = False
+        return np.concatenate(codes), self.D
+
+    def _fit_epochs(self, batches: Iterable, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        first = next(arrays.batches_of(batches))
+        dtype = arrays.dtype_for(first, self.dtype)
+        with arrays.with_precision(dtype):
+            data = self._read(first, dtype)
+            p = data.a.shape[1]
+            all_of = Batches(batches, partial(self._read, dtype=dtype, features=p), data)
+            start, codes = begin(all_of, self._first_dictionary, self._settings)
+            data, scale = all_of.lead, all_of.lead.scale
+            unit, root = unit_of_objective(scale), math.sqrt(scale)
+            penalties_for = partial(self._penalties, p=p, scale=scale)
+            with progress.bar(self.verbose, limit, "fit", unit) as report:
+                d, history, converged = fit_epochs(
+                    all_of, start, codes, penalties_for, self._settings, limit, self.tol, report
+                )
+            limit = self._limit(None, ENCODE_LIMIT)
+            codes, error = codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
+            self._begin(None, data)
+            self._d = d * root
+            self._report(len(history), converged, np.asarray(history) * unit, error * scale, stacklevel=5)
+            return np.concatenate([zt.T * root for zt in codes]), self.D

@@ -79,3 +79,53 @@ def test_partial_fit_learns() -> None:
         for start in range(0, N, 10):
             model.partial_fit(a[start : start + 10])
     assert relative_error(a, model.encode(a), model.D) < min(first, 0.06)
+
+
+def streamed(batches: list[np.ndarray], **arguments: object) -> NMF:
+    model = NMF(K, **arguments)
+    for batch in batches:
+        model.partial_fit(batch)
+    return model
+
+
+@pytest.mark.slow
+def test_a_stream_forgets_batches_beside_which_it_is_everything() -> None:
+    a = data(dtype=np.float32)
+    plain = streamed([a[:10]] * 3)
+    for first in (np.zeros_like(a[:4]), a[:4] * np.float32(1e-25), a[:1] * np.float32(1e-40)):
+        model = streamed([first, *[a[:10]] * 3])
+        np.testing.assert_array_equal(model.D, plain.D)
+        assert model.n_iter_ == plain.n_iter_ == 3
+        d = NMF(K, max_iter=3, tol=0).fit([first, a[:10]])[1]
+        assert relative_error(a[:10], NMF(K, max_iter=3, tol=0).fit([a[:10]])[0], d) < 0.3
+    # Later ones teach nothing, and do no harm.
+    for later in (np.zeros_like(a[:4]), a[:4] * np.float32(1e-25)):
+        np.testing.assert_allclose(streamed([*[a[:10]] * 3, later]).D, plain.D, rtol=0.02, atol=0.02)
+
+
+def test_a_stream_of_nothing_is_a_dictionary_of_nothing() -> None:
+    a = data(dtype=np.float32)
+    model = streamed([np.zeros_like(a[:4])] * 2)
+    assert not np.any(model.D) and not np.any(model.encode(a))
+    np.testing.assert_array_equal(model.partial_fit(a[:10]).D, streamed([a[:10]]).D)
+    assert not np.any(NMF(K).fit([np.zeros_like(a[:4])] * 2)[1])
+    with pytest.raises(ValueError, match="empty"):
+        model.partial_fit(a[:0])
+
+
+def test_columns_and_atoms_that_come_late() -> None:
+    a = data(dtype=np.float32)
+    blind = a[:10].copy()
+    blind[:, : a.shape[1] // 2] = 0
+    model = streamed([blind[:1], blind, *[a[:10]] * 12])
+    assert relative_error(a[:10], model.encode(a[:10]), model.D) < 0.15
+
+
+def test_a_fit_is_no_report_of_the_batches_after_it() -> None:
+    a = data(dtype=np.float32)
+    model = NMF(K, max_iter=3, tol=0)
+    model.fit(a)
+    model.partial_fit(a[:10])
+    assert model.n_iter_ == 1
+    for name in ("loss_history_", "reconstruction_err_", "report_", "restart_errors_", "n_dead_", "converged_"):
+        assert getattr(model, name) is None

@@ -1,4 +1,4 @@
-"""scikit-learn's estimator checks in JAX's default jax_as_it_comes: those fail that docs/migrating.md lists, no others."""
+"""scikit-learn's estimator checks in JAX's default precision: those fail that docs/migrating.md lists, no others."""
 
 from collections.abc import Iterator
 

@@ -82,12 +82,20 @@ def refuse_or_warn(certificate: Boundedness, strengths: tuple[float, float, floa
     warnings.warn(f"{message}; max_iter decides the result", UnboundedWarning, stacklevel=4)
 
 
-def after_fit(certificate: Boundedness, objective: float, sweeps: int, well_posed: bool) -> Boundedness:
+def after_fit(
+    certificate: Boundedness, objective: float, sweeps: int, well_posed: bool, unit: float = 1.0
+) -> Boundedness:
     """The certificate, or what the fit itself showed: a negative objective is a proof that there is no lower bound.
 
     Raises:
-        ValueError: an objective that is not finite.
+        ValueError: an objective that is not finite, of data divided by `unit`.
     """
+    if not np.isfinite(objective) and certificate.status == "bounded":
+        raise ValueError(
+            f"the objective is {objective} after {sweeps} sweeps, although it has a lower bound: numbers have left the "
+            f"range of the dtype. X has entries of the size of {unit:.0e}; divide it by that, use normalize=True or "
+            "dtype='float64', or smaller alpha, nu, lam"
+        )
     if not np.isfinite(objective):
         raise ValueError(
             f"the objective is {objective} after {sweeps} sweeps: this setting has no lower bound "

@@ -10,14 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.decomposition.codes import find_codes
-from deepnmf_jax.decomposition.dn2mfgl import scores
+from deepnmf_jax.decomposition.dn2mfgl import scores, units
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments
-from deepnmf_jax.decomposition.dn2mfgl.boundedness import (
-    Boundedness,
-    after_fit,
-    check_boundedness,
-    refuse_or_warn,
-)
+from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
 from deepnmf_jax.decomposition.dn2mfgl.contents import contents_of, fill
 from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
 from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
@@ -27,7 +22,6 @@ from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, balanced_alpha, choice_of, trust
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress, saving
-from deepnmf_jax.decomposition.io.checked import read_data
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
@@ -171,24 +165,29 @@ class Dn2MFGL:
         given = self._plain()
         dtype = arrays.dtype_for(X, given.dtype)
         with arrays.with_precision(dtype):
-            x = self._read(X, dtype)
+            x, scale = self._read(X, dtype)
             n, m = x.shape
+            unit = self._units(x, scale)
             if given.n_clusters is not None and given.n_clusters > n:
                 raise ValueError(f"n_clusters = {given.n_clusters} with {n} samples; it must be at most that")
             neighbors = find_neighbors(x, given.n_neighbors, exclude_self=given.mode != "released")
-            graph, choice, starts = self._prepare(neighbors, x.T, init, rule)
+            graph, choice, starts = self._prepare(neighbors, x.T, unit, init, rule)
             strengths, well_posed = (choice.alpha, choice.beta, choice.nu), given.mode == "well_posed"
+            units.check_strengths(strengths, unit)
             certificate = check_boundedness(graph, *strengths)
             scores.check_clustering(self.n_clusters)
             refuse_or_warn(certificate, strengths, refuse=well_posed)
-            solution = self._solve(starts, x.T, graph, choice)
-            certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed)
+            solution = self._solve(starts, x.T, graph, choice, unit)
+            certificate = after_fit(certificate, solution.history[-1], solution.sweeps, well_posed, unit.data)
+            solution = units.restored(solution, unit, not well_posed)
             if well_posed and not solution.converged and given.tol > 0:
                 warn_of_the_limit(type(self).__name__, solution.sweeps, given.tol, stacklevel=3)
             self._publish(solution, choice, certificate, m)
         if given.n_clusters is not None:
             codes = self._for_clusters(self.embedding_)
-            self.labels_, self.cluster_centers_ = scores.kmeans(codes, given.n_clusters, given.random_state)
+            root = units.unit_of_codes(codes)
+            self.labels_, centers = scores.kmeans(codes / root, given.n_clusters, given.random_state)
+            self.cluster_centers_ = centers * root
         elif hasattr(self, "labels_"):
             del self.labels_, self.cluster_centers_
         return self
@@ -216,11 +215,12 @@ class Dn2MFGL:
         self._check_fitted()
         dtype = self.components_.dtype
         with arrays.with_precision(dtype):
-            x = self._read(X, dtype, self.n_features_in_)
+            x, scale = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
-            d = jnp.asarray(self.components_) * roots
+            size = units.unit_of_codes(self.components_)
+            d = jnp.asarray(self.components_ / size) * roots
             codes = find_codes(Target(x * roots), d, SolverSettings(), ENCODE_LIMIT, ENCODE_TOL)
-            return np.array(codes.T)
+            return np.array(codes.T) * dtype.type(scale / size)
 
     def predict(self, X: Any) -> np.ndarray:
         """The cluster (n,) whose center is nearest to the codes of `transform`. ValueError without n_clusters.
@@ -231,7 +231,9 @@ class Dn2MFGL:
         if self.n_clusters is None:
             raise ValueError("predict needs n_clusters, the number of clusters")
         codes = self._for_clusters(self.transform(X))
-        squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
+        unit = units.unit_of_codes(self.cluster_centers_)
+        codes, centers = codes / unit, self.cluster_centers_ / unit
+        squares = np.sum(centers**2, axis=1) - 2 * codes @ centers.T
         return np.argmin(squares, axis=1)
 
     def _for_clusters(self, codes: Any) -> np.ndarray:
@@ -242,22 +244,23 @@ class Dn2MFGL:
         if not hasattr(self, "components_"):
             raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
 
-    def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> jax.Array:
-        x = jnp.asarray(read_data(X, dtype, features=features, scale=1.0, sparse=False).a)
-        if not self.normalize:
-            return x
-        # By the largest entry first: squares of small numbers vanish in float32. A sample of zeros stays one.
-        largest = jnp.max(x, axis=1, keepdims=True)
-        x = x / jnp.where(largest > 0, largest, 1)
-        lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
-        return x / jnp.where(lengths > 0, lengths, 1)
+    def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> tuple[jax.Array, float]:
+        return units.read_samples(X, dtype, self.normalize, self.mode == "released", features)
+
+    def _units(self, x: jax.Array, scale: float) -> units.Units:
+        """What the terms are for x (n, m), which is X divided by `scale`. ValueError where they hide it."""
+        given = self._plain()
+        released = given.mode == "released"
+        if not (given.normalize or released or given.robust == "none"):
+            units.check_delta(given.delta, x, scale)
+        return units.units_of(scale, len(given.layer_sizes), squares=given.robust == "none" and not released)
 
     def _plain(self) -> SimpleNamespace:
         """The arguments, checked, as Python's numbers; the attributes stay as they were given."""
         return SimpleNamespace(**check_arguments(self.get_params()))
 
     def _prepare(
-        self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None, rule: Rule
+        self, neighbors: Neighbors, x: jax.Array, unit: units.Units, init: tuple[Any, Any] | None, rule: Rule
     ) -> tuple[Graph, Choice, Factors]:
         """The graph, the structure terms and a start for every seed; x (m, n)."""
         given = self._plain()
@@ -268,30 +271,32 @@ class Dn2MFGL:
         spectral = init is None and not released and given.init == "spectral"
         codes = spectral_codes(graph, sizes[-1]) if spectral or ruled else None
         if init is not None:
-            starts = given_starts(init, x, sizes)
+            starts = units.starts_in(unit, given_starts(init, x, sizes))
         else:
             keys = jax.random.split(jax.random.key(given.random_state), given.n_init)
             starts = make_starts(keys, x, jnp.asarray(codes, x.dtype) if spectral else None, sizes)
         if ruled and codes is not None:
             trusted = trust(neighbors, choice.n_neighbors, np.argmax(codes, axis=0))
             balance, (h, v) = rule.balance(trusted), jax.tree.map(lambda a: a[0], (starts.h, starts.v[-1]))
-            alpha = balanced_alpha(h, v, self._problem(x, graph, choice), given.robust, balance)
-            choice = choice.by_rule(alpha, trusted, balance)
+            alpha = balanced_alpha(h, v, self._problem(x, graph, choice, unit), given.robust, balance)
+            choice = choice.by_rule(alpha / unit.structure, trusted, balance)
         return graph, choice, starts
 
-    def _problem(self, x: jax.Array, graph: Graph, choice: Choice) -> Problem:
+    def _problem(self, x: jax.Array, graph: Graph, choice: Choice, unit: units.Units) -> Problem:
         given = self._plain()
-        numbers = (choice.alpha, choice.beta, choice.nu, given.lam, given.delta, given.layer_weights)
+        strengths = [value * unit.structure for value in (choice.alpha, choice.beta, choice.nu)]
+        numbers = (*strengths, given.lam, units.delta_in(unit, given.delta, x.dtype), given.layer_weights)
         return Problem(x, graph, Strengths(*(jnp.asarray(value, x.dtype) for value in numbers)))
 
-    def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice) -> Solution:
+    def _solve(self, starts: Factors, x: jax.Array, graph: Graph, choice: Choice, unit: units.Units) -> Solution:
         given = self._plain()
         limit = LIMITS[given.mode] if given.max_iter is None else given.max_iter
-        with progress.bar(given.verbose, limit, "fit") as report:
+        alpha, beta, nu = (value * unit.structure for value in (choice.alpha, choice.beta, choice.nu))
+        with progress.bar(given.verbose, limit, "fit", unit.objective) as report:
             if given.mode == "released":
-                return solve_released(starts, x, graph, (choice.alpha, choice.beta, choice.nu), limit, report)
+                return solve_released(starts, x, graph, (alpha, beta, nu), limit, report)
             form = Form(given.robust, any(weight > 0 for weight in given.layer_weights[:-1]))
-            return solve_well_posed(starts, self._problem(x, graph, choice), form, limit, given.tol, report)
+            return solve_well_posed(starts, self._problem(x, graph, choice, unit), form, limit, given.tol, report)
 
     def _publish(self, solution: Solution, choice: Choice, certificate: Boundedness, features: int) -> None:
         self.dictionaries_ = solution.dictionaries

@@ -10,12 +10,17 @@ from jax import Array
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.io.arrays import is_batches, to_dense, to_jax, to_numpy
+from deepnmf_jax.decomposition.io.units import divided, least_unit, unit_near
+
+# Rows and columns are numbered in 32 bits.
+LONGEST = 2**31 - 1
 
 
 class Data(NamedTuple):
     """A (n, p) divided by `scale`, dense or sparse; weights (n, p) or None; zero where there is nothing to factorize.
 
-    `scale` is a power of 4 near the mean of |A|: dividing by it is exact, and so is multiplying factors with its root.
+    `scale` is a power of 4: dividing by it is exact, and so is multiplying factors with its root. `unit` is the one
+    near the mean of |A| (of a sparse matrix: of what is stored), 0 where all is 0, and `scale` unless another is given.
     Entries of weight 0 hold 0.
     """
 
@@ -23,6 +28,7 @@ class Data(NamedTuple):
     weights: Array | None
     scale: float
     zero: bool
+    unit: float = 1.0
 
 
 def read_data(
@@ -56,7 +62,7 @@ def read_data(
 
     Raises:
         ValueError: no real numbers, wrong rank, empty, NaN, infinite, negative, another number of features, weights of
-            another shape.
+            another shape, all entries too small for `dtype`, more rows or columns than 32 bits count.
     """
     if is_batches(a):
         raise ValueError(
@@ -70,18 +76,29 @@ def read_data(
     known = read_weights(weights, mask, array, dtype, device, shown)
     if known is not None:
         array = jnp.where(known > 0, dense(array), 0)
-    mean = check_values(array, known, nonnegative, beta <= 0)
+    size = check_values(array, known, nonnegative, beta <= 0)
+    if size == 0:
+        _check_lost(a, known, dtype)
     if beta != 2 and isinstance(array, BCOO):
         raise ValueError(
             f"a beta_loss of {beta:g} needs the reconstruction of every entry, so a dense A; convert it with "
             "A.toarray() or A.todense()"
         )
-    if scale is None:
-        # In float32 squares of data below 1e-19 vanish; the mean of the absolute values is still exact enough there.
-        scale = 4.0 ** round(math.log(mean, 4)) if mean > 0 else 1.0
-    if scale != 1:
-        array = _divide(array, scale)
-    return Data(array, known, scale, mean == 0)
+    unit = unit_near(size, dtype) if size > 0 else 0.0
+    scale = (unit or 1.0) if scale is None else scale
+    return Data(divided(array, scale, size or math.inf), known, scale, size == 0, unit)
+
+
+def _check_lost(a: Any, known: Array | None, dtype: np.dtype) -> None:
+    """ValueError where A is 0 only because its dtype was made a smaller one."""
+    if known is not None:
+        return
+    given = to_numpy(a.data if isinstance(a, BCOO) else a.tocoo().data if hasattr(a, "tocoo") else a, None)
+    if given.dtype.kind == "f" and (largest := float(np.max(np.abs(given), initial=0.0))) > 0:
+        raise ValueError(
+            f"A has no entry above {largest:.3g}, which is 0 in {dtype}; pass dtype='float64', or divide A by "
+            f"{largest:.0e}"
+        )
 
 
 def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
@@ -90,6 +107,8 @@ def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
         raise ValueError(
             f"A has shape {shape}; it must be a matrix (n_samples, n_features): reshape images or maps to rows first"
         )
+    if max(shape) > LONGEST:
+        raise ValueError(f"A has shape {shape}; rows and columns may be {LONGEST} at most, split it into parts")
     if 0 in shape:
         raise ValueError(f"A is empty, of shape {shape}; it needs at least one sample and one feature")
     if features is not None and shape[1] != features:
@@ -145,22 +164,32 @@ def read_start(init: Any, data: Data, k: int, device: Any = None) -> tuple[Array
 
 
 @jax.jit
-def _survey(a: Array | BCOO) -> tuple[Array, Array, Array]:
-    """Whether all entries are finite, the smallest one, and the mean of their absolute values."""
+def _survey(a: Array | BCOO) -> tuple[Array, Array, Array, Array]:
+    """Whether all entries are finite, the smallest one, the largest absolute value, and the mean of those (over the
+    largest where that is below 1: the sum of very small numbers over their count is 0)."""
     values = a.data if isinstance(a, BCOO) else a
-    mean = jnp.sum(jnp.abs(values) / math.prod(a.shape))
-    return jnp.all(jnp.isfinite(values)), jnp.min(values, initial=jnp.inf), mean
+    sizes = jnp.abs(values)
+    largest = jnp.max(sizes, initial=0)
+    unit = jnp.where(largest > 0, jnp.minimum(largest, 1), 1)
+    mean = jnp.sum(sizes / unit / float(max(values.size, 1)))
+    return jnp.all(jnp.isfinite(values)), jnp.min(values, initial=jnp.inf), largest, mean
 
 
-@jax.jit
-def _divide(a: Array | BCOO, scale: Array | float) -> Array | BCOO:
-    return BCOO((a.data / scale, a.indices), shape=a.shape) if isinstance(a, BCOO) else a / scale
+def check_values(
+    a: Array | BCOO, weights: Array | None, nonnegative: bool, positive: bool, lift: float | None = None
+) -> float:
+    """Mean of |A|, of a sparse matrix of what is stored; above 0 where A is not 0.
 
+    With `lift`, A has been divided by it: numbers that XLA takes for 0 are looked at where they are none.
 
-def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, positive: bool) -> float:
-    """Mean of |A|. ValueError naming how many entries are NaN, infinite, negative (or zero), and the first place."""
+    Raises:
+        ValueError: says how many entries are NaN, infinite, negative (or zero), and the first place.
+    """
     values = a.data if isinstance(a, BCOO) else a
-    finite, smallest, mean = _survey(a)
+    finite, smallest, largest, mean = _survey(a)
+    if lift is None and float(largest) < least_unit(a.dtype):
+        lift = float(jnp.finfo(a.dtype).tiny)
+        return check_values(divided(a, lift), weights, nonnegative, positive, lift)
     if not bool(finite):
         host = to_numpy(values, None)
         bad = ~np.isfinite(host)
@@ -183,7 +212,8 @@ def check_values(a: Array | BCOO, weights: Array | None, nonnegative: bool, posi
                 f"A has {int(jnp.sum(zeros))} zeros, for which a beta_loss of 0 or less is infinite; add a small "
                 "number to A or use a beta_loss above 0"
             )
-    return float(mean)
+    found = min(float(largest), 1.0) * float(mean) * (lift or 1.0)
+    return max(found, math.ulp(0.0)) if float(largest) > 0 else 0.0
 
 
 def dense(a: Array | BCOO) -> Array:

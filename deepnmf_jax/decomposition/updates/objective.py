@@ -6,6 +6,7 @@ A (n, p) is dense or a `BCOO` matrix, Z^T (k, n), D (k, p), weights (n, p) or No
 transposed, because all updates run along its rows.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -14,11 +15,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.io.units import power
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence, beta_terms
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 # Where the squared error is below this share of ||A||^2, the Gram form has lost its digits in float32.
 CANCELLATION = 1e-3
+# The largest penalty of data that has been brought to a unit near 1: what is beyond has no square in float32.
+LARGEST_PENALTY = 2.0**50
 
 
 class Penalties(NamedTuple):
@@ -78,10 +82,34 @@ def scaled_penalties(alpha_w: float, alpha_h: float | str, l1_ratio: float, n: i
     )
 
 
-def rescaled(penalties: Penalties, scale: float, beta: float = 2.0) -> Penalties:
-    """Penalties of the problem with A / scale and factors / sqrt(scale), equal to the old one up to scale^beta."""
-    l1, l2 = scale ** (0.5 - beta), scale ** (1 - beta)
-    return Penalties(penalties.l1_z * l1, penalties.l2_z * l2, penalties.l1_d * l1, penalties.l2_d * l2)
+def rescaled(penalties: Penalties, scale: float, beta: float = 2.0, of_dictionary: float | None = None) -> Penalties:
+    """Penalties of the problem with A / scale, equal to the old one up to scale^beta.
+
+    The dictionary is divided by the root of `of_dictionary`, the codes by what is left of `scale`. None: `scale`.
+
+    Raises:
+        ValueError: one of them is beyond `LARGEST_PENALTY` then.
+    """
+    whole, row = math.log2(scale), 0.5 * math.log2(scale if of_dictionary is None else of_dictionary)
+    exponents = (whole - row, 2 * (whole - row), row, 2 * row)
+    return Penalties(
+        *(
+            at_unit(cast(float, given), power(2.0, e - beta * whole), scale)
+            for given, e in zip(penalties, exponents, strict=True)
+        )
+    )
+
+
+def at_unit(given: float, factor: float, scale: float) -> float:
+    """A penalty for data divided by `scale`. ValueError where it is so far above the data that nothing is left."""
+    found = given * factor if given else 0.0
+    if found > LARGEST_PENALTY:
+        raise ValueError(
+            f"a penalty (times samples or features) of {given:.3g} on data of the size of {scale:.0e} is {found:.0e} "
+            f"times as large as on data of 1, and leaves nothing of the factors: divide the data by {scale:.0e}, or "
+            "lower the penalty"
+        )
+    return found
 
 
 def penalty(zt: Array, d: Array, penalties: Penalties) -> Array:

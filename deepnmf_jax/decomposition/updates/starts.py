@@ -6,7 +6,7 @@ Z^T (k, n) and D (k, p). All of them scale with the square root of A, so that th
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.updates.linear_algebra import product
@@ -14,14 +14,16 @@ from deepnmf_jax.decomposition.updates.linear_algebra import product
 INITS = ("nndsvda", "nndsvd", "random")
 # Up to this size the smaller Gram matrix is decomposed; above it, a random subspace.
 LARGEST_GRAM = 2048
-COLUMNS = 64
+# Of a sparse matrix the Gram matrix is made by so many columns at once, and fewer where they have many entries.
+COLUMNS, BLOCK_ENTRIES = 64, 2**24
 OVERSAMPLING = 10
 SUBSPACE_ITERATIONS = 5
 
 
 def mean_of(a: Array | BCOO) -> Array:
     """Mean of all entries of A, those not stored included."""
-    entries = a.shape[0] * a.shape[1]
+    # A float: the number of entries of a sparse matrix may be beyond 32 bits.
+    entries = float(a.shape[0] * a.shape[1])
     return jnp.sum((a.data if isinstance(a, BCOO) else a) / entries)
 
 
@@ -64,9 +66,15 @@ def _gram(a: Array | BCOO) -> Array:
     """A^T A (p, p); of a sparse matrix by blocks of columns, so that A is never dense as a whole."""
     if not isinstance(a, BCOO):
         return product(a.T, a)
-    identity = jnp.eye(a.shape[1], dtype=a.dtype)
-    blocks = [identity[:, i : i + COLUMNS] for i in range(0, a.shape[1], COLUMNS)]
-    return jnp.concatenate([product(a.T, product(a, block)) for block in blocks], axis=1)
+    p = a.shape[1]
+    width = max(1, min(COLUMNS, p, BLOCK_ENTRIES // a.shape[0]))
+
+    def columns(first: Array) -> Array:
+        block = jax.nn.one_hot(first + jnp.arange(width), p, dtype=a.dtype, axis=0)
+        return product(a.T, product(a, block))
+
+    blocks = lax.map(columns, width * jnp.arange(-(-p // width)))
+    return jnp.moveaxis(blocks, 0, 1).reshape(p, -1)[:, :p]
 
 
 def nndsvd_start(key: Array, a: Array | BCOO, k: int, fill: bool = True) -> tuple[Array, Array]:

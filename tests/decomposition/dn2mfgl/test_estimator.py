@@ -178,7 +178,7 @@ def test_duplicates_zeros_isolated_samples_and_constant_features(join: str) -> N
     assert np.isfinite(model.embedding_).all() and np.isfinite(model.components_).all()
     if join == "mutual":
         # Among eight copies the others have no mutual neighbour: alone in the graph, not in the fit.
-        graph = knn_graph(find_neighbors(np.asarray(model._read(x, np.dtype("float64"))), 3), "mutual")
+        graph = knn_graph(find_neighbors(np.asarray(model._read(x, np.dtype("float64"))[0]), 3), "mutual")
         assert np.asarray(graph.degrees).min() == 0
     with pytest.raises(ValueError, match="A has 4 features"):
         model.transform(x[:, :4])
