@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number, is_concrete
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number
 from deepnmf_jax.decomposition import streaming
 from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
-from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, read_start, with_missing_filled
+from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start, with_missing_filled
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, report_of
 from deepnmf_jax.decomposition.updates.loop import history_length, in_view
@@ -232,11 +232,11 @@ class NMF(Estimator):
     ) -> Any:
         """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the data of the fit those of `fit`.
 
-        Under `jax.grad`, `jax.jit` and `jax.vmap` A may be traced (its values are not checked then); gradients are
-        those of `codes.encode`, which also differentiates with respect to the dictionary.
+        Under `jax.grad`, `jax.jit` and `jax.vmap` A, weights and mask may be traced (their values are not checked
+        then); gradients are those of `codes.encode`, which also differentiates with respect to the dictionary.
 
         Args:
-            A: as in `fit`; an iterable of batches is encoded batch by batch.
+            A: as in `fit`; an iterable of batches is encoded batch by batch, without weights or mask.
             max_iter: sweeps at most; None: the constructor's, else 300.
             tol: None: the constructor's; 0: all sweeps are made.
             weights: as in `fit`.
@@ -249,14 +249,20 @@ class NMF(Estimator):
         limit = self._limit(max_iter, ENCODE_LIMIT)
         tol = self.tol if tol is None else tol
         if arrays.is_batches(A):
-            parts = (self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A))
+            if weights is not None or mask is not None:
+                raise ValueError(
+                    "weights and mask are for one matrix, not for an iterable of batches; encode each batch with its own"
+                )
+            parts = [self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A)]
+            if is_traced(parts):
+                return jnp.concatenate(parts)
             return np.concatenate([arrays.to_numpy(part, None) for part in parts])
-        if isinstance(A, Array) and not is_concrete(A):
-            check_shape(A.shape, d.shape[1])
+        if is_traced(A, weights, mask):
+            a, known, d = self._read_traced(A, weights, mask)
             root = math.sqrt(self._scale)
-            penalties = self._penalties(A.shape[0], A.shape[1], self._scale)
-            return encode(A / self._scale, d / root, penalties, weights, self._settings, limit, tol) * root
-        with arrays.with_precision(d.dtype):
+            penalties = self._penalties(*a.shape, self._scale)
+            return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
+        with jax.ensure_compile_time_eval(), arrays.with_precision(d.dtype):
             data = self._read(A, d.dtype, weights=weights, mask=mask, features=d.shape[1], scale=self._scale)
             z = _scaled_transpose(self._solve_codes(self._target(data), limit, tol), math.sqrt(self._scale))
             return self._restore(z, arrays.kind_of(A), A)

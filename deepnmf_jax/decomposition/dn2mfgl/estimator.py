@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.decomposition.codes import find_codes
+from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments, sizes_of, weights_of
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
@@ -21,7 +21,7 @@ from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, bala
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io import saving as serialization
-from deepnmf_jax.decomposition.io.checked import read_data
+from deepnmf_jax.decomposition.io.checked import dense, is_traced, read_data, read_traced
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
@@ -205,12 +205,21 @@ class Dn2MFGL:
         these are the codes of `fit_transform` as far as both have converged. With robust="feature" (and in the released
         mode) features keep the weights that they had at the end of the fit.
 
+        numpy, but under `jax.jit`, `jax.grad` and `jax.vmap`, where X may be traced, an array of JAX with the gradient
+        of the exact codes.
+
         Raises:
             ValueError: another number of features, bad values, or no fit before.
         """
         self._check_fitted()
         dtype = self.components_.dtype
-        with arrays.with_precision(dtype):
+        if is_traced(X):
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
+            x = self._in_unit(dense(read_traced(X, dtype, self.n_features_in_, 1.0)[0]))
+            roots = np.sqrt(np.asarray(self._feature_weights, dtype))
+            d = jnp.asarray(np.asarray(self.components_, dtype) * roots)
+            return encode(x * roots, d, max_iter=ENCODE_LIMIT, tol=ENCODE_TOL)
+        with jax.ensure_compile_time_eval(), arrays.with_precision(dtype):
             x = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
             d = jnp.asarray(self.components_) * roots
@@ -225,6 +234,8 @@ class Dn2MFGL:
         """
         if self.n_clusters is None:
             raise ValueError("predict needs n_clusters, the number of clusters")
+        if is_traced(X):
+            raise ValueError("predict cannot be traced by jax.jit, grad or vmap; transform can, and gives the codes")
         codes = self._for_clusters(self.transform(X))
         squares = np.sum(self.cluster_centers_**2, axis=1) - 2 * codes @ self.cluster_centers_.T
         return np.argmin(squares, axis=1)
@@ -239,14 +250,17 @@ class Dn2MFGL:
 
     def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> jax.Array:
         data = arrays.without_sparse(X)
-        x = jnp.asarray(read_data(data, dtype, features=features, scale=1.0).a)
+        return self._in_unit(jnp.asarray(read_data(data, dtype, features=features, scale=1.0).a))
+
+    def _in_unit(self, x: jax.Array) -> jax.Array:
+        """Samples (n, m) at unit length if `normalize`; one of zeros stays one, and passes no gradient."""
         if not self.normalize:
             return x
-        # By the largest entry first: squares of small numbers vanish in float32. A sample of zeros stays one.
+        # By the largest entry first: squares of small numbers vanish in float32.
         largest = jnp.max(x, axis=1, keepdims=True)
-        x = x / jnp.where(largest > 0, largest, 1)
-        lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
-        return x / jnp.where(lengths > 0, lengths, 1)
+        some = largest > 0
+        x = jnp.where(some, x / jax.lax.stop_gradient(jnp.where(some, largest, 1)), 0)
+        return x / jnp.linalg.norm(jnp.where(some, x, 1), axis=1, keepdims=True) * some
 
     def _prepare(
         self, neighbors: Neighbors, x: jax.Array, init: tuple[Any, Any] | None, rule: Rule

@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.core.checks import is_concrete
 from deepnmf_jax.decomposition.io.arrays import is_batches, to_dense, to_jax, to_numpy
 
 
@@ -54,6 +55,11 @@ def read_data(
     """
     if is_batches(a):
         raise ValueError("A is an iterable of batches here; fit streams those, all else takes one matrix (n, p)")
+    if is_traced(a, weights, mask):
+        raise ValueError(
+            "A, mask or weights is traced by jax.jit, grad or vmap, and this needs values; call it outside, or use "
+            "encode (transform) of the fitted estimator inside"
+        )
     array = to_jax(a, dtype, device)
     check_shape(array.shape, features)
     known = read_weights(weights, mask, array, dtype, device)
@@ -71,6 +77,42 @@ def read_data(
     if scale != 1:
         array = _divide(array, scale)
     return Data(array, known, scale, mean == 0)
+
+
+def is_traced(*given: Any) -> bool:
+    """Whether an array among those given, or in a list of them, is being traced by jit, grad or vmap."""
+    return not is_concrete(*jax.tree.leaves(given))
+
+
+def read_traced(
+    a: Any, dtype: np.dtype, features: int, scale: float, weights: Any = None, mask: Any = None
+) -> tuple[Array | BCOO, Array | None]:
+    """What `read_data` gives, A in the unit of the fit and the weights, inside jit, grad or vmap.
+
+    The values of traced arrays are not checked; their shapes are, and the values of the others.
+
+    Raises:
+        ValueError: another shape or number of features, complex numbers, bad values of concrete weights or masks.
+    """
+    a = a if isinstance(a, BCOO) else jnp.asarray(a)
+    check_shape(a.shape, features)
+    if jnp.issubdtype(a.dtype, jnp.complexfloating):
+        raise ValueError(f"A has dtype {a.dtype}; it must be real")
+    a = a.astype(dtype)
+    known = None
+    for name, given in (("weights", weights), ("mask", mask)):
+        if given is None:
+            continue
+        if is_traced(given):
+            part = read_weights(**{"weights": None, "mask": None, name: jnp.asarray(given)}, a=a, dtype=dtype, device=None)
+        else:
+            # Else jit would make constants into traced arrays, whose values cannot be looked at.
+            with jax.ensure_compile_time_eval():
+                part = read_weights(**{"weights": None, "mask": None, name: given}, a=a, dtype=dtype, device=None)
+        known = part if known is None else known * part
+    if known is not None:
+        a = jnp.where(known > 0, a, 0)
+    return _divide(a, scale), known
 
 
 def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
@@ -102,7 +144,7 @@ def read_weights(weights: Any, mask: Any, a: Array | BCOO, dtype: np.dtype, devi
             array = array[:, None]
         if array.shape != a.shape and not (name == "weights" and array.shape == (a.shape[0], 1)):
             raise ValueError(f"{name} has shape {array.shape} and A {a.shape}; they must be the same")
-        if not bool(jnp.all(jnp.isfinite(array) & (array >= 0))):
+        if is_concrete(array) and not bool(jnp.all(jnp.isfinite(array) & (array >= 0))):
             raise ValueError(f"{name} has entries that are negative, NaN or infinite; use 0 for what shall not count")
         result = result * array
     return result
