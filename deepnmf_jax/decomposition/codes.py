@@ -54,7 +54,8 @@ def solve_codes(
     """Codes Z^T (k, n) of A (n, p) for D (k, p), and how the search ended.
 
     Squared error is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated gradients;
-    other divergences by the multiplicative rule, with Newton steps between its sweeps for up to 128 atoms. Not differentiable in reverse: see `encode`.
+    other divergences by the multiplicative rule, with Newton steps between its sweeps for up to 128 atoms. Not
+    differentiable in reverse: see `encode`.
     """
     found = search(None, max_iter, Target(a, penalties, weights), d, settings, tol)
     return found.state, CodesReport(found.sweeps, found.converged & ~jnp.isnan(found.value), found.value)
@@ -114,9 +115,9 @@ def encode(
     Differentiable forwards and in reverse, any number of times, by the implicit function theorem: near a solution whose
     zeros have a positive slope, the positive entries solve a smooth system of equations and the zeros stay. The
     derivative is that of the exact solution; for squared error the codes are finished for it where `tol` ends before.
-    It is with respect to A, D, the penalties of the codes and the weights; where entries are at the edge of both (ties) one side
-    is taken, of several minima the one found, and along flat directions (more active atoms than features) the shortest
-    change. Sparse A: no gradient.
+    It is with respect to A, D, the penalties of the codes and the weights; where entries are at the edge of both (ties)
+    one side is taken, of several minima the one found, and along flat directions (more active atoms than features) the
+    shortest change. Sparse A: none, a ValueError.
 
     Weights are (n, p), or (n,) or (n, 1) for whole samples. ValueError for other shapes.
     """

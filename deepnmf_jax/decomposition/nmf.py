@@ -250,9 +250,7 @@ class NMF(Estimator):
         tol = self.tol if tol is None else tol
         if arrays.is_batches(A):
             if weights is not None or mask is not None:
-                raise ValueError(
-                    "weights and mask are for one matrix, not for an iterable of batches; encode each batch with its own"
-                )
+                raise ValueError("weights and mask are for one matrix; encode each batch with its own, one by one")
             parts = [self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A)]
             if is_traced(parts):
                 return jnp.concatenate(parts)

@@ -104,7 +104,9 @@ def read_traced(
         if given is None:
             continue
         if is_traced(given):
-            part = read_weights(**{"weights": None, "mask": None, name: jnp.asarray(given)}, a=a, dtype=dtype, device=None)
+            part = read_weights(
+                **{"weights": None, "mask": None, name: jnp.asarray(given)}, a=a, dtype=dtype, device=None
+            )
         else:
             # Else jit would make constants into traced arrays, whose values cannot be looked at.
             with jax.ensure_compile_time_eval():

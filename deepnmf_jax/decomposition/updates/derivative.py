@@ -31,6 +31,7 @@ class Problem(NamedTuple):
     weights: Array | None = None
 
     def half(self) -> Half:
+        """The half in which the codes are sought."""
         return Half(self.d, self.a, self.l1, self.l2, self.weights)
 
     def slope(self, z: Array, beta: float) -> Array:
@@ -55,9 +56,7 @@ def _follow(z: Array, problem: Problem, beta: float, finish: SolverSettings | No
 
 
 @_follow.defjvp
-def _follow_jvp(
-    beta: float, finish: SolverSettings | None, primals: tuple, tangents: tuple
-) -> tuple[Array, Array]:
+def _follow_jvp(beta: float, finish: SolverSettings | None, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     z, problem = primals
     fixed, finished = lax.stop_gradient((problem, z))
     if finish is not None:
@@ -66,7 +65,9 @@ def _follow_jvp(
     exact = _follow(finished, problem, beta, None)
     change = jax.jvp(lambda problem: problem.slope(exact, beta), (problem,), (tangents[1],))[1]
     active = newton.is_active(finished, fixed.half(), beta)
-    return z, -newton.solve_on(active, change, problem.half(), exact, beta)
+    # The value stays what was found; its own derivative is that of the finished codes.
+    followed = z + (exact - lax.stop_gradient(exact))
+    return followed, -newton.solve_on(active, change, problem.half(), exact, beta)
 
 
 @partial(jax.jit, static_argnames=("settings",))
@@ -114,4 +115,4 @@ def _follow_on_simplex_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Arra
     free = newton.solve_on(active, change, half, exact, 2.0)
     ones = newton.solve_on(active, jnp.ones_like(z), half, exact, 2.0)
     multiplier = jnp.sum(free, axis=1, keepdims=True) / jnp.sum(ones, axis=1, keepdims=True)
-    return z, ones * multiplier - free
+    return exact, ones * multiplier - free

@@ -123,8 +123,8 @@ def is_active(z: Array, half: Half, beta: float) -> Array:
 def solve_on(active: Array, b: Array, half: Half, z: Array, beta: float) -> Array:
     """Per sample, x (n, k) with H x = b (n, k) on the active entries and 0 elsewhere; H the Hessian at Z (n, k).
 
-    Of the solutions of a singular system about the shortest one. Differentiable any number of times, with respect to all
-    but `active`.
+    Of the solutions of a singular system about the shortest one. Differentiable any number of times, not with respect
+    to `active`.
     """
     f, a, _, l2, weights = half
     curvature = beta_curvature(a, product(z, f), beta, weights)
