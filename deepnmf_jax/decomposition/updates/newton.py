@@ -18,10 +18,10 @@ from deepnmf_jax.decomposition.updates.objective import Half
 
 # Largest number of entries of the small matrices that are formed at once.
 FORMED_AT_ONCE = 1 << 22
-# Lengths that are tried of every step; the best one is taken.
-LENGTHS = (1.0, 0.3, 0.05, 0.002)
-# Times that a step is directed anew, without the entries that it would make negative.
+# Directions of a step; each leaves out the entries that the one before would make negative. The best of all is taken.
 DIRECTIONS = 3
+# Shorter lengths that are tried too.
+SHORT = (0.3, 0.05, 0.002)
 # Passes of iterative refinement, which take out what the ridge puts in.
 REFINEMENTS = 3
 
@@ -96,15 +96,19 @@ def _step(z: Array, a: Array, weights: Array | None, f: Array, l1: Array, l2: Ar
     rest = jnp.minimum(jnp.max(jnp.abs(alone)) / jnp.where(largest > 0, largest, 1), 1)
     damping = jnp.maximum(0.1 * rest**2, ridge_of(f.dtype))
 
-    def direct(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        bound, _ = carry
+    def direct(bound: Array, _: None) -> tuple[Array, Array]:
         to_zero = jnp.where(bound, -z, 0)
         solve = _solver(hessian, convex, ~bound, damping)
         change = to_zero - solve(slope + product(hessian, to_zero))
         return bound | (z + change <= 0), change
 
-    _, change = lax.fori_loop(0, DIRECTIONS, direct, (at_bound(z, slope, diagonal), z))
-    steps = jnp.maximum(z + jnp.asarray(LENGTHS, z.dtype)[:, None] * change, 0) - z
+    _, changes = lax.scan(direct, at_bound(z, slope, diagonal), length=DIRECTIONS)
+    # Up to where the first entry becomes 0 a near quadratic objective falls along the first of them;
+    # the full steps land many entries at once.
+    way = jnp.where((changes < 0) & (z > 0), z / jnp.where(changes < 0, -changes, 1), 1)
+    first = jnp.minimum(jnp.min(way, axis=1, keepdims=True), 1)
+    short = jnp.asarray(SHORT, z.dtype)[:, None] * changes[0]
+    steps = jnp.maximum(z + jnp.concatenate([changes, first * changes, short]), 0) - z
     falls = jax.vmap(lambda s: divergence_change(a, w, product(s, f), beta, weights))(steps)
     falls = falls + jnp.sum(steps * (l1 + l2 * (z + 0.5 * steps)), axis=1)
     falls = jnp.where(jnp.isnan(falls), jnp.inf, falls)
