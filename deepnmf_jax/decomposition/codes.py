@@ -6,7 +6,7 @@ at 0 (multiplicative rule: at a positive constant), so that no seed enters.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -122,16 +122,17 @@ def encode(
     Weights are (n, p), or (n,) or (n, 1) for whole samples. ValueError for other shapes.
     """
     sparse = isinstance(a, BCOO)
-    a, d = a if sparse else jnp.asarray(a), jnp.asarray(d)
-    dtype = jnp.result_type(a.dtype, d.dtype, jnp.float32)
-    a, d, l1, l2 = (x.astype(dtype) for x in (a, d, *map(jnp.asarray, penalties[:2])))
+    matrix: Any = a if sparse else jnp.asarray(a)
+    d = jnp.asarray(d)
+    dtype = jnp.result_type(matrix.dtype, d.dtype, jnp.float32)
+    matrix, d, l1, l2 = matrix.astype(dtype), *(jnp.asarray(x, dtype) for x in (d, *penalties[:2]))
     if weights is not None:
-        weights = weights_as_matrix(jnp.asarray(weights, dtype), a.shape)
-    given = Target(a, Penalties(l1, l2), weights), d
+        weights = weights_as_matrix(jnp.asarray(weights, dtype), matrix.shape)
+    given = Target(matrix, Penalties(l1, l2), weights), d
     found = _compiled_search(None, *lax.stop_gradient((max_iter, *given)), settings, lax.stop_gradient(tol)).state.T
     if sparse:
-        return _without_derivative(found, (a.data, d, l1, l2))
-    return follow(found, Problem(a, d, l1, l2, weights), settings)
+        return _without_derivative(found, (matrix.data, d, l1, l2))
+    return follow(found, Problem(matrix, d, l1, l2, weights), settings)
 
 
 @jax.custom_jvp

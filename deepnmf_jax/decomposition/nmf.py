@@ -258,7 +258,7 @@ class NMF(Estimator):
         if is_traced(A, weights, mask):
             a, known, d = self._read_traced(A, weights, mask)
             root = math.sqrt(self._scale)
-            penalties = self._penalties(*a.shape, self._scale)
+            penalties = self._penalties(a.shape[0], a.shape[1], self._scale)
             return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
         with jax.ensure_compile_time_eval(), arrays.with_precision(d.dtype):
             data = self._read(A, d.dtype, weights=weights, mask=mask, features=d.shape[1], scale=self._scale)

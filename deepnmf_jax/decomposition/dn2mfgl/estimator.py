@@ -198,7 +198,7 @@ class Dn2MFGL:
             raise ValueError("fit_predict needs n_clusters, the number of clusters")
         return self.fit(X).labels_
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Any:
         """Codes (n, r_l) of samples for the fixed dictionary: non-negative least squares, every sample for itself.
 
         A single sample has no graph and no variance, so the structure terms are left out; with alpha = beta = nu = 0

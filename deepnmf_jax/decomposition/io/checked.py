@@ -111,7 +111,7 @@ def read_traced(
             # Else jit would make constants into traced arrays, whose values cannot be looked at.
             with jax.ensure_compile_time_eval():
                 part = read_weights(**{"weights": None, "mask": None, name: given}, a=a, dtype=dtype, device=None)
-        known = part if known is None else known * part
+        known = part if known is None or part is None else known * part
     if known is not None:
         a = jnp.where(known > 0, a, 0)
     return _divide(a, scale), known

@@ -45,7 +45,7 @@ def follow(z: Array, problem: Problem, settings: SolverSettings) -> Array:
     Forwards and in reverse, any number of times. Z itself passes no gradient.
     """
     dtype = problem.d.dtype
-    problem = Problem(*(x if x is None else jnp.asarray(x, dtype) for x in problem))
+    problem = jax.tree.map(lambda x: jnp.asarray(x, dtype), problem)
     finish = None if lands(settings, len(problem.d)) else settings
     return _follow(lax.stop_gradient(z), problem, settings.beta, finish)
 

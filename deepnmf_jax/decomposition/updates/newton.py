@@ -6,7 +6,7 @@ as in `objective.Half`.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,9 @@ def at_bound(z: Array, slope: Array, diagonal: Array) -> Array:
     return (slope > 0) & (z * diagonal <= slope)
 
 
-def slope_of(z: Array, a: Array, f: Array, l1: Array, l2: Array, weights: Array | None, beta: float) -> Array:
+def slope_of(
+    z: Array, a: Any, f: Array, l1: Array | float, l2: Array | float, weights: Array | None, beta: float
+) -> Array:
     """Gradient of the objective with respect to the codes Z (n, k), penalties included."""
     above, below = beta_terms(a, z, f, beta, weights)
     return below - above + l1 + l2 * z
@@ -119,7 +121,7 @@ def _step(z: Array, a: Array, weights: Array | None, f: Array, l1: Array, l2: Ar
 def is_active(z: Array, half: Half, beta: float) -> Array:
     """Whether each entry of the codes Z (n, k) is positive in the solution near them."""
     f, a, l1, l2, weights = half
-    curvature = beta_curvature(a, product(z, f), beta, weights)
+    curvature = beta_curvature(cast(Array, a), product(z, f), beta, weights)
     diagonal = product(jnp.maximum(curvature, 0), (f**2).T) + l2
     return (z > 0) & ~at_bound(z, slope_of(z, a, f, l1, l2, weights, beta), diagonal)
 
@@ -131,7 +133,7 @@ def solve_on(active: Array, b: Array, half: Half, z: Array, beta: float) -> Arra
     to `active`.
     """
     f, a, _, l2, weights = half
-    curvature = beta_curvature(a, product(z, f), beta, weights)
+    curvature = beta_curvature(cast(Array, a), product(z, f), beta, weights)
 
     def matvec(x: Array) -> Array:
         inside = jnp.where(active, x, 0)
