@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from deepnmf_jax.core.checks import check_flag
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
@@ -15,6 +15,7 @@ from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
 from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.io.units import divided, multiplied
+from deepnmf_jax.decomposition.updates.derivative import Problem, follow, follow_on_simplex
 from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall
 from deepnmf_jax.decomposition.updates.multiplicative import square_root_step
@@ -25,6 +26,7 @@ from deepnmf_jax.decomposition.updates.projected_gradient import (
     nonnegative,
     project_simplex,
 )
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
 SOLVERS = ("pgd", "mu")
 INNER_STEPS = 10
@@ -299,6 +301,11 @@ class ConvexNMF(SignedEstimator):
         d, simplex = cast(Array, divided(self._dictionary(), self._scale)), self._constraints.simplex_z
         l1 = self._l1(d.shape[1], data.scale)
         return solve_codes(dense(data.a), d, l1, simplex, tol, limit, history_length(limit)).state
+
+    def _differentiable_codes(self, a: Array, d: Array, limit: int, tol: float) -> Array:
+        d, l1, simplex = d / self._scale, self._l1(d.shape[1], self._scale), self._constraints.simplex_z
+        z = solve_codes(lax.stop_gradient(a), d, l1, simplex, tol, limit, history_length(limit)).state.T
+        return follow_on_simplex(z, a, d) if simplex else follow(z, Problem(a, d, l1), SolverSettings("pgd"))
 
     def init_random_w(self, A: Any, key: Array | None = None) -> Any:
         """Random weights of the samples (k, n), of the kind of A; rows on the simplex where the fit's are."""

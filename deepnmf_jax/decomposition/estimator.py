@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, check_seed, is_concrete
 from deepnmf_jax.decomposition.io import arrays, progress, saving
-from deepnmf_jax.decomposition.io.checked import Data, read_data
+from deepnmf_jax.decomposition.io.checked import Data, dense, is_traced, read_data, read_traced
 from deepnmf_jax.decomposition.io.units import are_far, divided, least_unit, multiplied, unit_of_objective
 from deepnmf_jax.decomposition.updates.loop import Descent, in_view
 from deepnmf_jax.decomposition.updates.objective import at_unit
@@ -144,6 +145,14 @@ class Estimator:
 
     def _restore(self, x: Array, kind: str | None = None, like: Any = None) -> Any:
         return arrays.restore(x, kind or self._kind, self._like if like is None else like)
+
+    def _read_traced(self, A: Any, weights: Any = None, mask: Any = None) -> tuple[Array | BCOO, Array | None, Array]:
+        """`read_traced` of A (n, p) and its weights, and the dictionary, in the dtype that JAX traces in."""
+        d = self._dictionary()
+        dtype = jax.dtypes.canonicalize_dtype(d.dtype)
+        # Outside the trace, as a float64 dictionary is none of its dtypes where x64 is off.
+        d = jnp.asarray(np.asarray(d, dtype))
+        return (*read_traced(A, dtype, d.shape[1], self._scale, weights, mask), d)
 
     def _begin(self, x: Any, data: Data) -> None:
         """Forget an earlier fit; from here on arrays are of the kind of x, and the unit is that of `data`."""
@@ -307,6 +316,10 @@ class SignedEstimator(Estimator):
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
         raise NotImplementedError
 
+    def _differentiable_codes(self, a: Array, d: Array, limit: int, tol: float) -> Array:
+        """Z (n, k) of scaled data for the dictionary d in the user's unit, inside jit, grad or vmap."""
+        raise NotImplementedError
+
     def _begin(self, x: Any, data: Data) -> None:
         unit_of_objective(data.scale)
         super()._begin(x, data)
@@ -330,11 +343,18 @@ class SignedEstimator(Estimator):
     def encode(self, A: Any, max_iter: int | None = None, tol: float | None = None) -> Any:
         """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the fitted data those of `fit`.
 
+        Under `jax.grad`, `jax.jit` and `jax.vmap` A may be traced (its values are not checked then); the gradient is
+        that of the exact codes.
+
         Raises:
             ValueError: before `fit`, for bad values, for another number of features.
         """
         d = self._dictionary()
-        with arrays.with_precision(d.dtype):
+        limit, tol = self._limit(max_iter, ENCODE_LIMIT), self._tolerance(tol)
+        if is_traced(A):
+            a, _, d = self._read_traced(A)
+            return self._differentiable_codes(dense(a), d, limit, tol) * (self._scale / self._dictionary_unit())
+        with jax.ensure_compile_time_eval(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, features=d.shape[1])
-            zt = self._codes(data, self._limit(max_iter, ENCODE_LIMIT), self._tolerance(tol))
+            zt = self._codes(data, limit, tol)
             return self._restore(zt.T * self._codes_unit(data), arrays.kind_of(A), A)

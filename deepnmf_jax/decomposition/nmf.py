@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, is_concrete, plain
+from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, plain
 from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
-from deepnmf_jax.decomposition.io.checked import Data, check_shape, read_data, read_start, with_missing_filled
+from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start, with_missing_filled
 from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.io.units import unit_of_objective
 from deepnmf_jax.decomposition.streaming import FromBatches
@@ -234,11 +234,11 @@ class NMF(FromBatches):
     ) -> Any:
         """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the data of the fit those of `fit`.
 
-        Under `jax.grad`, `jax.jit` and `jax.vmap` A may be traced (its values are not checked then); gradients are
-        those of `codes.encode`, which also differentiates with respect to the dictionary.
+        Under `jax.grad`, `jax.jit` and `jax.vmap` A, weights and mask may be traced (their values are not checked
+        then); gradients are those of `codes.encode`, which also differentiates with respect to the dictionary.
 
         Args:
-            A: as in `fit`; an iterable of batches is encoded batch by batch.
+            A: as in `fit`; an iterable of batches is encoded batch by batch, without weights or mask.
             max_iter: sweeps at most; None: the constructor's, else 300.
             tol: None: the constructor's; 0: all sweeps are made.
             weights: as in `fit`.
@@ -251,15 +251,18 @@ class NMF(FromBatches):
         limit = self._limit(max_iter, ENCODE_LIMIT)
         tol = self._tolerance(tol)
         if arrays.is_batches(A):
-            parts = (self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A))
+            if weights is not None or mask is not None:
+                raise ValueError("weights and mask are for one matrix; encode each batch with its own, one by one")
+            parts = [self.encode(batch, max_iter, tol) for batch in arrays.batches_of(A)]
+            if is_traced(parts):
+                return jnp.concatenate(parts)
             return np.concatenate([arrays.to_numpy(part, None) for part in parts])
-        if isinstance(A, Array) and not is_concrete(A):
-            arrays.check_real(A.dtype)
-            check_shape(A.shape, d.shape[1])
+        if is_traced(A, weights, mask):
+            a, known, d = self._read_traced(A, weights, mask)
             root = math.sqrt(self._scale)
-            penalties = self._penalties(A.shape[0], A.shape[1], self._scale)
-            return encode(A / self._scale, d / root, penalties, weights, self._settings, limit, tol) * root
-        with arrays.with_precision(d.dtype):
+            penalties = self._penalties(a.shape[0], a.shape[1], self._scale)
+            return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
+        with jax.ensure_compile_time_eval(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
             z = _scaled_transpose(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
             return self._restore(z, arrays.kind_of(A), A)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.decomposition.codes import find_codes
+from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, dense
@@ -152,6 +152,10 @@ class SemiNMF(SignedEstimator):
         d = self._dictionary() / self._dictionary_unit()
         with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
             return find_codes(target, d, SolverSettings(self.solver), limit, tol, report)
+
+    def _differentiable_codes(self, a: Array, d: Array, limit: int, tol: float) -> Array:
+        penalties, d = Penalties(l1_z=self._l1(a.shape[1], self._scale)), d / self._dictionary_unit()
+        return encode(a, d, penalties, None, SolverSettings(self.solver), limit, tol)
 
     def init_random_d(self, A: Any, Z: Any = None, key: Array | None = None) -> Any:  # type: ignore[override]
         """Least-squares dictionary for the codes Z (n, k), by default random ones; of the kind of A."""

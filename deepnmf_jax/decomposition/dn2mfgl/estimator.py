@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.decomposition.codes import find_codes
+from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.dn2mfgl import scores, units
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
@@ -22,6 +22,7 @@ from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, balanced_alpha, choice_of, trust
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress, saving
+from deepnmf_jax.decomposition.io.checked import dense, is_traced, read_traced
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 
@@ -202,19 +203,29 @@ class Dn2MFGL:
             raise ValueError("fit_predict needs n_clusters, the number of clusters")
         return self.fit(X).labels_
 
-    def transform(self, X: Any) -> np.ndarray:
+    def transform(self, X: Any) -> Any:
         """Codes (n, r_l) of samples for the fixed dictionary: non-negative least squares, every sample for itself.
 
         A single sample has no graph and no variance, so the structure terms are left out; with alpha = beta = nu = 0
         these are the codes of `fit_transform` as far as both have converged. With robust="feature" (and in the released
         mode) features keep the weights that they had at the end of the fit.
 
+        numpy, but under `jax.jit`, `jax.grad` and `jax.vmap`, where X may be traced, an array of JAX with the gradient
+        of the exact codes.
+
         Raises:
             ValueError: another number of features, bad values, or no fit before.
         """
         self._check_fitted()
         dtype = self.components_.dtype
-        with arrays.with_precision(dtype):
+        if is_traced(X):
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
+            x = jnp.asarray(dense(read_traced(X, dtype, self.n_features_in_, 1.0)[0]))
+            x = units.at_unit_length(x) if self.normalize else x
+            roots = np.sqrt(np.asarray(self._feature_weights, dtype))
+            d = jnp.asarray(np.asarray(self.components_, dtype) * roots)
+            return encode(x * roots, d, max_iter=ENCODE_LIMIT, tol=ENCODE_TOL)
+        with jax.ensure_compile_time_eval(), arrays.with_precision(dtype):
             x, scale = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
             size = units.unit_of_codes(self.components_)
@@ -230,6 +241,8 @@ class Dn2MFGL:
         """
         if self.n_clusters is None:
             raise ValueError("predict needs n_clusters, the number of clusters")
+        if is_traced(X):
+            raise ValueError("predict cannot be traced by jax.jit, grad or vmap; transform can, and gives the codes")
         codes = self._for_clusters(self.transform(X))
         unit = units.unit_of_codes(self.cluster_centers_)
         codes, centers = codes / unit, self.cluster_centers_ / unit

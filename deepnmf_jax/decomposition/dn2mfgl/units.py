@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from deepnmf_jax.decomposition.dn2mfgl.fit import Factors, Solution
 from deepnmf_jax.decomposition.io.checked import read_data
@@ -50,13 +50,16 @@ def read_samples(
     if 0 < data.unit < least_unit(dtype) or not (normalize or is_near(data.unit, released)):
         data = read_data(X, dtype, features=features, sparse=False)
     x = jnp.asarray(data.a)
-    if not normalize:
-        return x, data.scale
-    # By the largest entry first: squares of small numbers vanish in float32. A sample of zeros stays one.
+    return (at_unit_length(x), 1.0) if normalize else (x, data.scale)
+
+
+def at_unit_length(x: Array) -> Array:
+    """Samples x (n, m) at length 1; one of zeros stays one, and passes no gradient."""
+    # By the largest entry first: squares of small numbers vanish in float32.
     largest = jnp.max(x, axis=1, keepdims=True)
-    x = x / jnp.where(largest > 0, largest, 1)
-    lengths = jnp.linalg.norm(x, axis=1, keepdims=True)
-    return x / jnp.where(lengths > 0, lengths, 1), 1.0
+    some = largest > 0
+    x = jnp.where(some, x / lax.stop_gradient(jnp.where(some, largest, 1)), 0)
+    return x / jnp.linalg.norm(jnp.where(some, x, 1), axis=1, keepdims=True) * some
 
 
 def units_of(unit: float, layers: int, squares: bool) -> Units:

@@ -1,5 +1,6 @@
 """Data that a factorization can work on: read, checked before anything is computed, in a unit near 1."""
 
+import contextlib
 import math
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.io.arrays import is_batches, to_dense, to_jax, to_numpy
+from deepnmf_jax.core.checks import is_concrete
+from deepnmf_jax.decomposition.io.arrays import check_real, is_batches, to_dense, to_jax, to_numpy
 from deepnmf_jax.decomposition.io.units import divided, least_unit, unit_near
 
 # Rows and columns are numbered in 32 bits.
@@ -68,6 +70,11 @@ def read_data(
         raise ValueError(
             "A is an iterable of batches here; NMF.fit and NMF.encode stream those, all else takes one matrix (n, p)"
         )
+    if is_traced(a, weights, mask):
+        raise ValueError(
+            "A, mask or weights is traced by jax.jit, grad or vmap, and this needs values; call it outside, or use "
+            "encode (transform) of the fitted estimator inside"
+        )
     shown = None
     if takes_mask and isinstance(a, np.ma.MaskedArray):
         a, shown = np.ma.getdata(a), ~np.ma.getmaskarray(a) if np.ma.is_masked(a) else None
@@ -99,6 +106,40 @@ def _check_lost(a: Any, known: Array | None, dtype: np.dtype) -> None:
             f"A has no entry above {largest:.3g}, which is 0 in {dtype}; pass dtype='float64', or divide A by "
             f"{largest:.0e}"
         )
+
+
+def is_traced(*given: Any) -> bool:
+    """Whether an array among those given, or in a list of them, is being traced by jit, grad or vmap."""
+    return not is_concrete(*jax.tree.leaves(given))
+
+
+def read_traced(
+    a: Any, dtype: np.dtype, features: int, scale: float, weights: Any = None, mask: Any = None
+) -> tuple[Array | BCOO, Array | None]:
+    """What `read_data` gives, A in the unit of the fit and the weights, inside jit, grad or vmap.
+
+    The values of traced arrays are not checked; their shapes are, and the values of the others.
+
+    Raises:
+        ValueError: another shape or number of features, complex numbers, bad values of concrete weights or masks.
+    """
+    a = a if isinstance(a, BCOO) else jnp.asarray(a)
+    check_shape(a.shape, features)
+    check_real(a.dtype)
+    a = a.astype(dtype)
+    known = None
+    for given, is_weights in ((weights, True), (mask, False)):
+        if given is None:
+            continue
+        # Else jit would make constants into traced arrays, whose values cannot be looked at.
+        outside = contextlib.nullcontext() if is_traced(given) else jax.ensure_compile_time_eval()
+        with outside:
+            given = jnp.asarray(given) if is_traced(given) else given
+            part = read_weights(given if is_weights else None, None if is_weights else given, a, dtype, None)
+        known = part if known is None or part is None else known * part
+    if known is not None:
+        a = jnp.where(known > 0, a, 0)
+    return a / scale, known
 
 
 def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
@@ -137,7 +178,7 @@ def read_weights(
             array = array[:, None]
         if array.shape != a.shape and not (name == "weights" and array.shape == (a.shape[0], 1)):
             raise ValueError(f"{name} has shape {array.shape} and A {a.shape}; they must be the same")
-        if not bool(jnp.all(jnp.isfinite(array) & (array >= 0))):
+        if is_concrete(array) and not bool(jnp.all(jnp.isfinite(array) & (array >= 0))):
             raise ValueError(f"{name} has entries that are negative, NaN or infinite; use 0 for what shall not count")
         result = result * array
     return result

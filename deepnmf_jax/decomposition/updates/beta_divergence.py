@@ -77,3 +77,18 @@ def beta_curvature(a: Array, w: Array, beta: float, weights: Array | None = None
         w = jnp.maximum(w, floor_of(w.dtype, beta))
         second = (beta - 1) * w ** (beta - 2) - (beta - 2) * a * w ** (beta - 3)
     return second if weights is None else weights * second
+
+
+def divergence_change(a: Array, w: Array, step: Array, beta: float, weights: Array | None = None) -> Array:
+    """Sum of what the divergences of a from w grow by when w becomes w + step, exact for small steps: a scalar."""
+    if beta == 2:
+        each = step * (w - a + 0.5 * step)
+    else:
+        floor = floor_of(w.dtype, beta)
+        w = jnp.maximum(w, floor)
+        log = jnp.maximum(jnp.log1p(jnp.maximum(step / w, -1)), jnp.log(floor / w))
+        # d(a | w) = (w^beta - 1) / beta - a (w^(beta - 1) - 1) / (beta - 1) + a constant; the logarithm for exponent 0.
+        of_w = log if beta == 0 else w**beta * jnp.expm1(beta * log) / beta
+        of_a = log if beta == 1 else w ** (beta - 1) * jnp.expm1((beta - 1) * log) / (beta - 1)
+        each = of_w - jnp.where(a > 0, a * of_a, 0)
+    return jnp.sum(each if weights is None else weights * each)

@@ -57,8 +57,9 @@ class Report(NamedTuple):
 
 
 def without_effect(zt: Array, d: Array) -> Array:
-    """Whether each atom (k,) has no codes or is 0 itself."""
-    return ~(jnp.any(zt != 0, axis=1) & jnp.any(d != 0, axis=1))
+    """Whether each atom (k,) has no codes or is 0 itself; the smallest normal number, as "mu" leaves it, is 0 too."""
+    none = jnp.finfo(d.dtype).tiny
+    return ~(jnp.any(zt > none, axis=1) & jnp.any(d > none, axis=1))
 
 
 @partial(jax.jit, static_argnames=("settings", "length"))

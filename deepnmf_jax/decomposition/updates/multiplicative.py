@@ -1,6 +1,7 @@
 """Multiplicative rules: of Lee and Seung, for every beta divergence, and for data of any sign.
 
-They never leave an exact zero. Shapes as in `objective.Half`.
+They never leave an exact zero, so that none may come from underflow alone: what falls below the smallest normal number
+stays there and can grow again. Shapes as in `objective.Half`.
 """
 
 from collections.abc import Callable
@@ -30,13 +31,21 @@ def multiplicative_step(half: Half, beta: float = 2.0, inner: int = 1) -> Callab
     return steps
 
 
+def above_underflow(x: Array, above: Array, new: Array) -> Array:
+    """`new`, no smaller than the smallest normal number where x and the numerator `above` of its factor are positive.
+
+    In float32 a factor of 0.9 a sweep reaches that number after 830 sweeps; 0 would stay 0 for ever.
+    """
+    return jnp.where((x > 0) & (above > 0), jnp.maximum(new, jnp.finfo(x.dtype).tiny), new)
+
+
 def lee_seung_step(x: Array, c: Array, b: Array, l1: Array | float, l2: Array | float) -> Array:
     """X <- X * C / (B X + l1 + l2 X) for non-negative C = F A^T and B = F F^T, penalties not yet in them.
 
     Where the denominator is 0 so is X or C, and X becomes 0.
     """
     below = product(b, x) + l1 + l2 * x
-    return x * c / jnp.where(below > 0, below, 1)
+    return above_underflow(x, c, x * (c / jnp.where(below > 0, below, 1)))
 
 
 def square_root_step(x: Array, above: Array, below: Array) -> Array:
@@ -44,7 +53,7 @@ def square_root_step(x: Array, above: Array, below: Array) -> Array:
 
     Entries whose denominator is 0 stay as they are; no constant is added, so the unit of the data does not matter.
     """
-    return x * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1))
+    return above_underflow(x, above, x * jnp.sqrt(jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 1)))
 
 
 def beta_step(x: Array, half: Half, beta: float) -> Array:
@@ -64,7 +73,7 @@ def beta_step(x: Array, half: Half, beta: float) -> Array:
         factor = factor if beta == 2 else factor ** (1 / (beta - 1))
     else:
         factor = _positive_root(above, below, l2 * x, 2 - beta if beta < 1 else 1.0, 3 - beta)
-    return (x * factor).T
+    return above_underflow(x, above, x * factor).T
 
 
 def _positive_root(above: Array, below: Array, extra: Array, q: float, r: float) -> Array:

@@ -179,3 +179,15 @@ def test_the_eigenvalue_bound_is_a_bound(seed: int, k: int, signed: bool) -> Non
     bound = float(BOUND(b))
     assert bound >= exact * (1 - 1e-12)
     assert signed or bound <= 1.2 * exact
+
+
+@pytest.mark.parametrize("beta", [2.0, 1.0])
+def test_what_underflows_in_a_multiplicative_step_can_grow_again(beta: float) -> None:
+    a, zt, d = (x.astype(np.float32) for x in problem(7))
+    tiny, step = np.finfo(np.float32).tiny, STEPS["mu", beta]
+    zt[0, 0], zt[1, 0], a[1] = 2 * tiny, 0, 0
+    far = Target(np.where(np.arange(N)[:, None] == 0, np.float32(1e-3) * a, a))
+    low, _ = step(zt, d, far)
+    assert low[0, 0] == tiny and low[1, 0] == 0 and not np.asarray(low)[:, 1].any()
+    grown, _ = step(low, d, Target(np.float32(1e3) * a))
+    assert grown[0, 0] > tiny and grown[1, 0] == 0
