@@ -1,10 +1,14 @@
-"""Files that are whole or not there, whenever the process that writes them is killed."""
+"""Files that are whole or not there, whenever the process that writes them is killed or the power is cut."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
+
+# With which systems and users' rights say that a folder cannot be synced.
+_NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callable[[BinaryIO], object]) -> None:
@@ -38,11 +42,34 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` survive a power failure, where the file system can promise that."""
-    # Some network file systems refuse fsync on a folder; the renames themselves are done.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Makes the names inside `folder` survive a power cut, where the file system can promise that.
+
+    Raises:
+        OSError: the disk has failed.
+    """
+    try:
+        _sync(folder)
+    except OSError as error:
+        # Some network file systems refuse fsync on a folder, and one above the user's own may not be opened.
+        if error.errno not in _NOT_OFFERED:
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes all that is in `folder`, from the inside out, survive a power cut; its own name is in its parent.
+
+    Raises:
+        OSError: a file cannot be read, or the disk has failed.
+    """
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(place, name))
+        sync_folder(Path(place))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,7 +111,15 @@ def write_manifest(folder: Path) -> None:
 
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if not path.is_dir() and path != folder / MANIFEST)
-    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.relative_to(folder).as_posix(): _checksum(file) for file in files}
+
+
+def _checksum(file: Path) -> str:
+    # A pipe would be waited for without end, a device read without end.
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _manifest(checksums: Mapping[str, str]) -> str:
@@ -120,11 +129,12 @@ def _manifest(checksums: Mapping[str, str]) -> str:
 def damage(folder: Path) -> str:
     """How the folder differs from its manifest (which must be, to the byte, what it would be now), or ""."""
     try:
+        _checksum(folder / MANIFEST)
         stored = (folder / MANIFEST).read_bytes()
         found = _checksums(folder)
     except OSError as error:
         return f"cannot read {error.filename}: {error.strerror}"
-    if stored == _manifest(found).encode():
+    if stored == _manifest(found).encode(errors="surrogateescape"):
         return ""
     lines = (line.partition("  ") for line in stored.decode(errors="replace").splitlines())
     listed = {name: checksum for checksum, _, name in lines if name}

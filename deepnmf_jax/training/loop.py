@@ -55,7 +55,7 @@ class Training:
         self.config, self.run, self.interruption = run.config, run, interruption
         self.checkpoints = Checkpoints(workdir)
         restored = self.checkpoints.restore(run.template())
-        start, state, meta = restored or (0, run.initial_state(), {})
+        start, state, meta = restored[:3] if restored else (0, run.initial_state(), {})
         self.checkpoints.discard_after(start)
         if restored:
             _log.info("going on at step %d of %d", start, run.num_steps)
