@@ -54,6 +54,9 @@ def main(argv: list[str]) -> None:
         sys.exit(128 + signal.Signals[stop.signal_name])
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except RuntimeError as error:
+        devices.leave(error)
+        raise
 
 
 def parse_flags(argv: list[str]) -> list[str]:

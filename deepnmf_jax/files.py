@@ -25,7 +25,9 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        # What a killed write has left, or a pipe of that name, which would be waited for.
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
             if callable(content):
                 content(file)
             else:
@@ -39,6 +41,18 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file to be read, if it is one: a pipe would be waited for without end, a device read without end.
+
+    Raises:
+        OSError: the file is not there, may not be read, or is no regular file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return open(path, "rb")
 
 
 def sync_folder(folder: Path) -> None:

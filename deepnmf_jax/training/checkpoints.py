@@ -39,6 +39,7 @@ _LATEST, _BEST = "latest", "best"
 # Of the latest, so that there is one before a damaged one; of the best, because a resumed run may go back to before the
 # newest of them (`discard_after`).
 _KEPT = 2
+_STEP = re.compile(r"0|[1-9][0-9]*")
 _LEFTOVER = re.compile(r"^\d+\.(saving|removing)|\.orbax-checkpoint-tmp")
 # As long as the longest path below the folders of latest and best can get.
 _LONGEST_PATH_WITHIN = "x" * 150
@@ -260,7 +261,8 @@ def _steps(folder: Path) -> list[int]:
     """The steps saved in a folder, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+    found = (path for path in folder.iterdir() if _STEP.fullmatch(path.name) and path.is_dir())
+    return sorted((int(path.name) for path in found), reverse=True)
 
 
 def _remove(folder: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from deepnmf_jax.data.sampling import epoch_order
 from deepnmf_jax.training.checkpoints import Checkpoints
 from deepnmf_jax.training.devices import place, replicated, split_last_axis
-from deepnmf_jax.training.environment import installed
+from deepnmf_jax.training.environment import changes, installed, same_bits
 from deepnmf_jax.training.evaluation import Evaluation
 from deepnmf_jax.training.interruption import Interrupted, Interruption
 from deepnmf_jax.training.optimizers import learning_rates, rates_exhausted, update_plateau
@@ -57,13 +57,17 @@ class Training:
         restored = self.checkpoints.restore(run.template())
         start, state, meta = restored[:3] if restored else (0, run.initial_state(), {})
         self.checkpoints.discard_after(start)
+        self.same_bits = same_bits()
         if restored:
             _log.info("going on at step %d of %d", start, run.num_steps)
+            if otherwise := changes(meta.get("same_bits", {}), self.same_bits):
+                _log.warning("what is left of this run will be equal to rounding, not to the bit (%s)", otherwise)
         self.seconds: float = meta.get("seconds", 0.0)
         self.unsaved_best = False
         # The first process of a run writes for all.
         writes = jax.process_index() == 0
-        self.log = MetricsLog(workdir / "metrics.jsonl", step=start) if writes else None
+        known = {"saved": meta.get("records") if restored else [], "every": run.steps_per_epoch}
+        self.log = MetricsLog(workdir / "metrics.jsonl", step=start, **known) if writes else None
         self.records: list[dict[str, Any]] = self.log.records if self.log else []
         drawn = writes and installed("tensorboardX", "TensorBoard files")
         self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
@@ -188,6 +192,8 @@ class Training:
             raise Interrupted(signal_name, step)
 
     def _save(self, step: int, meta: dict[str, Any]) -> None:
+        # With the records so far, from which damaged lines of metrics.jsonl are mended.
+        meta = {**meta, "same_bits": self.same_bits, "records": self.records}
         self.checkpoints.save(step, jax.device_get(self.state), meta, best=self.unsaved_best)
         self.unsaved_best = False
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepnmf_jax.training import checkpoints, orbax_io
+from deepnmf_jax.training import checkpoints, devices, orbax_io
 from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
 from deepnmf_jax.training.integrity import damage
 from tests.attacks import forgetful
 from tests.disks import Image, largest_file, make_read_only, small_disk
-from tests.programs import Programs
+from tests.programs import Programs, free_port
 from tests.training.conftest import make_state, names, same, steps_on_disk
 
 LARGE_STATE = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
@@ -35,6 +35,39 @@ def save_for_ever(workdir: Path) -> None:
         state = {"w": np.full((20, 50_000), float(step)), "step": np.asarray(step)}
         saved.save(step, state, {"step": step}, best=step % 2 == 0)
         print(step, file=sys.stderr, flush=True)
+
+
+def gather_for_ever(address: str, index: int, number: int) -> None:
+    """One of two processes that wait for each other again and again, of which the second gets a signal."""
+    devices._SILENCE = 10
+    devices.start("", address, 2, index)
+    for count in itertools.count():
+        try:
+            devices.from_all_processes(np.int32(count))
+        except ValueError as error:
+            # What main.py makes a message of; gloo's error, outside of a program, is of this kind.
+            devices.leave(RuntimeError(error))
+        if index == 1 and count == 3:
+            os.kill(os.getpid(), number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    [
+        (signal.SIGKILL, 1, "process 0 of 2: what the processes compute together failed"),
+        (signal.SIGSTOP, -signal.SIGABRT, "another task died"),
+    ],
+)
+def test_another_process_of_the_run_ends(programs: Programs, number: int, status: int, message: str) -> None:
+    """Or is stopped: this one does not wait for ever, and says why it ends."""
+    address = f"localhost:{free_port()}"
+    first, second = (programs.call(partial(gather_for_ever, address, index, number)) for index in range(2))
+    ended = first.end(status)
+    second.send(signal.SIGKILL)
+    second.end(-signal.SIGKILL)
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr and "Python error" not in ended.stderr
 
 
 class TestDisk:

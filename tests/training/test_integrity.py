@@ -13,7 +13,7 @@ import pytest
 
 from deepnmf_jax.training import orbax_io
 from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
-from deepnmf_jax.training.integrity import MANIFEST
+from deepnmf_jax.training.integrity import MANIFEST, differing_line
 from tests.training.conftest import make_state, same, steps_on_disk
 
 
@@ -197,3 +197,21 @@ class TestWrongTree:
         with pytest.raises(ValueError, match="at least one array"):
             saved.save(1, {}, {})
         assert steps_on_disk(tmp_path) == set()
+
+
+def test_a_line_of_the_metrics_that_is_not_the_one_expected() -> None:
+    one, two, three = ({"step": step, "loss": 1 / step} for step in (4, 8, 12))
+    whole = [one, two, three]
+    for found, reason in (
+        (whole, ""),
+        ([*whole, None], ""),
+        ([one, one, two, three], "line 2 is of step 4, not 8"),
+        ([*whole, three], "line 4, of step 12, is one too many"),
+        ([one, three], "line 2 is of step 12, not 8"),
+        ([one, two], "line 3, of step 12, is missing"),
+        ([], "line 1, of step 4, is missing"),
+        (whole[::-1], "line 1 is of step 12, not 4"),
+        ([one, None, three], "line 2 is not a record with an integer 'step'"),
+        ([one, two | {"loss": 0.51}, three], "line 2, of step 8, is not what the run wrote"),
+    ):
+        assert differing_line(found, whole) == reason

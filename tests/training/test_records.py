@@ -148,6 +148,34 @@ class TestMetricsLog:
             MetricsLog(path, step=3)
         assert path.read_text().count("\n") == 3
 
+    def test_lines_that_are_not_those_of_the_checkpoint(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """They are named and written anew; without the checkpoint's, the steps must be those of the run."""
+        path = tmp_path / "metrics.jsonl"
+        saved = [{"step": step, "loss": 1 / step} for step in (4, 8)]
+        lines = [json.dumps(record) + "\n" for record in (*saved, {"step": 12, "loss": 0.1})]
+        one, two, later = lines
+        for text, reason, is_mended in (
+            (one + two + later, "", False),
+            (one + two + later[:9], "", False),
+            (one + two + later[:9] + "\n" + later, "line 3 of ", True),
+            (one + one + two, "line 2 is of step 4, not 8", True),
+            (two + one + later, "line 1 is of step 8, not 4", True),
+            (one + later, "line 2, of step 8, is missing", True),
+            ("", "line 1, of step 4, is missing", True),
+            (one.replace("0.25", "0.15") + two, "line 1, of step 4, is not what the run wrote", True),
+        ):
+            caplog.clear()
+            path.write_text(text)
+            # The digits of a number can be held against the checkpoint alone.
+            if is_mended and "wrote" not in reason:
+                with pytest.raises(ValueError, match=reason):
+                    MetricsLog(path, step=8, every=4)
+                assert path.read_text() == text
+            assert MetricsLog(path, step=8, saved=saved, every=4).records == saved
+            assert path.read_text() == one + two
+            warned = [f"{path}: {reason}; written anew from the checkpoint"] if reason and reason[-1] != " " else []
+            assert caplog.messages == warned
+
     def test_full_disk(self, tmp_path: Path) -> None:
         log = MetricsLog(tmp_path / "metrics.jsonl")
         log.append({"step": 1})
