@@ -31,7 +31,7 @@ import numpy as np
 from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.files import sync_folder, sync_tree
 from deepnmf_jax.training import orbax_io
-from deepnmf_jax.training.devices import barrier, from_all_processes
+from deepnmf_jax.training.devices import OthersGoneError, barrier, from_all_processes
 from deepnmf_jax.training.integrity import MANIFEST, check_matches, damage, named_arrays, named_leaves
 
 _log = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ class Checkpoints:
                 if jax.process_index() == 0:
                     _put_in_place(staging, int(step))
                 barrier("checkpoint saved")
+            except OthersGoneError:
+                raise
             except Exception as error:
                 if jax.process_index() == 0:
                     with contextlib.suppress(OSError):

@@ -1,5 +1,6 @@
 """One mesh axis over the devices of all processes: batches are split along it, everything else is on each device."""
 
+import contextlib
 import ctypes
 import faulthandler
 import importlib.metadata
@@ -9,6 +10,7 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -129,21 +131,43 @@ def data_mesh(batch_size: int) -> Mesh:
     return Mesh(np.asarray(devices), (DATA,))
 
 
+class OthersGoneError(RuntimeError):
+    """The processes of a run cannot reach each other any more."""
+
+
 def barrier(name: str) -> None:
-    """Returns once every process of the run has called it with this name."""
+    """Returns once every process of the run has called it with this name.
+
+    Raises:
+        OthersGoneError: another process has ended.
+    """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(f"deepnmf_jax: {name}")
+        with _reaching_others():
+            multihost_utils.sync_global_devices(f"deepnmf_jax: {name}")
 
 
 def from_all_processes(values: np.ndarray | np.generic) -> np.ndarray:
-    """An array of each process of the run, all of one shape, along a new first axis; they call it at one moment."""
+    """An array of each process of the run, all of one shape, along a new first axis; they call it at one moment.
+
+    Raises:
+        OthersGoneError: another process has ended.
+    """
     if jax.process_count() == 1:
         return np.asarray(values)[None]
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(values))
+    with _reaching_others():
+        return np.asarray(multihost_utils.process_allgather(values))
+
+
+@contextlib.contextmanager
+def _reaching_others() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # by the backend
+        raise OthersGoneError(str(error)) from error
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

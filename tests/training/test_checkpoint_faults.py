@@ -44,9 +44,8 @@ def gather_for_ever(address: str, index: int, number: int) -> None:
     for count in itertools.count():
         try:
             devices.from_all_processes(np.int32(count))
-        except ValueError as error:
-            # What main.py makes a message of; gloo's error, outside of a program, is of this kind.
-            devices.leave(RuntimeError(error))
+        except RuntimeError as error:
+            devices.leave(error)
         if index == 1 and count == 3:
             os.kill(os.getpid(), number)
 
