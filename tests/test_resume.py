@@ -177,6 +177,8 @@ def _ask_twice() -> None:
 def test_much_is_damaged(programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
     """The newest checkpoints and the metrics; XLA has other flags. Each kind: tests/training/test_integrity.py."""
     flags = "--xla_force_host_platform_device_count=1"
+    # Of a name that orbax takes for a pattern.
+    tmp_path = tmp_path / "lr[0.1] a*b"
     stop(programs, tmp_path, partial(stop_at, STEP, 21, SIGTERM), SIGTERM, 21, XLA_FLAGS=flags)
     newest = tmp_path / "checkpoints" / "latest" / "21"
     data = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)

@@ -228,11 +228,13 @@ class TensorBoard:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        # A relative path such as "gs:run" would be taken for a place in a cloud.
+        folder = Path(folder).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
         # SummaryWriter hands events to a thread, and its flush does not wait for them; this writes at once.
         # File names hold only the second of opening. With the step in them, the worst that a restart within
         # the same second overwrites is a file whose steps are all written again.
-        self._file = EventsWriter(str(Path(folder) / "events"), f".{step:012d}")
+        self._file = EventsWriter(str(folder / "events"), f".{step:012d}")
         started = SessionLog(status=SessionLog.START)
         self._file.write_event(Event(step=step + 1, wall_time=time.time(), session_log=started))
         self._file.flush()

@@ -190,6 +190,13 @@ class TestTensorBoard:
         events = accumulator.EventAccumulator(str(folder)).Reload()
         return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
+    @pytest.mark.parametrize("name", ["gs:run", "s3:run", "-", "a[0]*"])
+    def test_any_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        TensorBoard(name).close()
+        assert files(tmp_path) == {name}
+        assert len(files(tmp_path / name)) == 1
+
     # tensorboard's and protobuf's own warnings are no concern of ours.
     @pytest.mark.filterwarnings("ignore")
     def test_replayed_steps_are_not_doubled(self, tmp_path: Path) -> None:
