@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,7 +44,7 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
             temporary.unlink(missing_ok=True)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Opens a file to be read, if it is one: a pipe would be waited for without end, a device read without end.
 
     Raises:

@@ -71,7 +71,7 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
 def _join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
     known = inspect.signature(jax.distributed.initialize).parameters
     # Old versions of JAX wait for 100 s and cannot be told otherwise.
-    patience = {"heartbeat_timeout_seconds": _SILENCE} if "heartbeat_timeout_seconds" in known else {}
+    patience: dict[str, Any] = {"heartbeat_timeout_seconds": _SILENCE} if "heartbeat_timeout_seconds" in known else {}
     jax.distributed.initialize(coordinator, num_processes, process_id, **patience)
     # Where another process is silent, JAX says so and aborts; the stacks of Python's threads would hide its message.
     faulthandler.disable()

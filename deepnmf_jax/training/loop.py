@@ -66,7 +66,7 @@ class Training:
         self.unsaved_best = False
         # The first process of a run writes for all.
         writes = jax.process_index() == 0
-        known = {"saved": meta.get("records") if restored else [], "every": run.steps_per_epoch}
+        known: dict[str, Any] = {"saved": meta.get("records") if restored else [], "every": run.steps_per_epoch}
         self.log = MetricsLog(workdir / "metrics.jsonl", step=start, **known) if writes else None
         self.records: list[dict[str, Any]] = self.log.records if self.log else []
         drawn = writes and installed("tensorboardX", "TensorBoard files")

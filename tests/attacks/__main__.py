@@ -5,7 +5,6 @@ python -m tests.attacks [--kills=100 --flips=200 ... --minutes=60 --seed=0] [--p
 
 import argparse
 import logging
-import os
 import random
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+import jax
 
 from tests.attacks.damages import DAMAGES, hostile_data, hostile_workdirs
 from tests.attacks.kills import kills
@@ -105,6 +104,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random places (default 0)")
     parser.add_argument("--page", type=Path, help="file whose table is written anew")
     options = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="attacks-") as folder:
         table = count(attacks(options, Path(folder)), 60 * options.minutes, lambda line: print(line, flush=True))
