@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest bench gpu table pages pictures lint docs data pack lock clean
+.PHONY: help setup train test test-fast test-oldest attack bench gpu table pages pictures lint docs data pack lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: lint docs ## check style and type hints, build the site, then run all test
 
 test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
+
+attack: $(VENV)/.for-tests ## kill runs, damage their files, count what ends right (an hour at most; ARGS="--minutes=10 --kills=20 ...")
+	$(PY) -m tests.attacks $(ARGS)
 
 bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle machine), compare with the committed ratios
 	$(PY) -m benchmarks.speed.suite $(ARGS)

@@ -70,14 +70,18 @@ def work() -> None:
 
     cache = FLAGS.compilation_cache and str(programs.home(FLAGS.compilation_cache))
     devices.start(cache, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
-    if "experiment" in FLAGS.config:
-        experiments.run(FLAGS.config, FLAGS.mode, FLAGS.workdir)
-    elif FLAGS.mode == "train":
-        loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
-    elif FLAGS.mode == "evaluate":
-        print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
-    else:
-        print(setup.describe(FLAGS.config))
+    try:
+        if "experiment" in FLAGS.config:
+            experiments.run(FLAGS.config, FLAGS.mode, FLAGS.workdir)
+        elif FLAGS.mode == "train":
+            loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
+        elif FLAGS.mode == "evaluate":
+            print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
+        else:
+            print(setup.describe(FLAGS.config))
+    except RuntimeError as error:
+        devices.leave(error)
+        raise
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -1,18 +1,22 @@
-"""Files that are whole or not there, whenever the process that writes them is killed, and that show their damage."""
+"""Files that are whole or not there, whenever a process is killed or the power is cut, and that show their damage."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import math
 import os
 import zipfile
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+# With which systems and users' rights say that a folder cannot be synced.
+_NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callable[[BinaryIO], object]) -> None:
@@ -29,7 +33,9 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
     path = Path(path)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        # What a killed write has left, or a pipe of that name, which would be waited for.
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as file:
             if callable(content):
                 content(file)
             else:
@@ -45,15 +51,50 @@ def write_atomically(path: str | os.PathLike[str], content: str | bytes | Callab
             temporary.unlink(missing_ok=True)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Opens a file to be read, if it is one: a pipe would be waited for without end, a device read without end.
+
+    Raises:
+        OSError: the file is not there, may not be read, or is no regular file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return open(path, "rb")
+
+
 def sync_folder(folder: Path) -> None:
-    """Makes renames inside `folder` survive a power failure, where the file system can promise that."""
-    # Some network file systems refuse fsync on a folder; the renames themselves are done.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Makes the names inside `folder` survive a power cut, where the file system can promise that.
+
+    Raises:
+        OSError: the disk has failed.
+    """
+    try:
+        _sync(folder)
+    except OSError as error:
+        # Some network file systems refuse fsync on a folder, and one above the user's own may not be opened.
+        if error.errno not in _NOT_OFFERED:
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Makes all that is in `folder`, from the inside out, survive a power cut; its own name is in its parent.
+
+    Raises:
+        OSError: a file cannot be read, or the disk has failed.
+    """
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(place, name))
+        sync_folder(Path(place))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checksum(content: bytes | np.ndarray) -> str:
@@ -62,19 +103,6 @@ def checksum(content: bytes | np.ndarray) -> str:
         return hashlib.sha256(content).hexdigest()
     described = f"{content.dtype.str} {content.shape}\n".encode()
     return hashlib.sha256(described + content.tobytes()).hexdigest()
-
-
-def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        OSError: it is not there, or cannot be read.
-        ValueError: it is a pipe or a device, which could keep the reader waiting for ever.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ValueError(f"{path} is a pipe or a device, no file")
-    return path.read_bytes()
 
 
 def arrays_in(content: bytes) -> dict[str, np.ndarray]:

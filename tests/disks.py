@@ -1,4 +1,4 @@
-"""Disks that are full, small or read-only, also for root."""
+"""Disks that are full, small, read-only (also for root) or without power."""
 
 import contextlib
 import resource
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -21,6 +22,38 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+class Image:
+    """An ext4 file system in a file, made where there is none; mounted beside it while the context is open.
+
+    Skips the test where that is not permitted.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.folder = path, path.with_name(f"{path.name}.mounted")
+
+    def __enter__(self) -> Self:
+        if not self.path.exists():
+            with open(self.path, "wb") as file:
+                file.truncate(16 * 2**20)
+            self._call("mkfs.ext4", "-q", str(self.path))
+        self.folder.mkdir()
+        # Nothing is written but what is synced: the file system's own turn comes after minutes.
+        self._call("mount", "-o", "loop,commit=300", str(self.path), str(self.folder))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+    def copy(self, path: Path) -> None:
+        """What is on the disk at this moment, which is what a power cut leaves."""
+        shutil.copyfile(self.path, path)
+
+    @staticmethod
+    def _call(*command: str) -> None:
+        if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"{command[0]} is not there, or not permitted")
 
 
 def make_read_only(folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepnmf_jax.files import write_atomically
+from deepnmf_jax.files import open_regular, write_atomically
 from tests.disks import largest_file
 
 
@@ -72,3 +72,24 @@ def test_a_kill_at_the_last_moment_leaves_the_old(tmp_path, monkeypatch, call):
     assert (tmp_path / "a").read_text() == "old" and names(tmp_path) == {"a", "a.tmp"}
     write_atomically(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "new" and names(tmp_path) == {"a"}
+
+
+def test_only_files_are_opened(tmp_path: Path) -> None:
+    """A pipe would be waited for without end, a device read without end."""
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with open_regular(tmp_path / name) as file:
+            assert file.read() == b"abc"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("pipe", "device"):
+        with pytest.raises(OSError, match="it is no regular file"):
+            open_regular(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "nothing")
+    # Nor is such a thing waited for where a file is written.
+    os.mkfifo(tmp_path / "new.tmp")
+    write_atomically(tmp_path / "new", "text")
+    assert (tmp_path / "new").read_text() == "text"
+    assert not (tmp_path / "new.tmp").exists()

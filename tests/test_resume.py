@@ -49,9 +49,17 @@ def kill(programs: Programs, workdir: Path, place: str, call: int, *flags: str, 
     programs.run(f"--workdir={workdir}", *flags, change=change, status=-SIGKILL)
 
 
-def stop(programs: Programs, workdir: Path, change: Callable[[], None], number: int, step: int, *flags: str) -> None:
+def stop(
+    programs: Programs,
+    workdir: Path,
+    change: Callable[[], None],
+    number: int,
+    step: int,
+    *flags: str,
+    **environment: str,
+) -> None:
     """Interrupts a run that must save at this step first, and say so."""
-    ended = programs.run(f"--workdir={workdir}", *flags, change=change, status=SAVED[number])
+    ended = programs.run(f"--workdir={workdir}", *flags, change=change, status=SAVED[number], **environment)
     name = number.name
     assert ended.stderr.splitlines()[-1] == f"{name}: saved at step {step}; the same command goes on from there"
     assert (workdir / "checkpoints" / "latest" / str(step)).is_dir()
@@ -96,15 +104,16 @@ class TestKilled:
         die(EVALUATION, 2)
         die("records:MetricsLog.append", 1, after=True)
         die("checkpoints:Checkpoints.save", 1)
-        die("checkpoints:write_manifest", 1)
+        die("orbax_io:write_manifest", 1)
         # The best of the first epoch is saved, the latest is not.
-        die("checkpoints:Checkpoints._save", 2)
-        assert saved_steps(tmp_path, "best") >= {"8"} and not saved_steps(tmp_path)
+        die("checkpoints:_put_in_place", 2)
+        assert saved_steps(tmp_path, "best") >= {"8"} and saved_steps(tmp_path) == {"8.saving"}
+        # From which the next attempt goes on.
         die("checkpoints:Checkpoints.save", 1, after=True)
-        assert "8" in saved_steps(tmp_path)
+        assert saved_steps(tmp_path) == {"16"}
         die(STEP, random.Random(1).randrange(1, STEPS_PER_EPOCH))
         die("tensorboard:TensorBoard.write", 1, after=True)
-        die("checkpoints:sync_folder", 1)
+        die("orbax_io:sync_tree", 1)
         die("reports:write_results", 1)
         die("reports:_draw", 1)
         finish(programs, tmp_path, uninterrupted, pictures=True)
@@ -134,7 +143,7 @@ class TestInterrupted:
         stop(programs, tmp_path, partial(stop_at, STEP, 1, SIGINT), SIGINT, first + 1)
         # In evaluation and in a save of the end of an epoch, which is complete then.
         stop(programs, tmp_path, partial(stop_at, EVALUATION, 2, SIGTERM), SIGTERM, STEPS_PER_EPOCH)
-        saving = partial(stop_at, "checkpoints:write_manifest", 1, SIGINT)
+        saving = partial(stop_at, "orbax_io:write_manifest", 1, SIGINT)
         stop(programs, tmp_path, saving, SIGINT, 2 * STEPS_PER_EPOCH)
         # The run is over before it can stop.
         change = partial(stop_at, "reports:write_results", 1, SIGTERM)
@@ -165,16 +174,26 @@ def _ask_twice() -> None:
     stop_at("checkpoints:Checkpoints.save", 1, SIGTERM)
 
 
-def test_the_newest_checkpoint_is_damaged(programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
-    """Each kind of damage: tests/training/test_integrity.py."""
-    stop(programs, tmp_path, partial(stop_at, STEP, 21, SIGTERM), SIGTERM, 21)
+def test_much_is_damaged(programs: Programs, tmp_path: Path, uninterrupted: Path) -> None:
+    """The newest checkpoints and the metrics; XLA has other flags. Each kind: tests/training/test_integrity.py."""
+    flags = "--xla_force_host_platform_device_count=1"
+    # Of a name that orbax takes for a pattern.
+    tmp_path = tmp_path / "lr[0.1] a*b"
+    stop(programs, tmp_path, partial(stop_at, STEP, 21, SIGTERM), SIGTERM, 21, XLA_FLAGS=flags)
     newest = tmp_path / "checkpoints" / "latest" / "21"
     data = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     content = data.read_bytes()
     data.write_bytes(content[: len(content) // 2])
+    (tmp_path / "checkpoints" / "latest" / "16" / "manifest.sha256").unlink()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join([lines[0], *lines]))
     printed = finish(programs, tmp_path, uninterrupted)
-    assert re.search(r"skipped the damaged checkpoint \S*latest/21", printed)
-    assert f"going on at step 16 of {NUM_STEPS}" in printed
+    for step in ("21", "16"):
+        assert re.search(rf"skipped the damaged checkpoint .*latest/{step}: ", printed)
+    # The best stands in for the latest.
+    assert re.search(rf"going on at step (8|16) of {NUM_STEPS}", printed)
+    assert re.search(r"metrics.jsonl: line 2.* of step 8.*; written anew from the checkpoint", printed)
+    assert f"will be equal to rounding, not to the bit (xla_flags: {flags!r} then, '' now)" in printed
 
 
 class TestOtherSettings:

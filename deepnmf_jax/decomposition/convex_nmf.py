@@ -10,11 +10,12 @@ import numpy as np
 from jax import Array, lax
 
 from deepnmf_jax.core.checks import check_flag
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
 from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.io.units import divided, multiplied
+from deepnmf_jax.decomposition.signed_estimator import SignedEstimator
 from deepnmf_jax.decomposition.updates.derivative import Problem, follow, follow_on_simplex
 from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall

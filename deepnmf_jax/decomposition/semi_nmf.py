@@ -10,9 +10,10 @@ import numpy as np
 from jax import Array
 
 from deepnmf_jax.decomposition.codes import encode, find_codes
-from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, SignedEstimator
+from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, dense
+from deepnmf_jax.decomposition.signed_estimator import SignedEstimator
 from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, small_fall

@@ -1,4 +1,4 @@
-"""Checkpoints that survive kills, full disks and flipped bytes. Orbax is used only here.
+"""Checkpoints that survive kills, power cuts, full disks and flipped bytes.
 
 On disk, in a run's workdir::
 
@@ -7,8 +7,9 @@ On disk, in a run's workdir::
       state/  meta/  ...         what orbax wrote; orbax's own CheckpointManager can open the folder above
       manifest.sha256            the checksum of every other file, in the format of sha256sum
 
-Orbax writes to `<step>.saving`; the manifest is added; one rename then makes it `<step>`. So a folder whose
-name is a number was complete once, and whatever happened to it since is seen by its manifest.
+A checkpoint is written to `<step>.saving`, read back, and synced; the manifest is added; one rename then makes it
+`<step>`. So a folder whose name is a number was complete once, and whatever happened to it since is seen by its
+manifest. Older ones are removed when that rename is on the disk.
 """
 
 from __future__ import annotations
@@ -16,57 +17,47 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import logging
 import os
 import re
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from deepnmf_jax.core.checks import check_integer
-from deepnmf_jax.files import sync_folder
-from deepnmf_jax.training.devices import barrier, from_all_processes
-from deepnmf_jax.training.integrity import (
-    MANIFEST,
-    check_matches,
-    damage,
-    digest_of,
-    named_arrays,
-    named_leaves,
-    nested,
-    write_manifest,
-)
+from deepnmf_jax.files import sync_folder, sync_tree
+from deepnmf_jax.training import orbax_io
+from deepnmf_jax.training.devices import OthersGoneError, barrier, from_all_processes
+from deepnmf_jax.training.integrity import MANIFEST, check_matches, damage, named_arrays, named_leaves
 
+_log = logging.getLogger(__name__)
 _LATEST, _BEST = "latest", "best"
 # Of the latest, so that there is one before a damaged one; of the best, because a resumed run may go back to before the
 # newest of them (`discard_after`).
 _KEPT = 2
+_STEP = re.compile(r"0|[1-9][0-9]*")
 _LEFTOVER = re.compile(r"^\d+\.(saving|removing)|\.orbax-checkpoint-tmp")
+# As long as the longest path below the folders of latest and best can get.
+_LONGEST_PATH_WITHIN = "x" * 150
 
 
 class Restored(NamedTuple):
-    """A checkpoint read back: its step, the state as numpy arrays in the template's tree, and the meta."""
+    """A checkpoint read back: its step, the state as numpy arrays in the template's tree, the meta, and its folder."""
 
     step: int
     state: Any
     meta: dict[str, Any]
-
-
-class _DamagedError(Exception):
-    """A step's folder that is not what was saved; the message is the reason."""
+    folder: Path
 
 
 class Checkpoints:
     """The checkpoints of one run.
 
-    Saving is synchronous: when `save` returns, the step is on disk, complete and checksummed. In a run of
+    Saving is synchronous: when `save` returns, the step is on disk, complete, read back and checksummed. In a run of
     several processes each makes one of these, and all call its methods at the same moments.
     """
 
@@ -74,7 +65,8 @@ class Checkpoints:
         """Opens `workdir`/checkpoints, making it where needed, and clears away what killed saves left.
 
         Raises:
-          OSError: the folders cannot be made.
+          OSError: the folders cannot be made, or their paths are too long.
+          ValueError: orbax can be given neither the path nor a link to it (`orbax_io.plain_path`).
         """
         self.folder = Path(workdir).absolute() / "checkpoints"
         if jax.process_index() == 0:
@@ -82,16 +74,22 @@ class Checkpoints:
                 folder = self.folder / kind
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.lstat(folder / _LONGEST_PATH_WITHIN)
                     _clear_leftovers(folder)
+                    # A folder is on the disk when those that hold its name, and the names of those, are.
+                    for above in (folder, *folder.parents):
+                        sync_folder(above)
                 except OSError as error:
                     raise OSError(error.errno, f"cannot open the checkpoints in {folder}: {error.strerror}") from error
-        barrier("checkpoints opened")
+        with orbax_io.plain_path(self.folder):
+            barrier("checkpoints opened")
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any], *, best: bool = False) -> None:
         """Saves the latest state, and the same as the best so far if `best` is set.
 
         A step that exists is replaced; steps after it, of a run that has since gone back, are removed. Killed
-        at any moment, what was there before or what is saved now can be restored.
+        or without power at any moment, what was there before or what is saved now can be restored.
 
         Args:
           step: training step, >= 0.
@@ -103,54 +101,44 @@ class Checkpoints:
           OSError: the disk is full or not writable; older checkpoints are intact.
         """
         check_integer("step", step, 0)
-        leaves = named_arrays(state)
-        digest = digest_of(leaves)
-        try:
-            note = json.loads(json.dumps({"step": int(step), "content": digest, "meta": dict(meta)}))
-        except TypeError as error:
-            raise ValueError(f"meta must hold plain JSON values ({error}), got {meta!r}") from error
-        # The best first: killed between the two, the run resumes before this step and saves both again.
-        for kind in (_BEST, _LATEST) if best else (_LATEST,):
-            folder = self.folder / kind
+        arrays = named_arrays(state)
+        note = orbax_io.note_of(int(step), arrays, meta)
+        # The best first: killed between the two, the run goes on from the best.
+        folders = [self.folder / kind for kind in ((_BEST, _LATEST) if best else (_LATEST,))]
+        written = folders[0] / f"{step}.saving"
+        for folder in folders:
+            staging = folder / written.name
             try:
-                self._save(folder, int(step), nested(leaves), note)
+                if staging == written:
+                    orbax_io.write(staging, arrays, note)
+                elif jax.process_index() == 0:
+                    _copy(folders[0] / str(step), staging)
+                if jax.process_index() == 0:
+                    _put_in_place(staging, int(step))
+                barrier("checkpoint saved")
+            except OthersGoneError:
+                raise
             except Exception as error:
                 if jax.process_index() == 0:
                     with contextlib.suppress(OSError):
                         _clear_leftovers(folder)
-                raise _cannot_save(folder / str(step), error) from error
-
-    def _save(self, folder: Path, step: int, tree: dict[str, Any], note: dict[str, Any]) -> None:
-        staging, final, aside = (folder / f"{step}{suffix}" for suffix in (".saving", "", ".replaced"))
-        arguments = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(note))
-        with _checkpointer() as checkpointer:
-            checkpointer.save(staging, args=arguments, force=True)
-        if jax.process_index() == 0:
-            write_manifest(staging)
-            if final.exists():
-                os.rename(final, aside)
-            os.rename(staging, final)
-            sync_folder(folder)
-            _remove(aside)
-            for other in [s for s in _steps(folder) if s > step] + _steps(folder)[_KEPT:]:
-                _remove(folder / str(other))
-        barrier("checkpoint saved")
+                raise orbax_io.cannot_save(folder / str(step), error) from error
 
     def restore(self, template: Any, *, best: bool = False) -> Restored | None:
         """Reads the newest undamaged checkpoint, or None if there is none at all.
 
-        A damaged one (a byte differs, a file is missing or new) is named in a warning and skipped.
+        A damaged one (a byte differs, a file is missing or new) is named in a line of the log and skipped.
 
         Args:
           template: pytree of arrays or `jax.ShapeDtypeStruct`s: the structure, shapes and dtypes expected.
-          best: of the best instead of the latest.
+          best: of the best alone; otherwise of all, for each holds a whole state.
 
         Raises:
           OSError: all checkpoints are damaged.
           RuntimeError: the processes of the run see different ones.
           ValueError: the checkpoint holds another tree than the template; each differing leaf is named.
         """
-        return _restore_newest(self.folder / (_BEST if best else _LATEST), template)
+        return _restore_first(self.folder, _newest_first(self.folder, (_BEST,) if best else (_LATEST, _BEST)), template)
 
     def discard_after(self, step: int) -> None:
         """Removes the checkpoints after `step`, for a run that goes on from there (0: from the start)."""
@@ -165,7 +153,8 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
     """Reads a checkpoint by its path, changing nothing on disk.
 
     Args:
-      path: a run's workdir (its best, else its latest), or the folder of one step.
+      path: the folder of one step, or a run's workdir: the newest of its best; where that is damaged, the newest of
+        all others, which as a rule is one of the latest and knows the best variables as well.
       template: as for `Checkpoints.restore`.
 
     Raises:
@@ -176,15 +165,18 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
     path = Path(path).absolute()
     if (path / MANIFEST).exists() or (path / "_CHECKPOINT_METADATA").exists():
         try:
-            if reason := damage(path):
-                raise _DamagedError(reason)
-            return _read(path, template)
-        except _DamagedError as error:
+            return _restore(path, template)
+        except orbax_io.UnreadableError as error:
             raise OSError(errno.EIO, f"the checkpoint {path} is damaged: {error}") from error
-    for kind in (_BEST, _LATEST):
-        restored = _restore_newest(path / "checkpoints" / kind, template)
-        if restored is not None:
-            return restored
+    folder = path / "checkpoints"
+    everything = _newest_first(folder, (_LATEST, _BEST))
+    newest_best = _newest_first(folder, (_BEST,))[:1]
+    candidates = newest_best + [other for other in everything if other not in newest_best]
+    restored = _restore_first(folder, candidates, template)
+    if restored is not None:
+        if newest_best and restored.step < (lost := int(newest_best[0].name)):
+            _log.warning("took %s: what was found best at step %d is lost", restored.folder, lost)
+        return restored
     what = "holds no checkpoint" if path.exists() else "does not exist"
     raise FileNotFoundError(
         errno.ENOENT,
@@ -196,23 +188,40 @@ def restore_path(path: str | os.PathLike[str], template: Any) -> Restored:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def _restore_newest(folder: Path, template: Any) -> Restored | None:
-    reports = [(step, damage(folder / str(step))) for step in _steps(folder)]
-    _check_same_everywhere([(step, not reason) for step, reason in reports], folder)
-    for step, reason in reports:
+def _newest_first(folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """The steps' folders of these kinds, newest first; of equal steps in the order of the kinds."""
+    found = [(step, folder / kind / str(step)) for kind in kinds for step in _steps(folder / kind)]
+    return [path for _, path in sorted(found, key=lambda pair: -pair[0])]
+
+
+def _restore_first(folder: Path, candidates: list[Path], template: Any) -> Restored | None:
+    """The first of the candidates that is not damaged; None if there are none."""
+    _check_same_everywhere([str(path.relative_to(folder)) for path in candidates], folder)
+    for path in candidates:
         try:
-            if reason:
-                raise _DamagedError(reason)
-            return _read(folder / str(step), template, step)
-        except _DamagedError as error:
-            warnings.warn(f"skipped the damaged checkpoint {folder / str(step)}: {error}", stacklevel=3)
-    if reports:
+            return _restore(path, template, int(path.name))
+        except orbax_io.UnreadableError as error:
+            _log.warning("skipped the damaged checkpoint %s: %s", path, error)
+    if candidates:
         raise OSError(
             errno.EIO,
-            f"all checkpoints in {folder} are damaged (steps {', '.join(str(step) for step, _ in reports)}); "
-            f"put an intact copy there, or delete {folder.parent} to start anew",
+            f"all checkpoints in {folder} are damaged ({', '.join(str(c.relative_to(folder)) for c in candidates)}); "
+            f"put an intact copy there, or delete {folder} to start anew",
         )
     return None
+
+
+def _restore(path: Path, template: Any, step: int | None = None) -> Restored:
+    reason = damage(path)
+    _check_same_everywhere([path.name, bool(reason)], path)
+    if reason:
+        raise orbax_io.UnreadableError(reason)
+    content = orbax_io.read(path)
+    if step is not None and content.step != step:
+        raise orbax_io.UnreadableError(f"it is the checkpoint of step {content.step}")
+    check_matches(content.arrays, template, path)
+    leaves = [content.arrays[name] for name, _ in named_leaves(template)]
+    return Restored(content.step, jax.tree.unflatten(jax.tree.structure(template), leaves), content.meta, path)
 
 
 def _check_same_everywhere(found: object, folder: Path) -> None:
@@ -224,35 +233,38 @@ def _check_same_everywhere(found: object, folder: Path) -> None:
         )
 
 
-def _read(folder: Path, template: Any, step: int | None = None) -> Restored:
-    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
-    try:
-        with _checkpointer() as checkpointer:
-            content = checkpointer.restore(folder, args=arguments)
-        note = content["meta"]
-        stored_step, digest, meta = int(note["step"]), note["content"], note["meta"]
-        stored = named_arrays(content["state"])
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise _DamagedError(f"orbax cannot read it: {type(error).__name__}: {reason}") from error
-    if digest_of(stored) != digest:
-        raise _DamagedError("the arrays differ from those that were saved")
-    if step is not None and stored_step != step:
-        raise _DamagedError(f"it is the checkpoint of step {stored_step}")
-    check_matches(stored, template, folder)
-    names = [name for name, _ in named_leaves(template)]
-    state = jax.tree.unflatten(jax.tree.structure(template), [stored[name] for name in names])
-    return Restored(stored_step, state, meta)
+# ---------------------------------------------------------------------------------------------------- folders
 
 
-# ------------------------------------------------------------------------------------------ folders and orbax
+def _copy(source: Path, folder: Path) -> None:
+    """A copy of a checkpoint that is on the disk and agrees with its manifest."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+    sync_tree(folder)
+    if reason := damage(folder):
+        raise OSError(errno.EIO, f"the copy of {source} is wrong: {reason}")
+
+
+def _put_in_place(staging: Path, step: int) -> None:
+    """Gives a complete checkpoint its name, and removes those after it and all but two before it."""
+    folder = staging.parent
+    final, aside = folder / str(step), folder / f"{step}.replaced"
+    if final.exists():
+        os.rename(final, aside)
+    os.rename(staging, final)
+    # What is older goes only when the new one is sure to be found.
+    sync_folder(folder)
+    _remove(aside)
+    for other in [s for s in _steps(folder) if s > step] + _steps(folder)[_KEPT:]:
+        _remove(folder / str(other))
 
 
 def _steps(folder: Path) -> list[int]:
     """The steps saved in a folder, newest first."""
     if not folder.is_dir():
         return []
-    return sorted((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), reverse=True)
+    found = (path for path in folder.iterdir() if _STEP.fullmatch(path.name) and path.is_dir())
+    return sorted((int(path.name) for path in found), reverse=True)
 
 
 def _remove(folder: Path) -> None:
@@ -274,22 +286,3 @@ def _clear_leftovers(folder: Path) -> None:
                 os.rename(path, final)
         elif _LEFTOVER.search(path.name):
             shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _checkpointer() -> Iterator[ocp.Checkpointer]:
-    # Orbax would log the tracebacks of its threads; what they raise is raised by its call too.
-    with contextlib.ExitStack() as stack:
-        for quiet in map(logging.getLogger, ("absl", "asyncio", "concurrent.futures")):
-            stack.callback(quiet.setLevel, quiet.level)
-            quiet.setLevel(logging.CRITICAL + 1)
-        # A new one each time: one that has failed to write may not be used again.
-        yield stack.enter_context(contextlib.closing(ocp.Checkpointer(ocp.CompositeCheckpointHandler())))
-
-
-def _cannot_save(folder: Path, error: Exception) -> OSError:
-    # TensorStore raises ValueError with the system's error code in its text.
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    number = int(code.group(1)) if code else getattr(error, "errno", None) or errno.EIO
-    reason = os.strerror(number) if code or isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    return OSError(number, f"cannot write the checkpoint {folder}: {reason}; older ones beside it are intact")

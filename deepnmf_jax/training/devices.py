@@ -1,11 +1,16 @@
 """One mesh axis over the devices of all processes: batches are split along it, everything else is on each device."""
 
+import contextlib
 import ctypes
+import faulthandler
 import importlib.metadata
 import importlib.util
+import inspect
 import logging
 import os
 import platform
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,6 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _log = logging.getLogger(__name__)
 DATA = "data"
+# Seconds without a sign of life after which a process counts as gone; a check is due within as many again at most.
+_SILENCE = 50
 MATMUL_PRECISIONS = ("float32", "tensorfloat32")
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -62,7 +69,7 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if coordinator:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        _join(coordinator, num_processes, process_id)
     # Where an accelerator's plugin is installed and the accelerator is not there: late, which helps smaller blocks.
     if backend() == "cpu":
         keep_freed_memory()
@@ -100,6 +107,40 @@ def _usable(cache: str) -> bool:
     return False
 
 
+def _join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
+    known = inspect.signature(jax.distributed.initialize).parameters
+    # Old versions of JAX wait for 100 s and cannot be told otherwise.
+    patience: dict[str, Any] = {"heartbeat_timeout_seconds": _SILENCE} if "heartbeat_timeout_seconds" in known else {}
+    jax.distributed.initialize(coordinator, num_processes, process_id, **patience)
+    # Where another process is silent, JAX says so and aborts; the stacks of Python's threads would hide its message.
+    faulthandler.disable()
+    _log.info(
+        "process %d of %d; where one is stopped or killed the others end within two minutes, and all started again go "
+        "on from the last checkpoint",
+        jax.process_index(),
+        jax.process_count(),
+    )
+
+
+def leave(error: RuntimeError) -> None:
+    """Ends this process at once with a message, if it is one of several: what they compute together has failed.
+
+    JAX would wait for the others first, and abort when they do not answer.
+    """
+    if jax.process_count() == 1:
+        return
+    reason = str(error).strip().partition("\n")[0]
+    reason = reason if len(reason) <= 200 else f"{reason[:80]} ... {reason[-120:]}"
+    print(
+        f"process {jax.process_index()} of {jax.process_count()}: what the processes compute together failed, as it "
+        f"does where another one has ended ({reason}); see what the others say, and start all of them again to go on "
+        "from the last checkpoint",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
+
+
 def _accelerator_expected() -> bool:
     """Whether JAX may find a device that is no CPU, told without starting JAX (and so its threads)."""
     if platforms := jax.config.jax_platforms:  # type: ignore[attr-defined]
@@ -129,21 +170,43 @@ def data_mesh(batch_size: int) -> Mesh:
     return Mesh(np.asarray(devices), (DATA,))
 
 
+class OthersGoneError(RuntimeError):
+    """The processes of a run cannot reach each other any more."""
+
+
 def barrier(name: str) -> None:
-    """Returns once every process of the run has called it with this name."""
+    """Returns once every process of the run has called it with this name.
+
+    Raises:
+        OthersGoneError: another process has ended.
+    """
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 
-        multihost_utils.sync_global_devices(f"deepnmf_jax: {name}")
+        with _reaching_others():
+            multihost_utils.sync_global_devices(f"deepnmf_jax: {name}")
 
 
 def from_all_processes(values: np.ndarray | np.generic) -> np.ndarray:
-    """An array of each process of the run, all of one shape, along a new first axis; they call it at one moment."""
+    """An array of each process of the run, all of one shape, along a new first axis; they call it at one moment.
+
+    Raises:
+        OthersGoneError: another process has ended.
+    """
     if jax.process_count() == 1:
         return np.asarray(values)[None]
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(values))
+    with _reaching_others():
+        return np.asarray(multihost_utils.process_allgather(values))
+
+
+@contextlib.contextmanager
+def _reaching_others() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # by the backend
+        raise OthersGoneError(str(error)) from error
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -21,7 +21,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 def environment(*packages: str) -> dict[str, Any]:
     """What a result depends on besides its config: versions (of further `packages`, too; None: not installed), commit,
-    devices, machine; its memory so far, bytes; and the UTC date."""
+    devices, machine, settings of the arithmetic; its memory so far, bytes; and the UTC date."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in (*_PACKAGES, *packages):
         try:
@@ -30,20 +30,41 @@ def environment(*packages: str) -> dict[str, Any]:
             versions[package] = None
     # The package's own is asked of the code that runs, which need not be what is installed.
     versions["deepnmf_jax"] = getattr(sys.modules["deepnmf_jax"], "__version__", None)
-    devices = jax.devices()
     return {
         "versions": versions,
         "commit": os.environ.get(COMMIT) or git_commit(Path(__file__).parent),
+        **_arithmetic(),
+        "platform": platform.platform(),
+        "peak_memory": peak_memory(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _arithmetic() -> dict[str, Any]:
+    devices = jax.devices()
+    return {
         "device": devices[0].device_kind,
         "device_backend": devices[0].platform,
         "device_count": len(devices),
         "process_count": jax.process_count(),
-        "platform": platform.platform(),
         "cpu": processor(),
         "cpu_count": usable_cores(),
-        "peak_memory": peak_memory(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "x64": bool(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
+        "jit": not jax.config.jax_disable_jit,  # type: ignore[attr-defined]
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def same_bits() -> dict[str, Any]:
+    """What must be as it was for a run to end with the same bits: its arithmetic and the versions of what compiles
+    it."""
+    return _arithmetic() | {package: importlib.metadata.version(package) for package in ("jax", "jaxlib")}
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of `before` is otherwise now, in words; empty: nothing."""
+    differing = [key for key in before if before[key] != now.get(key)]
+    return "; ".join(f"{key}: {before[key]!r} then, {now.get(key)!r} now" for key in differing)
 
 
 def processor() -> str:

@@ -1,8 +1,9 @@
-"""What a checkpoint must hold: names, shapes and checksum of its arrays, and the checksums of its files."""
+"""What must be in a workdir: names, shapes and checksum of a checkpoint's arrays, checksums of its files, records."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepnmf_jax.files import write_atomically
+from deepnmf_jax.files import open_regular, write_atomically
 
 MANIFEST = "manifest.sha256"
 
@@ -110,7 +111,11 @@ def write_manifest(folder: Path) -> None:
 
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if not path.is_dir() and path != folder / MANIFEST)
-    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    checksums = {}
+    for file in files:
+        with open_regular(file) as content:
+            checksums[file.relative_to(folder).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
+    return checksums
 
 
 def _manifest(checksums: Mapping[str, str]) -> str:
@@ -120,11 +125,12 @@ def _manifest(checksums: Mapping[str, str]) -> str:
 def damage(folder: Path) -> str:
     """How the folder differs from its manifest (which must be, to the byte, what it would be now), or ""."""
     try:
-        stored = (folder / MANIFEST).read_bytes()
+        with open_regular(folder / MANIFEST) as file:
+            stored = file.read()
         found = _checksums(folder)
     except OSError as error:
         return f"cannot read {error.filename}: {error.strerror}"
-    if stored == _manifest(found).encode():
+    if stored == _manifest(found).encode(errors="surrogateescape"):
         return ""
     lines = (line.partition("  ") for line in stored.decode(errors="replace").splitlines())
     listed = {name: checksum for checksum, _, name in lines if name}
@@ -136,3 +142,25 @@ def damage(folder: Path) -> str:
         if names:
             return f"{min(names)} is {word}"
     return f"{MANIFEST} is changed"
+
+
+def differing_line(found: list[dict[str, Any] | None], expected: list[dict[str, Any]]) -> str:
+    """The first line of metrics.jsonl that is not the one expected, in words, or "".
+
+    Args:
+      found: its records; None stands for a line that is none, and behind the last record does not count.
+      expected: the records that it should have.
+    """
+    for number, (line, right) in enumerate(itertools.zip_longest(found, expected), start=1):
+        if number > len(expected):
+            if line is not None:
+                return f"line {number}, of step {line['step']}, is one too many"
+        elif number > len(found):
+            return f"line {number}, of step {right['step']}, is missing"
+        elif line is None:
+            return f"line {number} is not a record with an integer 'step'"
+        elif line["step"] != right["step"]:
+            return f"line {number} is of step {line['step']}, not {right['step']}"
+        elif line != right:
+            return f"line {number}, of step {line['step']}, is not what the run wrote"
+    return ""

@@ -18,7 +18,7 @@ from deepnmf_jax.data.sampling import epoch_order
 from deepnmf_jax.programs import home
 from deepnmf_jax.training.checkpoints import Checkpoints
 from deepnmf_jax.training.devices import place, replicated, split_last_axis
-from deepnmf_jax.training.environment import installed
+from deepnmf_jax.training.environment import changes, installed, same_bits
 from deepnmf_jax.training.evaluation import Evaluation
 from deepnmf_jax.training.interruption import Interrupted, Interruption
 from deepnmf_jax.training.locks import check_free, locked, make_workdir
@@ -74,17 +74,21 @@ class Training:
         self.config, self.run, self.interruption, self.workdir = run.config, run, interruption, workdir
         self.checkpoints = Checkpoints(workdir)
         restored = self.checkpoints.restore(run.template())
-        start, state, meta = restored or (0, run.initial_state(), {})
+        start, state, meta = restored[:3] if restored else (0, run.initial_state(), {})
         self.checkpoints.discard_after(start)
         # The step of the newest checkpoint; 0: there is none.
         self.saved = start
+        self.same_bits = same_bits()
         if restored:
             _log.info("going on at step %d of %d", start, run.num_steps)
+            if otherwise := changes(meta.get("same_bits", {}), self.same_bits):
+                _log.warning("what is left of this run will be equal to rounding, not to the bit (%s)", otherwise)
         self.seconds: float = meta.get("seconds", 0.0)
         self.unsaved_best = False
         # The first process of a run writes for all.
         writes = jax.process_index() == 0
-        self.log = MetricsLog(workdir / "metrics.jsonl", step=start, every=run.steps_per_epoch) if writes else None
+        known: dict[str, Any] = {"saved": meta.get("records") if restored else [], "every": run.steps_per_epoch}
+        self.log = MetricsLog(workdir / "metrics.jsonl", step=start, **known) if writes else None
         self.records: list[dict[str, Any]] = self.log.records if self.log else []
         drawn = writes and installed("tensorboardX", "TensorBoard files")
         self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
@@ -255,6 +259,8 @@ class Training:
         # Orbax would make the folders anew.
         if self.log and not os.path.exists(config := self.workdir / "config.json"):
             raise FileNotFoundError(errno.ENOENT, f"cannot save step {step}: {config} is no longer there")
+        # With the records so far, from which damaged lines of metrics.jsonl are mended.
+        meta = {**meta, "same_bits": self.same_bits, "records": self.records}
         self.checkpoints.save(step, jax.device_get(self.state), meta, best=self.unsaved_best)
         self.unsaved_best, self.saved = False, step
 

@@ -17,9 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepnmf_jax.files import write_atomically
+from deepnmf_jax.files import open_regular, write_atomically
 from deepnmf_jax.models.retired import drop_retired
 from deepnmf_jax.training.devices import barrier
+from deepnmf_jax.training.integrity import differing_line
 from deepnmf_jax.training.locks import make_workdir
 
 _log = logging.getLogger(__name__)
@@ -61,8 +62,9 @@ def _check_same_config(path: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        stored = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        with open_regular(path) as file:
+            stored = dict(json.loads(file.read()))
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); choose another --workdir, or delete this one") from error
     try:
         stored = flatten(drop_retired(stored))
@@ -108,28 +110,49 @@ class MetricsLog:
       records: all lines of the file, oldest first.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, step: int = 0, every: int = 0):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        step: int = 0,
+        saved: list[dict[str, Any]] | None = None,
+        every: int = 0,
+    ):
         """Opens the log of a run that resumes at `step`: drops lines of later steps and a torn last one.
 
-        Lines that stand twice or out of order are put in order, with a warning; where a line is due `every` so many
-        steps, a warning names those that are missing.
+        Args:
+          path: of the file.
+          step: that the run resumes at.
+          saved: the records up to that step, as the checkpoint has them. What differs from them in the file is named
+            in a warning and written anew. Without them, lines that stand twice or out of order are put in order.
+          every: steps from a line to the next; without `saved`, a warning names the lines that are missing.
 
         Raises:
-          ValueError: a line before the last is not a record with an integer "step"; two lines of one step differ.
+          ValueError: without `saved`: a line before the last is not a record with an integer "step", or two lines of
+            one step differ.
           OSError: the file cannot be written.
         """
         self.path = Path(path)
-        written = self.path.read_bytes() if self.path.exists() else None
+        written = None
+        if self.path.exists():
+            with open_regular(self.path) as file:
+                written = file.read()
         lines = (written or b"").splitlines()
         records = [_parsed(line) for line in lines]
-        if None in records[:-1]:
-            number = records.index(None)
-            raise ValueError(
-                f"line {number + 1} of {self.path} is not a record with an integer 'step': {lines[number][:60]!r}; "
-                "repair it, or delete the folder to start anew"
-            )
-        kept_records = [record for record in records if record and record["step"] <= step]
-        self.records = _in_order(kept_records, self.path, every, step)
+        if saved is None:
+            if None in records[:-1]:
+                number = records.index(None)
+                raise ValueError(
+                    f"line {number + 1} of {self.path} is not a record with an integer 'step': {lines[number][:60]!r}; "
+                    "repair it, or delete the folder to start anew"
+                )
+            earlier = [record for record in records if record and record["step"] <= step]
+            self.records = _in_order(earlier, self.path, every, step)
+        else:
+            readable = [record for record in records if record is None or record["step"] <= step]
+            if reason := differing_line(readable, saved):
+                _log.warning("%s: %s; written anew from the checkpoint", self.path, reason)
+            self.records = list(saved)
         kept = _lines(self.records)
         if written != kept.encode():
             write_atomically(self.path, kept)
@@ -201,7 +224,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """A line's record, or None if it is torn or otherwise none."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if type(record) is dict and type(record.get("step")) is int else None
 

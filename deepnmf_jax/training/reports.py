@@ -74,8 +74,11 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
     """Test loss and accuracy of a checkpoint: a workdir (its best variables), the folder of one step, or
     "pretrained:NAME", a network of the package (`deepnmf_jax.load_pretrained`).
 
+    The log says which variables of which folder are tested, and which damaged checkpoints were skipped for it.
+
     Raises:
         FileNotFoundError: no checkpoint there.
+        OSError: all checkpoints there are damaged.
         ValueError: it was trained with a config of another network, or the name is unknown.
     """
     name = checkpoint.removeprefix(PRETRAINED)
@@ -99,9 +102,13 @@ def _of_a_run(checkpoint: Path, run: Run) -> tuple[tuple[Any, Any], int]:
     restored = checkpoints.restore_path(checkpoint, run.template())
     state: TrainState = place(restored.state, replicated(run.mesh))
     # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
-    itself = checkpoint.absolute().parent.name == "latest"
-    chosen = state.best if np.all(jax.device_get(state.best.epoch) > 0) and not itself else state
-    return (chosen.params, chosen.batch_stats), restored.step
+    itself = restored.folder == checkpoint.absolute() and restored.folder.parent.name == "latest"
+    epoch = jax.device_get(state.best.epoch)
+    if itself or not np.all(epoch > 0):
+        _log.info("testing the variables of step %d, from %s", restored.step, restored.folder)
+        return (state.params, state.batch_stats), restored.step
+    _log.info("testing the best variables, of epoch %s, from %s", _by_seed(epoch), restored.folder)
+    return (state.best.params, state.best.batch_stats), restored.step
 
 
 def _of_the_package(name: str, run: Run) -> tuple[tuple[Any, Any], int]:

@@ -27,7 +27,8 @@ class TensorBoard:
         from tensorboardX.proto.event_pb2 import SessionLog
         from tensorboardX.record_writer import RecordWriter
 
-        folder = Path(folder)
+        # A relative path such as "gs:run" would be taken for a place in a cloud.
+        folder = Path(folder).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         self._now = max([time.time(), *_times(folder)])
         # With the step in the name, the worst that a restart within the same second overwrites is a file whose steps

@@ -1,4 +1,4 @@
-"""Faults: a kill at any moment of a save and a full or read-only disk cost no checkpoint saved before."""
+"""Faults: a kill or power cut at any moment of a save and a full or read-only disk cost no checkpoint saved before."""
 
 import contextlib
 import errno
@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deepnmf_jax.training import checkpoints, devices, orbax_io
 from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
 from deepnmf_jax.training.integrity import damage
-from tests.disks import largest_file, make_read_only, small_disk
-from tests.programs import Programs
+from tests.attacks import forgetful
+from tests.disks import Image, largest_file, make_read_only, small_disk
+from tests.programs import Programs, free_port
 from tests.training.conftest import make_state, names, same, steps_on_disk
 
 LARGE_STATE = {"w": np.zeros((20, 50_000)), "step": np.zeros((), np.int64)}
@@ -33,6 +35,38 @@ def save_for_ever(workdir: Path) -> None:
         state = {"w": np.full((20, 50_000), float(step)), "step": np.asarray(step)}
         saved.save(step, state, {"step": step}, best=step % 2 == 0)
         print(step, file=sys.stderr, flush=True)
+
+
+def gather_for_ever(address: str, index: int, number: int) -> None:
+    """One of two processes that wait for each other again and again, of which the second gets a signal."""
+    devices._SILENCE = 10
+    devices.start("", address, 2, index)
+    for count in itertools.count():
+        try:
+            devices.from_all_processes(np.int32(count))
+        except RuntimeError as error:
+            devices.leave(error)
+        if index == 1 and count == 3:
+            os.kill(os.getpid(), number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    [
+        (signal.SIGKILL, 1, "process 0 of 2: what the processes compute together failed"),
+        (signal.SIGSTOP, -signal.SIGABRT, "another task died"),
+    ],
+)
+def test_another_process_of_the_run_ends(programs: Programs, number: int, status: int, message: str) -> None:
+    """Or is stopped: this one does not wait for ever, and says why it ends."""
+    address = f"localhost:{free_port()}"
+    first, second = (programs.call(partial(gather_for_ever, address, index, number)) for index in range(2))
+    ended = first.end(status)
+    second.send(signal.SIGKILL)
+    second.end(-signal.SIGKILL)
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr and "Python error" not in ended.stderr
 
 
 class TestDisk:
@@ -127,7 +161,8 @@ class TestKill:
             saved = Checkpoints(workdir)
             calls.clear()
             with monkeypatch.context() as patch:
-                for module, name in ((os, "rename"), (os, "replace"), (shutil, "rmtree"), (os, "fsync")):
+                syncs = (orbax_io, "sync_tree"), (checkpoints, "sync_tree"), (checkpoints, "sync_folder")
+                for module, name in ((os, "rename"), (os, "replace"), (shutil, "rmtree"), *syncs):
                     patch.setattr(module, name, killer(getattr(module, name), after))
                 try:
                     saved.save(step, make_state(33), {}, best=True)
@@ -147,12 +182,10 @@ class TestKill:
             if finished:
                 break
         assert finished
-        # (best, latest): both old, then the best is new, then both are; never the latest alone.
-        assert list(dict.fromkeys(zip(outcomes[::2], outcomes[1::2], strict=True))) == [
-            (False, False),
-            (True, False),
-            (True, True),
-        ]
+        # (best, newest): both old, then both new; the new best is the newest at once, unless the latest has its step.
+        between = [(True, False)] if step == 3 else []
+        expected = [(False, False), *between, (True, True)]
+        assert list(dict.fromkeys(zip(outcomes[::2], outcomes[1::2], strict=True))) == expected
 
     @pytest.mark.slow
     def test_sigkill_while_saving(self, programs: Programs, tmp_path: Path) -> None:
@@ -171,7 +204,7 @@ class TestKill:
             # The save after the last line may have been completed too, and its best alone.
             assert restored.step in {printed, printed + 1}
             assert best.step in {printed - printed % 2, printed + 1}
-            for step, state, meta in (restored, best):
+            for step, state, meta, _ in (restored, best):
                 assert meta == {"step": step} and state["step"] == step and (state["w"] == step).all()
             assert printed > reached
             reached = printed
@@ -185,3 +218,51 @@ class TestKill:
         (folder / "3").rename(folder / "3.replaced")
         Checkpoints(workdir)
         assert names(folder) == {"2", "3", "notes.txt"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="which file an fsync is of is asked of /proc")
+class TestPowerCut:
+    @pytest.mark.slow
+    def test_every_moment_of_a_save(self, tmp_path: Path) -> None:
+        """On a disk that forgets what was not synced, with and without the names: the last save or the one at work."""
+        (tmp_path / "disk").mkdir()
+        disk = forgetful.Forgetful(tmp_path / "disk")
+        allowed: list[tuple[int, int] | None] = [None]
+        cuts: dict[tuple[str, str], tuple[forgetful.Tree, list[tuple[int, int] | None]]] = {}
+
+        def cut() -> None:
+            for tree in (disk.synced(), disk.named()):
+                cuts[forgetful.digest(tree), str(allowed)] = tree, list(allowed)
+
+        with disk.watching(cut):
+            # "run" is not on the disk yet, nor is anything in it.
+            saved = Checkpoints(tmp_path / "disk" / "run")
+            for step, seed, best in ((1, 1, True), (2, 2, False), (2, 22, True)):
+                allowed.append((step, seed))
+                saved.save(step, make_state(seed), {}, best=best)
+                allowed = [(step, seed)]
+                cut()
+        assert len(cuts) > 15
+        for number, (tree, right) in enumerate(cuts.values()):
+            left = tmp_path / f"cut{number}"
+            forgetful.write(tree, left)
+            found = Checkpoints(left / "run").restore(make_state(0))
+            assert (found is None and None in right) or any(
+                pair and found and found.step == pair[0] and same(found.state, make_state(pair[1])) for pair in right
+            ), (number, right, sorted(tree))
+            shutil.rmtree(left)
+
+    def test_on_a_real_file_system(self, tmp_path: Path) -> None:
+        """An image of the disk, copied as it lies there at once after a save."""
+        with Image(tmp_path / "image") as image:
+            saved = Checkpoints(image.folder / "runs" / "run")
+            saved.save(1, make_state(1), {}, best=True)
+            saved.save(2, make_state(2), {})
+            image.copy(tmp_path / "copy")
+        with Image(tmp_path / "copy") as copy:
+            for found, step in (
+                (restore_path(copy.folder / "runs" / "run", make_state(0)), 1),
+                (Checkpoints(copy.folder / "runs" / "run").restore(make_state(0)), 2),
+            ):
+                assert found is not None
+                assert found.step == step and same(found.state, make_state(step))

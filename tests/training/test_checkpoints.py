@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back to the bit, also in several processes."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -27,8 +28,8 @@ class TestSaveAndRestore:
     def test_state_comes_back_to_the_bit_as_numpy(self, workdir: Path) -> None:
         restored = Checkpoints(workdir).restore(make_state(0))
         assert restored is not None
-        step, state, meta = restored
-        assert (step, meta) == (3, {"epoch": 3})
+        step, state, meta, folder = restored
+        assert (step, meta, folder) == (3, {"epoch": 3}, workdir / "checkpoints" / "latest" / "3")
         assert same(state, make_state(3))
         assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(state))
 
@@ -112,6 +113,46 @@ class TestSaveAndRestore:
         assert same(restore_path(tmp_path, state).state, state)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["lr[0.1]", "a*?{}", "%20 b", "back\\slash", "new\nline", "gs:bucket", "-x", "~x", "$x", "\u00e9", "\udcff"],
+)
+def test_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whatever the file system takes; relative, too, and nothing is written elsewhere."""
+    try:
+        (tmp_path / name).mkdir()
+    except OSError:
+        pytest.skip("this file system does not take the name")
+    monkeypatch.chdir(tmp_path)
+    saved = Checkpoints(name)
+    saved.save(1, make_state(1), {}, best=True)
+    saved.save(2, make_state(2), {})
+    for found, step in ((saved.restore(make_state(0)), 2), (restore_path(name, make_state(0)), 1)):
+        assert found is not None
+        assert found.step == step and same(found.state, make_state(step))
+    moved = tmp_path / "one" / name
+    shutil.copytree(tmp_path / name / "checkpoints" / "latest" / "2", moved)
+    assert restore_path(moved, make_state(0)).step == 2
+    assert names(tmp_path) == {name, "one"}
+    assert names(tmp_path / name) == {"checkpoints"}
+
+
+def test_a_path_that_cannot_be_given_to_orbax(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "[x]").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "[x]"))
+    with pytest.raises(ValueError, match=r"neither the workdir's path nor .*\[x\]'.*; set TMPDIR"):
+        Checkpoints(tmp_path / "a b")
+    Checkpoints(tmp_path / "ab")
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    """For the files in it, although the folder itself can be made."""
+    free = os.pathconf(tmp_path, "PC_PATH_MAX") - len(str(tmp_path)) - 140
+    deep = tmp_path.joinpath(*["x" * 99] * (free // 100), "x" * max(free % 100 - 1, 1))
+    with pytest.raises(OSError, match=r"cannot open the checkpoints in \S*: File name too long"):
+        Checkpoints(deep)
+
+
 class TestRestorePath:
     def test_workdir_gives_the_best_then_the_latest(self, workdir: Path) -> None:
         Checkpoints(workdir).save(4, make_state(4), {})
@@ -146,7 +187,7 @@ def save_with_another(folder: Path, address: str, index: int) -> None:
     jax.distributed.initialize(address, 2, index)
     sharding = NamedSharding(Mesh(np.asarray(jax.devices()), ("data",)), PartitionSpec())
     w = jax.make_array_from_process_local_data(sharding, np.arange(6, dtype=np.float32))
-    saved = Checkpoints(folder / "run")
+    saved = Checkpoints(folder / "run [2]")
     for step in (1, 2, 3):
         saved.save(step, {"w": w + step}, {"epoch": step}, best=step == 1)
     template = {"w": np.zeros(6, np.float32)}
@@ -167,7 +208,7 @@ def save_with_another(folder: Path, address: str, index: int) -> None:
     apart = Checkpoints(folder / str(index))
     if index == 0:
         (folder / "0" / "checkpoints" / "latest").rmdir()
-        (folder / "run" / "checkpoints" / "latest").rename(folder / "0" / "checkpoints" / "latest")
+        (folder / "run [2]" / "checkpoints" / "latest").rename(folder / "0" / "checkpoints" / "latest")
     with pytest.raises(RuntimeError, match="different checkpoints"):
         apart.restore(template)
 
@@ -178,5 +219,5 @@ def test_two_processes(programs: Programs, tmp_path: Path) -> None:
     started = [programs.call(partial(save_with_another, tmp_path, address, index)) for index in range(2)]
     for program in started:
         program.end(0)
-    assert steps_on_disk(tmp_path / "run", "best") == {"1"}
+    assert steps_on_disk(tmp_path / "run [2]", "best") == {"1"}
     assert same(restore_path(tmp_path / "0", {"w": np.zeros(6, np.float32)}).state["w"], np.arange(6, dtype="f4") + 2)

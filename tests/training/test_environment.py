@@ -14,7 +14,7 @@ import pytest
 
 import deepnmf_jax
 from deepnmf_jax.training import environment as training_environment
-from deepnmf_jax.training.environment import environment, git_commit, installed
+from deepnmf_jax.training.environment import changes, environment, git_commit, installed, same_bits
 from tests.programs import Programs
 
 
@@ -49,6 +49,22 @@ class TestEnvironment:
         assert (facts["device"], facts["device_count"]) == (jax.devices()[0].device_kind, jax.device_count())
         assert facts["date"].endswith("+00:00")
         assert json.loads(json.dumps(facts)) == facts
+        assert (facts["x64"], facts["jit"]) == (True, True) and "xla_flags" in facts
+
+    def test_what_the_same_bits_need(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = same_bits()
+        assert changes(before, same_bits()) == changes({}, before) == ""
+        assert before.keys() >= {"cpu_count", "process_count", "device", "x64", "xla_flags", "jit", "jax"}
+        monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+        jax.config.update("jax_enable_x64", False)
+        try:
+            found = changes(before | {"new": 1}, same_bits())
+        finally:
+            jax.config.update("jax_enable_x64", True)
+        flags = before["xla_flags"]
+        assert found.split("; ")[0] == "x64: True then, False now"
+        assert f"xla_flags: {flags!r} then, '--xla_cpu_enable_fast_math=true' now" in found
+        assert found.endswith("new: 1 then, None now")
 
     @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to cores here")
     def test_cores_are_those_the_process_may_use(self) -> None:

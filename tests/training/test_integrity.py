@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,30 @@ import jax
 import numpy as np
 import pytest
 
-from deepnmf_jax.training import checkpoints
-from deepnmf_jax.training.checkpoints import Checkpoints
-from deepnmf_jax.training.integrity import MANIFEST
+from deepnmf_jax.training import orbax_io
+from deepnmf_jax.training.checkpoints import Checkpoints, restore_path
+from deepnmf_jax.training.integrity import MANIFEST, differing_line
 from tests.training.conftest import make_state, same, steps_on_disk
 
 
 class TestDamage:
     @pytest.fixture
     def newest(self, workdir: Path) -> Path:
+        """Of steps 2 and 3 in `latest`, and 1 in `best`."""
+        shutil.rmtree(workdir / "checkpoints" / "best" / "3")
         return workdir / "checkpoints" / "latest" / "3"
 
+    @pytest.fixture(autouse=True)
+    def log(self, caplog: pytest.LogCaptureFixture) -> None:
+        self.caplog = caplog
+
     def assert_falls_back(self, newest: Path, reason: str) -> None:
-        with pytest.warns(UserWarning, match=rf"skipped the damaged checkpoint \S*latest/3: .*{reason}"):
-            restored = Checkpoints(newest.parents[2]).restore(make_state(0))
+        self.caplog.clear()
+        restored = Checkpoints(newest.parents[2]).restore(make_state(0))
+        (line,) = self.caplog.messages
+        assert re.fullmatch(rf"skipped the damaged checkpoint \S*latest/3: .*{reason}.*", line)
         assert restored is not None
-        assert restored.step == 2
+        assert (restored.step, restored.folder) == (2, newest.with_name("2"))
         assert same(restored.state, make_state(2))
 
     @pytest.mark.slow
@@ -79,29 +88,65 @@ class TestDamage:
         shutil.copytree(newest.with_name("2"), newest)
         self.assert_falls_back(newest, "it is the checkpoint of step 2")
 
-    def test_arrays_that_were_wrong_when_the_manifest_was_made(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_what_is_no_file(self, newest: Path) -> None:
+        """None of these may be read: a pipe is waited for, a device has no end."""
+        data = next(newest.glob("state/d/*"))
+        for name in (data.relative_to(newest), MANIFEST):
+            path = newest / name
+            content = path.read_bytes()
+            for reason, make in (
+                ("it is no regular file", os.mkfifo),
+                ("it is no regular file", lambda path: path.symlink_to("/dev/zero")),
+                ("No such file", lambda path: path.symlink_to("nowhere")),
+            ):
+                path.unlink()
+                make(path)
+                self.assert_falls_back(newest, f"cannot read {path}: {reason}")
+            path.unlink()
+            path.write_bytes(content)
+
+    def test_arrays_that_are_wrong_when_they_are_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What cannot be read back does not become a checkpoint."""
         saved = Checkpoints(tmp_path)
         saved.save(2, make_state(2), {})
-        monkeypatch.setattr(checkpoints, "nested", lambda arrays: {"params": np.zeros(3)})
-        saved.save(3, make_state(3), {})
-        self.assert_falls_back(tmp_path / "checkpoints" / "latest" / "3", "the arrays differ")
+        monkeypatch.setattr(orbax_io, "nested", lambda arrays: {"params": np.zeros(3)})
+        with pytest.raises(OSError, match=r"latest/3: what was written cannot be read back: the arrays differ"):
+            saved.save(3, make_state(3), {})
+        assert steps_on_disk(tmp_path) == {"2"}
 
-    def test_a_damaged_best_falls_back_to_the_best_before(self, workdir: Path) -> None:
+    def test_every_best_but_one_is_damaged(self, workdir: Path) -> None:
         (workdir / "checkpoints" / "best" / "3" / MANIFEST).unlink()
-        with pytest.warns(UserWarning, match="best/3"):
-            restored = Checkpoints(workdir).restore(make_state(0), best=True)
+        restored = Checkpoints(workdir).restore(make_state(0), best=True)
         assert restored is not None
         assert restored.step == 1
+        (line,) = self.caplog.messages
+        assert "best/3" in line
+
+    def test_each_of_latest_and_best_stands_in_for_the_other(self, workdir: Path) -> None:
+        """A workdir is resumed from the newest of all, and evaluated by the newest that knows the best variables."""
+        resumed = ("latest/3", "best/3", "latest/2", "best/1")
+        orders = {True: ("best/3", "latest/3", *resumed[2:]), False: resumed}
+        folders = {name: workdir / "checkpoints" / name for name in resumed}
+        for evaluated, order in orders.items():
+            manifests = {name: (folder / MANIFEST).read_bytes() for name, folder in folders.items()}
+            for number, name in enumerate(order):
+                self.caplog.clear()
+                found = (
+                    restore_path(workdir, make_state(0)) if evaluated else Checkpoints(workdir).restore(make_state(0))
+                )
+                assert found is not None
+                assert found.folder == folders[name]
+                assert same(found.state, make_state(int(name[-1])))
+                # One line for each damaged one, and one where a better may have been lost.
+                assert len(self.caplog.messages) == number + (evaluated and found.step < 3)
+                (folders[name] / MANIFEST).unlink()
+            for name, content in manifests.items():
+                (folders[name] / MANIFEST).write_bytes(content)
 
     def test_all_damaged_is_an_error_not_a_fresh_start(self, workdir: Path) -> None:
-        for step in ("2", "3"):
-            (workdir / "checkpoints" / "latest" / step / MANIFEST).unlink()
-        with (
-            pytest.warns(UserWarning, match="skipped"),
-            pytest.raises(OSError, match=r"all checkpoints in .* \(steps 3, 2\).*delete .*checkpoints"),
-        ):
+        for folder in workdir.glob("checkpoints/*/*"):
+            (folder / MANIFEST).unlink()
+        with pytest.raises(OSError, match=r"all checkpoints in .* \(latest/3, best/3, latest/2, best/1\).*delete .*"):
             Checkpoints(workdir).restore(make_state(0))
 
     def test_a_replayed_save_mends_it(self, newest: Path) -> None:
@@ -110,7 +155,7 @@ class TestDamage:
         saved.save(3, make_state(3), {})
         restored = saved.restore(make_state(0))
         assert restored is not None
-        assert restored.step == 3
+        assert (restored.step, restored.folder) == (3, newest)
 
 
 class TestWrongTree:
@@ -152,3 +197,21 @@ class TestWrongTree:
         with pytest.raises(ValueError, match="at least one array"):
             saved.save(1, {}, {})
         assert steps_on_disk(tmp_path) == set()
+
+
+def test_a_line_of_the_metrics_that_is_not_the_one_expected() -> None:
+    one, two, three = ({"step": step, "loss": 1 / step} for step in (4, 8, 12))
+    whole = [one, two, three]
+    for found, reason in (
+        (whole, ""),
+        ([*whole, None], ""),
+        ([one, one, two, three], "line 2 is of step 4, not 8"),
+        ([*whole, three], "line 4, of step 12, is one too many"),
+        ([one, three], "line 2 is of step 12, not 8"),
+        ([one, two], "line 3, of step 12, is missing"),
+        ([], "line 1, of step 4, is missing"),
+        (whole[::-1], "line 1 is of step 12, not 4"),
+        ([one, None, three], "line 2 is not a record with an integer 'step'"),
+        ([one, two | {"loss": 0.51}, three], "line 2, of step 8, is not what the run wrote"),
+    ):
+        assert differing_line(found, whole) == reason

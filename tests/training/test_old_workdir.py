@@ -74,11 +74,21 @@ def test_it_is_resumed_to_its_end(workdir: Path, caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.slow
-def test_it_is_evaluated() -> None:
+def test_it_is_evaluated(workdir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By one step, and by its best variables, also where they are not in the checkpoint in which they should be."""
     found = evaluate(new_config(), str(STEP))
     assert (found["step"], found["num_images"]) == (8, 12)
     assert found["test_accuracy"] > 0.8
     assert evaluate(ConfigDict(old_config()), str(OLD)) == found | {"checkpoint": str(OLD)}
+    best = workdir / "checkpoints" / "best" / "8"
+    shutil.copytree(STEP, best)
+    (best / "state" / "_METADATA").write_bytes(b"")
+    with caplog.at_level(logging.INFO, "deepnmf_jax"):
+        assert evaluate(new_config(), str(workdir)) == found | {"checkpoint": str(workdir)}
+    assert [line for line in caplog.messages if "checkpoints" in line] == [
+        f"skipped the damaged checkpoint {best}: state/_METADATA is changed",
+        f"testing the best variables, of epoch 2, from {workdir / 'checkpoints' / 'latest' / '8'}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,29 @@ class TestMetricsLog:
             MetricsLog(path, step=3)
         assert path.read_text().count("\n") == 3
 
+    def test_lines_that_are_not_those_of_the_checkpoint(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """They are named and written anew."""
+        path = tmp_path / "metrics.jsonl"
+        saved = [{"step": step, "loss": 1 / step} for step in (4, 8)]
+        lines = [json.dumps(record) + "\n" for record in (*saved, {"step": 12, "loss": 0.1})]
+        one, two, later = lines
+        for text, reason in (
+            (one + two + later, ""),
+            (one + two + later[:9], ""),
+            (one + two + later[:9] + "\n" + later, "line 3 of "),
+            (one + one + two, "line 2 is of step 4, not 8"),
+            (two + one + later, "line 1 is of step 8, not 4"),
+            (one + later, "line 2, of step 8, is missing"),
+            ("", "line 1, of step 4, is missing"),
+            (one.replace("0.25", "0.15") + two, "line 1, of step 4, is not what the run wrote"),
+        ):
+            caplog.clear()
+            path.write_text(text)
+            assert MetricsLog(path, step=8, saved=saved, every=4).records == saved
+            assert path.read_text() == one + two
+            warned = [f"{path}: {reason}; written anew from the checkpoint"] if reason and reason[-1] != " " else []
+            assert caplog.messages == warned
+
     def test_full_disk(self, tmp_path: Path) -> None:
         log = MetricsLog(tmp_path / "metrics.jsonl")
         log.append({"step": 1})
@@ -188,6 +211,13 @@ class TestTensorBoard:
         accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
         events = accumulator.EventAccumulator(str(folder)).Reload()
         return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+    @pytest.mark.parametrize("name", ["gs:run", "s3:run", "-", "a[0]*"])
+    def test_any_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        TensorBoard(name).close()
+        assert files(tmp_path) == {name}
+        assert len(files(tmp_path / name)) == 1
 
     # tensorboard's and protobuf's own warnings are no concern of ours.
     @pytest.mark.filterwarnings("ignore")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepnmf_jax.core.checks import check_integer, check_number
-from deepnmf_jax.files import arrays_in, checksum, read_regular, write_atomically
+from deepnmf_jax.files import arrays_in, checksum, open_regular, write_atomically
 
 FORMAT = "deepnmf_jax.decomposition"
 # Raise it when a file written from now on cannot be read by the code of before.
@@ -59,11 +59,12 @@ def read(path: str | os.PathLike, name: str) -> tuple[dict[str, Any], dict[str, 
     """Arguments, numbers and arrays of the estimator of class `name` that `write` has put into `path`.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
+        OSError: there is no such file, it cannot be read, or it is a pipe or a device.
         ValueError: no such file format, a damaged array (which is named), a newer version, another class.
     """
     try:
-        stored = arrays_in(read_regular(path))
+        with open_regular(path) as file:
+            stored = arrays_in(file.read())
         header = json.loads(stored.pop("header").tobytes().decode())
         form, version, sums = header.get("format"), header.get("version"), header.get("sha256")
     except (KeyError, AttributeError, ValueError, RecursionError) as error:

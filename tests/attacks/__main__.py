@@ -1,0 +1,121 @@
+"""Attacks on a run and its files, counted: what ends right, what is refused in words, and what is wrong.
+
+python -m tests.attacks [--kills=100 --flips=200 ... --minutes=60 --seed=0] [--page=docs/develop/attacks.md]
+"""
+
+import argparse
+import logging
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from tests.attacks.damages import DAMAGES, hostile_data, hostile_workdirs
+from tests.attacks.kills import kills
+from tests.attacks.laboratory import Laboratory, Verdict, judge
+from tests.attacks.power import cuts
+from tests.compilation import compile_as
+
+START, END = "<!-- attacks: written by make attack -->", "<!-- end of attacks -->"
+COUNTS = {"kills": 100, "power": 60, "flips": 200, "cuts": 40, "zeros": 40, "lost": 40, "lines": 20, "hostile": 42}
+ROWS = dict(zip(("flips", "cuts", "zeros", "lost", "lines"), DAMAGES, strict=True))
+
+
+def damaged(laboratory: Laboratory, name: str, count: int, rng: random.Random) -> Iterator[Verdict]:
+    """Of three attacks two on a run that was stopped, and one on a run that is done."""
+    for number in range(count):
+        base = laboratory.whole if number % 3 == 2 else laboratory.stopped
+        damage = partial(DAMAGES[ROWS[name]], rng=rng)
+        yield laboratory.attack(base, damage, evaluated=base == laboratory.stopped)
+
+
+def hostile(laboratory: Laboratory, count: int) -> Iterator[Verdict]:
+    """Wrong, too, if code has run."""
+    mark = laboratory.folder / "mark"
+
+    def checked(verdict: Verdict) -> Verdict:
+        if mark.exists():
+            mark.rmdir()
+            return Verdict("wrong", f"{verdict.why}: code has run")
+        return verdict
+
+    for what, read in list(hostile_data(laboratory.folder / "hostile", mark))[:count]:
+        # To be read at all is wrong.
+        yield checked(judge(what, lambda read=read: read() is None))
+        count -= 1
+    for damage in list(hostile_workdirs(mark))[:count]:
+        yield checked(laboratory.attack(laboratory.stopped, damage))
+
+
+def attacks(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Iterable[Verdict]]]:
+    """Kind by kind; each has a random sequence of its own, so that it can be repeated alone."""
+
+    def rng(name: str) -> random.Random:
+        return random.Random(f"{options.seed} {name}")
+
+    if options.kills:
+        yield "kills", kills(folder / "programs", options.kills, rng("kills"), options.minutes / 2)
+    compile_as("quick")
+    laboratory = Laboratory(folder / "laboratory")
+    yield "power cuts", cuts(laboratory, options.power, rng("power"))
+    for name, row in ROWS.items():
+        yield row, damaged(laboratory, name, getattr(options, name), rng(name))
+    yield "hostile files", hostile(laboratory, options.hostile)
+
+
+def count(
+    kinds: Iterable[tuple[str, Iterable[Verdict]]], seconds: float, say: Callable[[str], None]
+) -> dict[str, dict[str, int]]:
+    """Counts verdicts by kind, until the time is over; says what is wrong at once."""
+    started, table = time.monotonic(), {}
+    for kind, verdicts in kinds:
+        row = table[kind] = dict.fromkeys(("right", "refused", "wrong"), 0)
+        for verdict in verdicts:
+            row[verdict.word] += 1
+            if verdict.word == "wrong":
+                say(f"WRONG: {kind}: {verdict.why}")
+            if time.monotonic() > started + seconds:
+                say(f"the time is over in: {kind}")
+                break
+        say(f"{kind}: {sum(row.values())} tried, {row}, {time.monotonic() - started:.0f} s")
+    return table
+
+
+def markdown(table: dict[str, dict[str, int]], command: str) -> str:
+    """The table of the page."""
+    lines = ["| attack | tried | right | refused | wrong |", "| --- | --- | --- | --- | --- |"]
+    total = {word: sum(row[word] for row in table.values()) for word in ("right", "refused", "wrong")}
+    for kind, row in {**table, "together": total}.items():
+        lines.append(f"| {kind} | {sum(row.values())} | {row['right']} | {row['refused']} | {row['wrong']} |")
+    return "\n".join([f"`{command}`, {time.strftime('%Y-%m-%d', time.gmtime())}:", "", *lines])
+
+
+def main() -> int:
+    """Runs the attacks; the status is 1 if anything was wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in COUNTS.items():
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"how many (default {default})")
+    parser.add_argument("--minutes", type=float, default=60, help="no new attack after so long (default 60)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random places (default 0)")
+    parser.add_argument("--page", type=Path, help="file whose table is written anew")
+    options = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="attacks-") as folder:
+        table = count(attacks(options, Path(folder)), 60 * options.minutes, lambda line: print(line, flush=True))
+    text = markdown(table, " ".join(["python -m tests.attacks", *(a for a in sys.argv[1:] if "--page" not in a)]))
+    print(text)
+    if options.page:
+        page = options.page.read_text()
+        before, after = page.partition(START)[0], page.partition(END)[2]
+        options.page.write_text(f"{before}{START}\n{text}\n{END}{after}")
+    return int(any(row["wrong"] for row in table.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
