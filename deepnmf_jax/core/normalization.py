@@ -4,8 +4,6 @@ The derivative is written out, dividing by the sum alone. Autodiff divides by it
 so that one black patch or one zero row of u would give NaN.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -33,32 +31,18 @@ def _is_positive(total: Array) -> Array:
     return total >= jnp.finfo(total.dtype).tiny
 
 
-def sums_by_product(a: Array) -> Array:
-    """Sums along the last axis, kept as an axis, of arrays of many rows. a (..., n) -> (..., 1)."""
+def sums_by_product(a: Array, factor: float = 1.0) -> Array:
+    """Sums along the last axis, kept as an axis, of arrays of many rows, times `factor`. a (..., n) -> (..., 1)."""
     # As a product: XLA's CPU backend is slow at sums of many short rows. Profiles show the name.
     with jax.named_scope("row_sums"):
-        return jnp.matmul(a, jnp.ones((a.shape[-1], 1), a.dtype), precision="highest")
-
-
-def in_range(p: Array, axes: Sequence[int]) -> Array:
-    """p, or a small power of two times p where its sums could overflow.
-
-    Args:
-        p: non-negative, floating-point.
-        axes: the entries along them share the power, which their largest entry decides on.
-    """
-    half = int(jnp.finfo(p.dtype).maxexp) // 2
-    if half < 32:  # of float16 the sums are in float32, which holds them
-        return p
-    largest = jax.lax.stop_gradient(jnp.max(p, axis=tuple(axes), keepdims=True, initial=0))
-    return p * jnp.where(largest > 2.0**half, 2.0**-half, 1).astype(p.dtype)
+        return jnp.matmul(a, jnp.full((a.shape[-1], 1), factor, a.dtype), precision="highest")
 
 
 def normalize_patches(p: ArrayLike) -> Array:
     """x = p / (sum p + 1e-19) along the last axis, in forward and reverse mode.
 
-    Any unit will do: the constant is left out of sums below 6e-14, and rows whose sum could overflow are divided by a
-    power of two first. Entries below the smallest normal number (1.2e-38 in float32) count as 0, as in all programs
+    Any unit will do: the constant is left out of sums below 6e-14, and rows whose sum overflows are divided by a power
+    of two first. Entries below the smallest normal number (1.2e-38 in float32) count as 0, as in all programs
     that XLA compiles for a CPU.
 
     Args:
@@ -71,7 +55,7 @@ def normalize_patches(p: ArrayLike) -> Array:
         ValueError: complex numbers, or what is no number; a concrete array without an entry that is a normal number,
             unless all are 0.
     """
-    return unit_rows(in_range(floats("p", p), (-1,)))
+    return unit_rows(floats("p", p))
 
 
 def normalize_weights(u: ArrayLike) -> Array:
@@ -82,12 +66,12 @@ def normalize_weights(u: ArrayLike) -> Array:
     """
     u = floats("u", u)
     # In place of jnp.abs, whose derivative at 0 is 1 in some versions of JAX.
-    return unit_rows(in_range(jnp.sign(u) * u, (-1,)))
+    return unit_rows(jnp.sign(u) * u)
 
 
 @jax.custom_jvp
 def unit_rows(p: Array) -> Array:
-    """`normalize_patches` of entries whose sums are known to be in range, without looking for the largest."""
+    """`normalize_patches` of a floating-point array, without a look at its values."""
     return _divided(p)[0]
 
 
@@ -95,8 +79,13 @@ def _divided(p: Array) -> tuple[Array, Array]:
     """The rows over their sums, and 1 / sum, or 0 for a row of zeros (..., 1)."""
     wide = accumulated(p)
     sums = sums_by_product(wide)
+    # A second product is cheaper than to look for the largest entries.
+    small = 2.0 ** -(int(jnp.finfo(wide.dtype).maxexp) // 2)
+    overflows = jnp.isinf(sums)
+    unit = jnp.where(overflows, small, 1).astype(wide.dtype)
+    sums = jnp.where(overflows, sums_by_product(wide, small), sums)
     total = divisible(sums)
-    return (wide / total).astype(p.dtype), jnp.where(_is_positive(sums), 1 / total, 0)
+    return (wide * unit / total).astype(p.dtype), jnp.where(_is_positive(sums), unit / total, 0)
 
 
 @unit_rows.defjvp

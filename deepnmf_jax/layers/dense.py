@@ -24,4 +24,4 @@ class NMFDense(NMFLayer):
         Raises:
             ValueError: settings outside what they allow; inputs without entries, or of complex numbers.
         """
-        return self.activity(rectified(inputs, axes=1)[..., None, :], self.features)
+        return self.activity(rectified(inputs)[..., None, :], self.features)

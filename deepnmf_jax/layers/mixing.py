@@ -24,7 +24,7 @@ class LocalMixing(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         """inputs (..., c) of any sign -> (..., c). ValueError: inputs without entries, or of complex numbers."""
-        x = rectified(inputs, axes=max(1, jnp.ndim(inputs) - 1))
+        x = rectified(inputs)
         channels = x.shape[-1]
         dense = nn.Dense(
             channels,

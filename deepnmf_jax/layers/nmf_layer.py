@@ -15,22 +15,20 @@ from deepnmf_jax.core.dtypes import floats, promoted
 from deepnmf_jax.core.gradients import LOCAL_RULES, with_local_gradient
 from deepnmf_jax.core.inference import infer_unchecked
 from deepnmf_jax.core.iteration import Settings, python_numbers
-from deepnmf_jax.core.normalization import in_range, normalize_weights, unit_rows
+from deepnmf_jax.core.normalization import normalize_weights, unit_rows
 
 
-def rectified(inputs: ArrayLike, axes: int) -> Array:
-    """ReLU of the inputs, in a unit in which sums over their last `axes` axes, those of one example, are in range.
-
-    The codes do not depend on the unit. Whole numbers and truth values are taken as float32.
+def rectified(inputs: ArrayLike, axes: int = 1) -> Array:
+    """ReLU of the inputs, of which whole numbers and truth values are taken as float32.
 
     Raises:
-        ValueError: inputs that are no real numbers, of too few axes, or whose last axis is empty.
+        ValueError: inputs that are no real numbers, of fewer than `axes` axes, or whose last axis is empty.
     """
     x = floats("inputs", inputs)
     if x.ndim < axes or not x.shape[-1]:
         needed = f"{axes - 1} spatial axes and channels last" if axes > 1 else "at least one axis"
         raise ValueError(f"inputs have shape {x.shape}; they need {needed}, and at least one entry along the last axis")
-    return in_range(jax.nn.relu(x), range(x.ndim - axes, x.ndim))
+    return jax.nn.relu(x)
 
 
 class InferenceFields(nn.Module, kw_only=True):
@@ -84,8 +82,6 @@ class NMFLayer(InferenceFields, kw_only=True):
 
     def activity(self, patches: Array, features: int) -> Array:
         """NMF code of non-negative patches (..., groups, n): each group on its own -> (..., features), summing to 1.
-
-        The patches are in a unit in which their sums are in range (`rectified`).
 
         Raises:
             ValueError: settings outside what they allow, or `features` that the groups do not divide.
