@@ -24,7 +24,7 @@ def per_axis(name: str, value: int | Sequence[int] | None, rank: int, default: i
     values: tuple[Any, ...] = tuple(value) if isinstance(value, (Sequence, np.ndarray)) else (value,) * rank
     if len(values) != rank or not all(is_whole(v) and v >= 1 for v in values):
         raise ValueError(f"{name} = {value!r}, but it must be one positive number for each of {rank} spatial axes")
-    return tuple(map(int, values))
+    return tuple(int(v) for v in values)
 
 
 def pads(
@@ -37,7 +37,7 @@ def pads(
             raise ValueError(f"padding = {padding!r}; use 'SAME', 'VALID', a number, or one number or pair an axis")
         return [(int(a), int(b)) for a, b in lax.padtype_to_pads(size, window, strides, padding)]
     entries = list(padding) if isinstance(padding, (Sequence, np.ndarray)) else [padding] * len(kernel)
-    pairs = [tuple(p) if isinstance(p, (Sequence, np.ndarray)) else (p, p) for p in entries]
+    pairs: list[tuple[Any, ...]] = [tuple(p) if isinstance(p, (Sequence, np.ndarray)) else (p, p) for p in entries]
     if len(pairs) != len(kernel) or any(len(p) != 2 or not all(is_whole(n) and n >= 0 for n in p) for p in pairs):
         raise ValueError(
             f"padding = {padding!r}; use non-negative numbers or pairs, one for each of {len(kernel)} axes"
