@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from deepnmf_jax.core.dtypes import floats, promoted
+from deepnmf_jax.core.reverse_only import reverse_tangent
 from deepnmf_jax.core.updates import denominator, em_factor, reconstruct
 
 GRADIENTS = ("approximate", "scaled", "unrolled", "implicit")
@@ -29,51 +31,60 @@ Adjoint = Callable[[Array, Array, Array, Array], tuple[Array, Array]]  # x, w, h
 def differentiable(forward: Forward, x: Array, w: Array, *, gradient: str, cg_steps: int, steps: float) -> Array:
     """h = forward(x, w) with the gradient asked for, computed in float32 at least and returned in the dtype of x.
 
-    `steps` is the factor of the scaled gradient.
+    `steps` is the factor of the scaled gradient. All but "unrolled" have a reverse mode only: forward mode is a
+    ValueError.
     """
     if gradient == "unrolled":
         return forward(*_accumulate(x, w)).astype(x.dtype)
+    adjoint: Adjoint = approximate_adjoint
     if gradient == "implicit" and cg_steps:
-        return _with_adjoint(x, w, forward, partial(implicit_adjoint, cg_steps=cg_steps))
-    if gradient == "scaled":
-        return _with_adjoint(x, w, forward, partial(_scaled_adjoint, steps=steps))
-    return _with_adjoint(x, w, forward, approximate_adjoint)
+        adjoint = partial(implicit_adjoint, cg_steps=cg_steps)
+    elif gradient == "scaled":
+        adjoint = partial(_scaled_adjoint, steps=steps)
+    return _with_adjoint(x, w, forward, adjoint, _NO_FORWARD_MODE.format(gradient))
+
+
+_NO_FORWARD_MODE = (
+    "gradient = {!r} in forward mode (jax.jvp, jax.jacfwd, jax.linearize); it is a rule for going back, with a reverse "
+    "mode only: use jax.grad, jax.vjp or jax.jacrev, or gradient = 'unrolled' (with tolerance = 0 and implementation = "
+    "'xla')"
+)
 
 
 def _accumulate(*arrays: Array) -> list[Array]:
-    dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
-    return [a.astype(dtype) for a in arrays]
+    given = [jnp.asarray(a) for a in arrays]
+    dtype = promoted(jnp.float32, *(a.dtype for a in given))
+    return [a.astype(dtype) for a in given]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _with_adjoint(x: Array, w: Array, forward: Forward, adjoint: Adjoint) -> Array:
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _with_adjoint(x: Array, w: Array, forward: Forward, adjoint: Adjoint, reason: str) -> Array:
     return forward(*_accumulate(x, w)).astype(x.dtype)
 
 
-def _with_adjoint_fwd(
-    x: Array, w: Array, forward: Forward, adjoint: Adjoint
-) -> tuple[Array, tuple[Array, Array, Array]]:
-    h = forward(*_accumulate(x, w))
-    return h.astype(x.dtype), (x, w, h)
-
-
-def _with_adjoint_bwd(
-    forward: Forward, adjoint: Adjoint, residuals: tuple[Array, Array, Array], g: Array
+@_with_adjoint.defjvp
+def _with_adjoint_jvp(
+    forward: Forward, adjoint: Adjoint, reason: str, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
-    x, w, h = residuals
-    grad_x, grad_w = adjoint(*_accumulate(x, w, h, g))
-    return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
+    x, w = primals
+    wide = forward(*_accumulate(x, w))
+    h = wide.astype(x.dtype)
 
+    def transpose(x: Array, w: Array, wide: Array, g: Array) -> tuple[Array, Array]:
+        grad_x, grad_w = adjoint(x, w, wide, g)
+        return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
 
-_with_adjoint.defvjp(_with_adjoint_fwd, _with_adjoint_bwd)
+    return h, reverse_tangent(h, (x, w, wide), tangents, transpose, reason)
 
 
 def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, Array]:
     """The paper's one-step gradient at a given h (eq. 13, 17 to 19).
 
     It is the exact VJP of one further, unnormalised step T(x, w) = h * q(x, w, h) with h fixed.
-    x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes.
+    x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes, in
+    float32 at least.
     """
+    x, w, h, g = _accumulate(x, w, h, g)
     return _pull_back(x, w, h, h * g)
 
 
@@ -92,6 +103,7 @@ def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -
     Shapes as in `approximate_adjoint`. grad_x is that of the iteration without normalisation of h; the normalised one
     differs by the constant (g . h) a row, which the chain through `normalize_patches` removes.
     """
+    x, w, h, g = _accumulate(x, w, h, g)
     d = jnp.sqrt(h)
     z = d * g
     if cg_steps:
@@ -154,7 +166,6 @@ def _conjugate_gradients(product: Callable[[Array], Array], b: Array, num_steps:
     return jax.lax.fori_loop(0, num_steps, step, (b, r, r, rr, rr > smallest))[0]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
 def with_local_gradient(h: Array, x: Array, w: Array, rule: str) -> Array:
     """h itself, whose backward gives w the gradient of a local rule in place of any error of the layers above.
 
@@ -162,20 +173,41 @@ def with_local_gradient(h: Array, x: Array, w: Array, rule: str) -> Array:
     `with_local_gradient(infer(x, stop_gradient(w)), x, w, rule)`: lower layers still see the error passed back.
     Rules (paper, section 4.2, and its code), at fixed h and summed over all leading axes, not scaled by the loss:
     "kl", the gradient -h^T (x / R) of the KL divergence; "mse", the gradient -2 h^T (x - R) of |x - R|^2.
+
+    Raises:
+        ValueError: another rule; forward mode, which a rule in place of a derivative does not have.
     """
+    _check_rule(rule)
+    h, x, w = (floats(name, a) for name, a in (("h", h), ("x", x), ("w", w)))
+    return _with_local_gradient(h, x, w, rule)
+
+
+_NO_FORWARD_RULE = (
+    "the local rule {!r} in forward mode (jax.jvp, jax.jacfwd, jax.linearize); it stands in place of a derivative and "
+    "has a reverse mode only: use jax.grad, jax.vjp or jax.jacrev, or no local rule and gradient = 'unrolled'"
+)
+
+
+def _check_rule(rule: str) -> None:
+    if rule not in LOCAL_RULES:
+        raise ValueError(f"local rule {rule!r} is unknown; use one of {LOCAL_RULES}")
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _with_local_gradient(h: Array, x: Array, w: Array, rule: str) -> Array:
     return h
 
 
-def _local_fwd(h: Array, x: Array, w: Array, rule: str) -> tuple[Array, tuple[Array, Array, Array]]:
-    return h, (h, x, w)
+@_with_local_gradient.defjvp
+def _with_local_gradient_jvp(
+    rule: str, primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
+    h, x, w = primals
 
+    def transpose(h: Array, x: Array, w: Array, g: Array) -> tuple[Array, Array, Array]:
+        return g, jnp.zeros_like(x), local_gradient(x, w, h, rule).astype(w.dtype)
 
-def _local_bwd(rule: str, residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array, Array]:
-    h, x, w = residuals
-    return g, jnp.zeros_like(x), local_gradient(x, w, h, rule).astype(w.dtype)
-
-
-with_local_gradient.defvjp(_local_fwd, _local_bwd)
+    return h, reverse_tangent(h, (h, x, w), tangents, transpose, _NO_FORWARD_RULE.format(rule))
 
 
 def local_gradient(x: Array, w: Array, h: Array, rule: str) -> Array:
@@ -186,10 +218,7 @@ def local_gradient(x: Array, w: Array, h: Array, rule: str) -> Array:
     Raises:
         ValueError: a rule other than "kl" and "mse".
     """
+    _check_rule(rule)
     x, w, h = _accumulate(x, w, h)
     r = reconstruct(w, h)
-    if rule == "kl":
-        return -_outer(h, x / denominator(x, r))
-    if rule == "mse":
-        return -2 * _outer(h, x - r)
-    raise ValueError(f"local rule {rule!r} is unknown; use one of {LOCAL_RULES}")
+    return -_outer(h, x / denominator(x, r)) if rule == "kl" else -2 * _outer(h, x - r)

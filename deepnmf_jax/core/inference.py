@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core import checks, gradients
-from deepnmf_jax.core.iteration import Settings, iterate, plain_steps
+from deepnmf_jax.core.iteration import Settings, iterate, plain_steps, python_numbers
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -59,7 +59,8 @@ def infer(
             layers it would otherwise hardly reach); "unrolled": autodiff through all iterations; "implicit": adjoint of
             the fixed point by conjugate gradients, which starts from the approximate one. Far from convergence, or
             where an input cannot tell the active units apart, the last can be many times longer than the unrolled one;
-            more steps make it so.
+            more steps make it so. Forward mode (`jax.jvp`, `jax.jacfwd`, `jax.linearize`) needs "unrolled"; the others
+            are rules for going back. `jax.hessian` gives the derivative of the gradient that was asked for.
         cg_steps: conjugate-gradient steps of "implicit", at least 0 (0 is the approximate gradient).
         acceleration: "none"; "adaptive", over-relaxed steps h * q^a whose exponent a, of each input a power of two from
             1 up to `exponent`, is as large as the slopes of the divergence before and after the last step allow; or
@@ -88,14 +89,14 @@ def infer(
             has an input in common with it.
 
     Raises:
-        ValueError: shapes, dtypes or settings that do not fit, or that the implementation cannot do here; and, for
-            concrete arrays, negative or non-finite values and rows whose sum is neither 1 nor 0 (within 1e-3; 1e-2 in
-            bfloat16). Under `jit` values are not looked at; `infer_checked` does that under
-            `jax.experimental.checkify`.
+        ValueError: shapes, dtypes or settings that do not fit, or that the implementation cannot do here; forward mode
+            with another gradient than "unrolled"; and, for concrete arrays, negative or non-finite values and rows
+            whose sum is neither 1 nor 0 (within 1e-3; 1e-2 in bfloat16). Under `jit` values are not looked at;
+            `infer_checked` does that under `jax.experimental.checkify`.
     """
     x, w = jnp.asarray(x), jnp.asarray(w)
-    settings = Settings(
-        num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation
+    settings = python_numbers(
+        Settings(num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation)
     )
     checks.check_arguments(x, w, settings)
     checks.check_values(x, w)

@@ -7,10 +7,11 @@ through a `Problem` alone, so that the kernel (`deepnmf_jax.core.kernels`) runs 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.normalization import divisible, row_sums, sums_by_product
@@ -45,6 +46,16 @@ class Settings(NamedTuple):
     implementation: str = "xla"
 
 
+def python_numbers(settings: Settings) -> Settings:
+    """The settings with Python's numbers in place of scalars of numpy and JAX, whose dtype would reach the result."""
+
+    def plain(value: Any) -> Any:
+        scalar = isinstance(value, (np.generic, np.ndarray, Array)) and not isinstance(value, jax.core.Tracer)
+        return value.item() if scalar and value.ndim == 0 else value
+
+    return Settings(*map(plain, settings))
+
+
 def plain_steps(settings: Settings) -> float:
     """How many plain steps of size 1 the iterations go about as far as; of "adaptive" and of a tolerance, which the
     inputs decide on, the number of iterations."""
@@ -73,7 +84,8 @@ def iterate(x: Array, w: Array, settings: Settings) -> Array:
 
     # XLA's CPU backend runs independent loops side by side, and so one's products beside the other's divisions. The
     # first axis is left whole: a batch may be spread over devices.
-    if jax.default_backend() == "cpu" and x.ndim > 2 and x.shape[1] > 1 and x.size >= SMALLEST_SPLIT:
+    sides = [size for size in x.shape if isinstance(size, int)]  # all but those that jax.export leaves open
+    if jax.default_backend() == "cpu" and len(sides) == x.ndim > 2 and x.shape[1] > 1 and x.size >= SMALLEST_SPLIT:
         halves = jnp.array_split(x, 2, axis=1)
         return jnp.concatenate([run(half) for half in halves], axis=1)
     return run(x)
@@ -106,7 +118,7 @@ def uniform_start(x: Array, k: int) -> Array:
 
 def first_weights(w: Array) -> Array:
     """w / R at h = 1/k, where R is the mean row of w, so that q = x (w / R)^T is half a pair. w (k, n) -> (k, n)."""
-    return ratio(w, jnp.mean(w, axis=0))
+    return ratio(w, jnp.mean(w, axis=0, keepdims=True))
 
 
 def _plain(p: Problem, settings: Settings) -> Array:
@@ -167,8 +179,8 @@ def _guarded(p: Problem, settings: Settings) -> Array:
         return _State(s.pairs + 1, h, q, exponent, rests(q), trail)
 
     def goes_on(s: _State) -> Array:
-        # A largest value in place of `any`, which Pallas does not lower.
-        return (s.pairs < settings.num_iters) & (jnp.max(jnp.where(s.resting, 0, 1)) > 0)
+        # A largest value in place of `any`, which Pallas does not lower; of no rows it is 0.
+        return (s.pairs < settings.num_iters) & (jnp.max(jnp.where(s.resting, 0, 1), initial=0) > 0)
 
     q = p.first()
     exponent = jnp.full_like(total, _kept_exponent(settings))

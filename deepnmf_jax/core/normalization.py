@@ -1,15 +1,19 @@
 """Rows that sum to 1: weights w from raw weights u (paper, eq. 20), inputs x from raw patches p.
 
-Both backward passes are written out, dividing twice by the sum. Autodiff divides by its square, which underflows
-in float32, so that one black patch or one zero row of u would give NaN.
+The derivative is written out, dividing by the sum alone. Autodiff divides by its square, which underflows in float32,
+so that one black patch or one zero row of u would give NaN.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-# The authors' constant, added to each sum.
+from deepnmf_jax.core.dtypes import accumulated, floats
+
+# The authors' constant, added to each sum. To smaller sums than SMALL it is not: the unit of p would matter.
 SMALLEST_SUM = 1e-19
+SMALL = 2.0**-44
 
 
 def row_sums(a: Array) -> Array:
@@ -18,69 +22,83 @@ def row_sums(a: Array) -> Array:
 
 
 def divisible(total: Array) -> Array:
-    """Sums + 1e-19, and 1 where they are 0."""
-    return jnp.where(total > 0, total + jnp.asarray(SMALLEST_SUM, total.dtype), 1)
+    """Sums + 1e-19, those below 6e-14 as they are, and 1 where they are 0 (or so small that 1 / sum has no number)."""
+    more = jnp.where(total > SMALL, SMALLEST_SUM, 0).astype(total.dtype)
+    return jnp.where(_is_positive(total), total + more, 1)
 
 
-def sums_by_product(a: Array) -> Array:
-    """Sums along the last axis, kept as an axis, of arrays of many rows. a (..., n) -> (..., 1)."""
+def _is_positive(total: Array) -> Array:
+    return total >= jnp.finfo(total.dtype).tiny
+
+
+def sums_by_product(a: Array, factor: float = 1.0) -> Array:
+    """Sums along the last axis, kept as an axis, of arrays of many rows, times `factor`. a (..., n) -> (..., 1)."""
     # As a product: XLA's CPU backend is slow at sums of many short rows. Profiles show the name.
     with jax.named_scope("row_sums"):
-        return jnp.matmul(a, jnp.ones((a.shape[-1], 1), a.dtype), precision="highest")
+        return jnp.matmul(a, jnp.full((a.shape[-1], 1), factor, a.dtype), precision="highest")
 
 
-def _accumulated(a: Array) -> Array:
-    return a.astype(jnp.promote_types(a.dtype, jnp.float32))
+def normalize_patches(p: ArrayLike) -> Array:
+    """x = p / (sum p + 1e-19) along the last axis, in forward and reverse mode.
 
+    Any unit will do: the constant is left out of sums below 6e-14, and rows whose sum overflows are divided by a power
+    of two first. Entries below the smallest normal number (1.2e-38 in float32) count as 0, as in all programs
+    that XLA compiles for a CPU.
 
-@jax.custom_vjp
-def normalize_patches(p: Array) -> Array:
-    """x = p / (sum p + 1e-19) along the last axis. p (..., n), non-negative -> x (..., n), rows summing to 1 (or 0).
+    Args:
+        p: (..., n), non-negative. Whole numbers and truth values are taken as float32.
 
-    A row of zeros stays zero and passes no gradient.
+    Returns:
+        x (..., n), in the dtype of p; rows sum to 1, or are 0. A row of zeros passes no gradient.
+
+    Raises:
+        ValueError: complex numbers, or what is no number; a concrete array without an entry that is a normal number,
+            unless all are 0.
     """
-    return _normalize_fwd(p)[0]
+    return unit_rows(floats("p", p))
 
 
-def _normalize_fwd(p: Array) -> tuple[Array, tuple[Array, Array]]:
-    wide = _accumulated(p)
-    sums = sums_by_product(wide)
-    total = divisible(sums)
-    x = (wide / total).astype(p.dtype)
-    return x, (x, jnp.where(sums > 0, 1 / total, 0))
-
-
-def _normalize_bwd(residuals: tuple[Array, Array], g: Array) -> tuple[Array]:
-    x, scale = residuals
-    return (_scale_back(_accumulated(x), scale, _accumulated(g)).astype(x.dtype),)
-
-
-def _scale_back(x: Array, scale: Array, g: Array) -> Array:
-    """(g - sum g x) / total, with scale = 1 / total, or 0 for a row of zeros. x, g (..., n), scale (..., 1)."""
-    return (g - sums_by_product(g * x)) * scale
-
-
-normalize_patches.defvjp(_normalize_fwd, _normalize_bwd)
-
-
-@jax.custom_vjp
-def normalize_weights(u: Array) -> Array:
+def normalize_weights(u: ArrayLike) -> Array:
     """w = |u| / (sum |u| + 1e-19) along the last axis (paper, eq. 20). u (k, n) of any sign -> w (k, n).
 
-    A row of zeros stays zero and has gradient zero: a dead unit stays dead, as in the authors' code. The derivative of
-    |u| at 0 is 0.
+    Units, types and errors as in `normalize_patches`. A row of zeros stays zero and has gradient zero: a dead unit
+    stays dead, as in the authors' code. The derivative of |u| at 0 is 0.
     """
-    return _weights_fwd(u)[0]
+    u = floats("u", u)
+    # In place of jnp.abs, whose derivative at 0 is 1 in some versions of JAX.
+    return unit_rows(jnp.sign(u) * u)
 
 
-def _weights_fwd(u: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    w, (_, scale) = _normalize_fwd(jnp.abs(u))
-    return w, (u, w, scale)
+@jax.custom_jvp
+def unit_rows(p: Array) -> Array:
+    """`normalize_patches` of a floating-point array, without a look at its values."""
+    return _divided(p)[0]
 
 
-def _weights_bwd(residuals: tuple[Array, Array, Array], g: Array) -> tuple[Array]:
-    u, w, scale = residuals
-    return ((jnp.sign(u) * _scale_back(_accumulated(w), scale, _accumulated(g))).astype(u.dtype),)
+def _divided(p: Array) -> tuple[Array, Array]:
+    """The rows over their sums, and 1 / sum, or 0 for a row of zeros (..., 1)."""
+    wide = accumulated(p)
+    sums = sums_by_product(wide)
+    # A second product is cheaper than to look for the largest entries.
+    small = 2.0 ** -(int(jnp.finfo(wide.dtype).maxexp) // 2)
+    overflows = jnp.isinf(sums)
+    unit = jnp.where(overflows, small, 1).astype(wide.dtype)
+    sums = jnp.where(overflows, sums_by_product(wide, small), sums)
+    total = divisible(sums)
+    return (wide * unit / total).astype(p.dtype), jnp.where(_is_positive(sums), unit / total, 0)
 
 
-normalize_weights.defvjp(_weights_fwd, _weights_bwd)
+@unit_rows.defjvp
+def _unit_rows_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (p,), (dp,) = primals, tangents
+    x, scale = _divided(p)
+    d = accumulated(dp) * scale
+    # In this form its transpose is (g - sum g x) * scale, with the sum as a product.
+    change = d - accumulated(x) * _spread(jnp.sum(d, axis=-1, keepdims=True), p.shape[-1])
+    return x, change.astype(p.dtype)
+
+
+def _spread(column: Array, n: int) -> Array:
+    """column (..., 1), n times beside itself: the transpose of `sums_by_product`."""
+    with jax.named_scope("row_sums"):
+        return jnp.matmul(column, jnp.ones((1, n), column.dtype), precision="highest")

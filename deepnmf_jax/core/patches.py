@@ -3,21 +3,28 @@
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any, TypeGuard
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 Padding = str | int | Sequence[int | tuple[int, int]]
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number of Python or numpy; truth values are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def per_axis(name: str, value: int | Sequence[int] | None, rank: int, default: int = 1) -> tuple[int, ...]:
     """One positive number for each of `rank` spatial axes. ValueError if there are more, fewer, or a smaller one."""
     if value is None:
         value = default
-    values = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(values) != rank or min(values, default=1) < 1:
+    values: tuple[Any, ...] = tuple(value) if isinstance(value, (Sequence, np.ndarray)) else (value,) * rank
+    if len(values) != rank or not all(is_whole(v) and v >= 1 for v in values):
         raise ValueError(f"{name} = {value!r}, but it must be one positive number for each of {rank} spatial axes")
-    return values
+    return tuple(int(v) for v in values)
 
 
 def pads(
@@ -29,18 +36,18 @@ def pads(
         if padding not in ("SAME", "VALID"):
             raise ValueError(f"padding = {padding!r}; use 'SAME', 'VALID', a number, or one number or pair an axis")
         return [(int(a), int(b)) for a, b in lax.padtype_to_pads(size, window, strides, padding)]
-    entries = [padding] * len(kernel) if isinstance(padding, int) else list(padding)
-    pairs = [(p, p) if isinstance(p, int) else tuple(p) for p in entries]
-    if len(pairs) != len(kernel) or any(len(p) != 2 or min(p) < 0 for p in pairs):
+    entries = list(padding) if isinstance(padding, (Sequence, np.ndarray)) else [padding] * len(kernel)
+    pairs: list[tuple[Any, ...]] = [tuple(p) if isinstance(p, (Sequence, np.ndarray)) else (p, p) for p in entries]
+    if len(pairs) != len(kernel) or any(len(p) != 2 or not all(is_whole(n) and n >= 0 for n in p) for p in pairs):
         raise ValueError(
             f"padding = {padding!r}; use non-negative numbers or pairs, one for each of {len(kernel)} axes"
         )
-    return pairs  # type: ignore[return-value]
+    return [(int(before), int(after)) for before, after in pairs]
 
 
 def extract_patches(
     images: Array,
-    kernel_size: Sequence[int],
+    kernel_size: int | Sequence[int],
     *,
     strides: int | Sequence[int] | None = None,
     padding: Padding = "VALID",
@@ -48,19 +55,21 @@ def extract_patches(
 ) -> Array:
     """All patches of `images` (..., *spatial, c), zero-padded -> (..., *positions, prod(kernel_size) * c).
 
-    Entries of a patch are ordered (kernel position, channel), as in a flattened HWIO kernel. Built of shifted slices:
-    their transpose on a CPU costs a tenth of that of `lax.conv_general_dilated_patches`.
+    `kernel_size` has one number a spatial axis; an integer is one axis, as in Flax. Sizes that `jax.export` leaves open
+    are taken to be large enough. Entries of a patch are ordered (kernel position, channel), as in a flattened HWIO
+    kernel. Built of shifted slices: their transpose on a CPU costs a tenth of that of
+    `lax.conv_general_dilated_patches`.
 
     Raises:
         ValueError: too few axes, settings of another length than `kernel_size`, or a kernel larger than the map.
     """
-    kernel = tuple(kernel_size)
-    rank = len(kernel)
+    images = jnp.asarray(images)
+    rank = len(kernel_size) if isinstance(kernel_size, (Sequence, np.ndarray)) else 1
+    kernel = per_axis("kernel_size", kernel_size, rank)
     if images.ndim < rank + 1:
         raise ValueError(
             f"images have shape {images.shape}; a kernel of size {kernel} needs {rank} spatial axes and channels"
         )
-    kernel = per_axis("kernel_size", kernel, rank)
     strides = per_axis("strides", strides, rank)
     dilation = per_axis("kernel_dilation", kernel_dilation, rank)
     lead = images.ndim - 1 - rank
@@ -69,8 +78,10 @@ def extract_patches(
         images = jnp.pad(images, [(0, 0)] * lead + margins + [(0, 0)])
     size = images.shape[lead:-1]
     positions = [(s - (k - 1) * d - 1) // st + 1 for s, k, st, d in zip(size, kernel, strides, dilation, strict=True)]
-    if min(positions, default=1) < 1:
+    if any(isinstance(p, int) and p < 1 for p in positions):
         raise ValueError(f"kernel_size = {kernel} with dilation {dilation} does not fit a padded map of size {size}")
+    if not all(isinstance(side, int) for side in size):
+        return _convolved_patches(images, kernel, strides, dilation)
     if kernel == size and set(dilation) == {1}:
         return images.reshape(*images.shape[:lead], *positions, math.prod(kernel) * images.shape[-1])
     shifts = []
@@ -86,6 +97,24 @@ def extract_patches(
             )
         )
     return jnp.concatenate(shifts, axis=-1)
+
+
+def _convolved_patches(images: Array, kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Array:
+    """The patches of padded maps with sides that `jax.export` leaves open, of which slices cannot be taken."""
+    lead, channels = images.shape[: images.ndim - 1 - len(kernel)], images.shape[-1]
+    axes = "WHD"[: len(kernel)]
+    patches = lax.conv_general_dilated_patches(
+        images.reshape(math.prod(lead), *images.shape[len(lead) :]),
+        kernel,
+        strides,
+        "VALID",
+        rhs_dilation=dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+        precision=lax.Precision.HIGHEST,
+    )
+    positions = patches.shape[1:-1]
+    by_channel = patches.reshape(*lead, *positions, channels, math.prod(kernel))
+    return jnp.swapaxes(by_channel, -1, -2).reshape(*lead, *positions, -1)
 
 
 def split_groups(patches: Array, kernel_positions: int, groups: int) -> Array:

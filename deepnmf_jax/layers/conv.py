@@ -1,36 +1,37 @@
 """NMF in place of a convolution, and the convolution that it is compared with."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from deepnmf_jax.core import initializers
-from deepnmf_jax.core.normalization import normalize_patches
+from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.core.dtypes import promoted
+from deepnmf_jax.core.normalization import unit_rows
 from deepnmf_jax.core.patches import Padding, extract_patches, split_groups
-from deepnmf_jax.layers.nmf_layer import NMFLayer
+from deepnmf_jax.layers.nmf_layer import NMFLayer, rectified
 
 
 def _grouped_patches(layer: "NMFConv | NormalizedConv", inputs: Array) -> Array:
     """ReLU and patches of the inputs (..., *spatial, c), channels split in groups -> (..., *positions, groups, n)."""
-    kernel = (layer.kernel_size,) if isinstance(layer.kernel_size, int) else tuple(layer.kernel_size)
-    channels, groups = inputs.shape[-1], layer.feature_group_count
-    if groups < 1 or channels % groups or layer.features % groups:
+    check_integer("features", layer.features, 1)
+    check_integer("feature_group_count", layer.feature_group_count, 1)
+    kernel = layer.kernel_size
+    rank = len(kernel) if isinstance(kernel, (Sequence, np.ndarray)) else 1
+    inputs = rectified(inputs, axes=rank + 1)
+    channels, groups = inputs.shape[-1], int(layer.feature_group_count)
+    if channels % groups or layer.features % groups:
         raise ValueError(
             f"feature_group_count = {groups} must divide the {channels} input channels and features = {layer.features}"
         )
     patches = extract_patches(
-        jax.nn.relu(inputs),
-        kernel,
-        strides=layer.strides,
-        padding=layer.padding,
-        kernel_dilation=layer.kernel_dilation,
+        inputs, kernel, strides=layer.strides, padding=layer.padding, kernel_dilation=layer.kernel_dilation
     )
-    return split_groups(patches, math.prod(kernel), groups)
+    return split_groups(patches, patches.shape[-1] // channels, groups)
 
 
 class NMFConv(NMFLayer):
@@ -42,7 +43,7 @@ class NMFConv(NMFLayer):
 
     Attributes:
         features: number of units k.
-        kernel_size: of the patches, one number a spatial axis (an integer: one axis).
+        kernel_size: of the patches, one number a spatial axis; an integer is one axis, as in `flax.linen.Conv`.
         strides: None is 1.
         padding: "SAME", "VALID" (the default, as in the paper), a number, or one number or pair an axis.
         kernel_dilation: None is 1.
@@ -63,7 +64,8 @@ class NMFConv(NMFLayer):
         They sum to 1 over the features, or are 0 where the patch is black.
 
         Raises:
-            ValueError: settings outside what they allow, groups that do not divide, a kernel larger than the map.
+            ValueError: settings outside what they allow, groups that do not divide, a kernel larger than the map,
+                inputs without channels or of complex numbers.
         """
         return self.activity(_grouped_patches(self, inputs), self.features)
 
@@ -92,13 +94,14 @@ class NormalizedConv(nn.Module):
         groups, n = patches.shape[-2:]
         init = initializers.fan_in_uniform(n)
         kernel = self.param("kernel", init, (groups, n, self.features // groups), self.param_dtype)
-        dtype = self.dtype or jnp.result_type(patches, kernel)
+        dtype = self.dtype or promoted(patches.dtype, kernel.dtype)
         if groups == 1:
-            y = jnp.matmul(normalize_patches(patches[..., 0, :].astype(dtype)), kernel[0].astype(dtype))
+            y = jnp.matmul(unit_rows(patches[..., 0, :].astype(dtype)), kernel[0].astype(dtype))
         else:
-            x = normalize_patches(patches.astype(dtype))
+            x = unit_rows(patches.astype(dtype))
             y = jnp.einsum("...gn,gnk->...gk", x, kernel.astype(dtype))
             y = y.reshape(*y.shape[:-2], self.features)
         if self.use_bias:
-            y = y + self.param("bias", init, (self.features,), self.param_dtype).astype(dtype)
+            bias = self.param("bias", init, (self.features,), self.param_dtype).astype(dtype)
+            y = y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
         return y

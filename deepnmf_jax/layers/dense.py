@@ -1,10 +1,9 @@
 """NMF in place of a dense layer."""
 
 import flax.linen as nn
-import jax
 from jax import Array
 
-from deepnmf_jax.layers.nmf_layer import NMFLayer
+from deepnmf_jax.layers.nmf_layer import NMFLayer, rectified
 
 
 class NMFDense(NMFLayer):
@@ -23,6 +22,6 @@ class NMFDense(NMFLayer):
         """inputs (..., n) of any sign -> activities (..., features), non-negative, summing to 1 (0 without input).
 
         Raises:
-            ValueError: settings outside what they allow.
+            ValueError: settings outside what they allow; inputs without entries, or of complex numbers.
         """
-        return self.activity(jax.nn.relu(inputs)[..., None, :], self.features)
+        return self.activity(rectified(inputs)[..., None, :], self.features)

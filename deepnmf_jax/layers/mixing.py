@@ -3,12 +3,13 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core import initializers
-from deepnmf_jax.core.normalization import normalize_patches
+from deepnmf_jax.core.dtypes import promoted
+from deepnmf_jax.core.normalization import unit_rows
+from deepnmf_jax.layers.nmf_layer import rectified
 
 
 class LocalMixing(nn.Module):
@@ -22,15 +23,16 @@ class LocalMixing(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        """inputs (..., c) of any sign -> (..., c)."""
+        """inputs (..., c) of any sign -> (..., c). ValueError: inputs without entries, or of complex numbers."""
+        x = rectified(inputs)
+        channels = x.shape[-1]
         dense = nn.Dense(
-            inputs.shape[-1],
+            channels,
             kernel_init=initializers.identity_plus_noise,
             bias_init=initializers.centred_noise,
-            dtype=self.dtype,
+            dtype=self.dtype or promoted(x.dtype, self.param_dtype),
             param_dtype=self.param_dtype,
         )
         nn.share_scope(self, dense)
-        x = normalize_patches(jax.nn.relu(inputs))
         # One leading axis, so that the kernel's gradient is a plain product of two matrices.
-        return dense(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+        return dense(unit_rows(x).reshape(-1, channels)).reshape(x.shape)

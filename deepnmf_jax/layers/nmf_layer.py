@@ -7,13 +7,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from deepnmf_jax.core import initializers
 from deepnmf_jax.core.checks import check_choice, check_integer, check_settings
+from deepnmf_jax.core.dtypes import floats, promoted
 from deepnmf_jax.core.gradients import LOCAL_RULES, with_local_gradient
 from deepnmf_jax.core.inference import infer_unchecked
-from deepnmf_jax.core.iteration import Settings
-from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
+from deepnmf_jax.core.iteration import Settings, python_numbers
+from deepnmf_jax.core.normalization import normalize_weights, unit_rows
+
+
+def rectified(inputs: ArrayLike, axes: int = 1) -> Array:
+    """ReLU of the inputs, of which whole numbers and truth values are taken as float32.
+
+    Raises:
+        ValueError: inputs that are no real numbers, of fewer than `axes` axes, or whose last axis is empty.
+    """
+    x = floats("inputs", inputs)
+    if x.ndim < axes or not x.shape[-1]:
+        needed = f"{axes - 1} spatial axes and channels last" if axes > 1 else "at least one axis"
+        raise ValueError(f"inputs have shape {x.shape}; they need {needed}, and at least one entry along the last axis")
+    return jax.nn.relu(x)
 
 
 class InferenceFields(nn.Module, kw_only=True):
@@ -45,7 +60,7 @@ class InferenceFields(nn.Module, kw_only=True):
     @property
     def inference(self) -> Settings:
         """The fields as `infer` takes them."""
-        return Settings(**{name: getattr(self, name) for name in Settings._fields})
+        return python_numbers(Settings(**{name: getattr(self, name) for name in Settings._fields}))
 
 
 class NMFLayer(InferenceFields, kw_only=True):
@@ -78,11 +93,11 @@ class NMFLayer(InferenceFields, kw_only=True):
         if features % groups:
             raise ValueError(f"features = {features} must be a multiple of feature_group_count = {groups}")
         u = self.param("u", self.u_init, (features, n), self.param_dtype)
-        dtype = self.dtype or jnp.result_type(patches, u)
+        dtype = self.dtype or promoted(patches.dtype, u.dtype)
         w = normalize_weights(u.astype(dtype))
         if groups == 1:  # without an axis of length 1, which slows XLA's CPU backend down threefold
-            return self._infer(normalize_patches(patches[..., 0, :].astype(dtype)), w)
-        x = normalize_patches(patches.astype(dtype))
+            return self._infer(unit_rows(patches[..., 0, :].astype(dtype)), w)
+        x = unit_rows(patches.astype(dtype))
         h = jax.vmap(self._infer, in_axes=(-2, 0), out_axes=-2)(x, w.reshape(groups, features // groups, n))
         return h.reshape(*h.shape[:-2], features) / groups
 

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
+import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.patches import Padding, extract_patches
-from deepnmf_jax.layers.nmf_layer import NMFLayer
+from deepnmf_jax.layers.nmf_layer import NMFLayer, rectified
 
 
 class NMFPool(NMFLayer):
@@ -16,12 +16,12 @@ class NMFPool(NMFLayer):
     Other fields: see `NMFLayer`.
 
     Attributes:
-        window_shape: of the windows, one number a spatial axis.
+        window_shape: of the windows, one number a spatial axis; an integer is both sides of a square.
         strides: None is the window's shape, so that windows do not overlap.
         padding: as in `NMFConv`.
     """
 
-    window_shape: Sequence[int] = (2, 2)
+    window_shape: int | Sequence[int] = (2, 2)
     strides: int | Sequence[int] | None = None
     padding: Padding = "VALID"
 
@@ -30,8 +30,12 @@ class NMFPool(NMFLayer):
         """inputs (..., *spatial, c) of any sign -> (..., *positions, c), summing to 1 over the channels.
 
         Raises:
-            ValueError: settings outside what they allow, or a window larger than the map.
+            ValueError: settings outside what they allow, a window larger than the map, inputs without channels or of
+                complex numbers.
         """
-        window = tuple(self.window_shape)
-        patches = extract_patches(jax.nn.relu(inputs), window, strides=self.strides or window, padding=self.padding)
-        return self.activity(patches[..., None, :], inputs.shape[-1])
+        given = self.window_shape
+        window = tuple(given) if isinstance(given, (Sequence, np.ndarray)) else (given, given)
+        strides = window if self.strides is None else self.strides
+        x = rectified(inputs, axes=len(window) + 1)
+        patches = extract_patches(x, window, strides=strides, padding=self.padding)
+        return self.activity(patches[..., None, :], x.shape[-1])

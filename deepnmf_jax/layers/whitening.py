@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.core.dtypes import floats
 from deepnmf_jax.core.patches import extract_patches
 
 
@@ -32,12 +33,16 @@ class PatchWhitening(nn.Module):
         """inputs (batch, height, width, c) -> (batch, height / strides, width / strides, features), of both signs.
 
         Raises:
-            ValueError: strides larger than the kernel, more features than a patch has entries, or no room for one.
+            ValueError: strides larger than the kernel, more features than a patch has entries, no room for one, complex
+                numbers.
         """
         check_integer("kernel_size", self.kernel_size, 1)
         check_integer("strides", self.strides, 1)
         if self.strides > self.kernel_size:
             raise ValueError(f"strides = {self.strides} with kernel_size = {self.kernel_size} would skip pixels")
+        inputs = floats("inputs", inputs)
+        if inputs.ndim != 4 or 0 in inputs.shape[1:]:
+            raise ValueError(f"inputs have shape {inputs.shape}; it must be (batch, height, width, c) without a 0")
         filters = cosine_filters(self.kernel_size, inputs.shape[-1], self.features)
         margin = self.kernel_size - self.strides
         pad = (margin // 2, margin - margin // 2)

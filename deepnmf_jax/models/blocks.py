@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -37,6 +38,8 @@ class BatchNorm(nn.Module):
             norm = nn.LayerNorm(reduction_axes=tuple(range(x.ndim - 1)), feature_axes=-1, **settings)
             nn.share_scope(self, norm)
             return norm(x)
+        # An empty batch has no statistics.
+        train = bool(train) and 0 not in x.shape
         norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum, **settings)
         nn.share_scope(self, norm)
         return norm(x)
@@ -94,8 +97,8 @@ class Block(nn.Module):
         if self.mixing:
             y = self._normalize(LocalMixing(name="mix")(y), "bn_b", train)
         if self.residual and y.shape == x.shape:
-            skip = self.param("skip", nn.initializers.ones, (self.features,))
-            y = y + jnp.sign(skip) * skip * x
+            skip = self.param("skip", nn.initializers.ones, (self.features,), jnp.float32)
+            y = y + (jnp.sign(skip) * skip).reshape(1, 1, 1, -1) * x
         return self._pool(y, train)
 
     def _normalize(self, x: Array, name: str, train: bool) -> Array:
@@ -107,7 +110,8 @@ class Block(nn.Module):
         if self.pooling == "none" or min(x.shape[1:3]) < 2:
             return x
         if self.pooling == "average":
-            return nn.avg_pool(x, (2, 2), strides=(2, 2))
+            # nn.avg_pool divides by an integer, which JAX's strict promotion of types refuses.
+            return nn.pool(x, 0.0, jax.lax.add, (2, 2), (2, 2), "VALID") / 4
         if self.pooling == "max":
             return nn.max_pool(x, (2, 2), strides=(2, 2))
         if self.pooling == "nmf":

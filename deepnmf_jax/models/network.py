@@ -1,5 +1,6 @@
 """The four-block classifier (paper, section 2.5) and its four configurations."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,14 +8,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
+from flax.errors import ScopeParamShapeError
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number, is_concrete
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number
+from deepnmf_jax.core.dtypes import accumulated
 from deepnmf_jax.core.initializers import uniform_power
 from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.layers import PatchWhitening
 from deepnmf_jax.layers.nmf_layer import InferenceFields
 from deepnmf_jax.models.blocks import BatchNorm, Block
+from deepnmf_jax.models.images import BlockShape, check_images, refusal, wanted_images
 
 # Of the fields that are one of a few words.
 CHOICES = {
@@ -41,7 +45,7 @@ class Network(InferenceFields):
         width: factor on `features`.
         groups: of channels in the first layer of each block: one number a block, each dividing the input and output
             channels; or one integer (or a sequence of one), which applies where it divides both while other blocks
-            keep 1.
+            keep 1. It must divide those of a block at least.
         pooling: "average" (the paper's), "max", "nmf", "conv" (the authors' code's learned variants) or "none"; one
             for all blocks but the last two, which have none, or one a block, separated by commas.
         preprocessing: of the images, without trainable parameters. "none"; or what follows is normalised to mean 0
@@ -99,43 +103,65 @@ class Network(InferenceFields):
         """images (batch, height, width, channels), float in [0, 1], of any size -> logits (batch, num_classes).
 
         With `train` the batch's own statistics are used and the running ones updated: pass `mutable=["batch_stats"]`.
+        An empty batch gives no logits and leaves the running statistics as they are.
 
         Raises:
-            ValueError: images of another rank, not float, or (where they are not traced) outside [0, 1]; settings
-                outside what they allow; groups that do not divide.
+            ValueError: images of another rank, not float, or (where they are not traced) outside [0, 1]; images of
+                another size or of other channels than the variables are for; settings outside what they allow; groups
+                that do not divide.
         """
         images = jnp.asarray(images)
-        _check_images(images)
+        check_images(images)
         self._check_settings()
-        features = [*(max(1, round(f * self.width)) for f in self.features), self.num_classes]
-        blocks = len(features)
-        x = self._preprocess(images, train)
-        split = [self.preprocessing != "none"] + [self.rectification == "on_off"] * (blocks - 1)
-        channels = [c * (1 + on_off) for c, on_off in zip([x.shape[-1], *features], split, strict=False)]
-        groups = block_groups(self.groups, channels, features)
-        pooling = self._pooling(blocks)
-        nmf = self._nmf(blocks)
-        for i, kernel in enumerate(self.kernels):
+        # Of narrower images the layers have float32 in any case, because the parameters are in it.
+        x = self._preprocess(accumulated(images), train)
+        shapes = self._blocks(x.shape[-1])
+        nmf = self._nmf(len(shapes))
+        pooling = self._pooling(len(shapes))
+        for i, shape in enumerate(shapes):
             block = Block(
-                features=features[i],
-                kernel_size=(kernel, kernel) if kernel else x.shape[1:3],
-                padding=self.padding if kernel else "VALID",
+                features=shape.features,
+                kernel_size=(shape.kernel, shape.kernel) if shape.kernel else x.shape[1:3],
+                padding="SAME" if shape.same else "VALID",
                 layer=self.layer,
                 mixing=self.mixing,
-                split=split[i],
+                split=shape.split,
                 residual=self.residual,
                 pooling=pooling[i],
-                groups=groups[i],
+                groups=shape.groups,
                 use_bias=self.use_bias,
                 batch_norm=self._batch_norm(),
                 nmf=nmf[i],
                 name=f"block{i + 1}",
             )
-            x = block(x, train=train)
-        return self.logit_scale * x.reshape(x.shape[0], -1, self.num_classes).mean(axis=1)
+            try:
+                x = block(x, train=train)
+            except ScopeParamShapeError:
+                raise ValueError(self._refusal(images)) from None
+        batch, height, width, classes = x.shape
+        return float(self.logit_scale) * x.reshape(batch, height * width, classes).mean(axis=1)
+
+    def _blocks(self, channels: int) -> list[BlockShape]:
+        """The shapes of the blocks, of which the first is given `channels`."""
+        features = [*(max(1, round(f * self.width)) for f in self.features), self.num_classes]
+        blocks = len(features)
+        split = [self.preprocessing != "none"] + [self.rectification == "on_off"] * (blocks - 1)
+        inputs = [c * (1 + on_off) for c, on_off in zip([channels, *features], split, strict=False)]
+        groups = block_groups(self.groups, inputs, features)
+        pooled = [pooling != "none" for pooling in self._pooling(blocks)]
+        same = [self.padding == "SAME" and kernel > 0 for kernel in self.kernels]
+        return [BlockShape(*block) for block in zip(self.kernels, same, split, groups, features, pooled, strict=True)]
+
+    def _refusal(self, images: Array) -> str:
+        whitened = self.preprocessing == "whitening"
+        _, stride, components = self.whitening if whitened else (1, 1, None)
+        _, height, width, channels = images.shape
+        given = height, width, channels
+        wanted = wanted_images(self._blocks, self.variables["params"], given, stride, components)
+        return refusal(images, wanted, whitened)
 
     def _batch_norm(self) -> dict[str, Any]:
-        return {"statistics": self.batch_statistics, "momentum": self.batch_norm_momentum}
+        return {"statistics": self.batch_statistics, "momentum": float(self.batch_norm_momentum)}
 
     def _preprocess(self, images: Array, train: bool) -> Array:
         if self.preprocessing == "none":
@@ -153,7 +179,7 @@ class Network(InferenceFields):
         """Settings of the NMF layers, block by block."""
         shared: dict[str, Any] = self.inference._asdict()
         if self.init_exponent != 1:
-            shared["u_init"] = uniform_power(self.init_exponent)
+            shared["u_init"] = uniform_power(float(self.init_exponent))
         rules = per_block("local_learning", self.local_learning, blocks)
         own: Sequence[Mapping[str, Any]] = self.block_settings or ({},) * blocks
         if len(own) != blocks or not all(isinstance(settings, Mapping) for settings in own):
@@ -201,19 +227,34 @@ def per_block(name: str, setting: str | Sequence[str], blocks: int) -> tuple[str
     return values
 
 
+def _divisors(blocks: Sequence[tuple[int, int]]) -> str:
+    """Which numbers of groups divide which block."""
+    parts = []
+    for i, (a, b) in enumerate(blocks):
+        common = math.gcd(a, b)
+        numbers = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
+        parts.append(f"block {i + 1} ({a} input and {b} output channels) can have {numbers}")
+    return "; ".join(parts)
+
+
 def block_groups(groups: int | Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> tuple[int, ...]:
     """Groups of each block, which goes from inputs[i] to outputs[i] channels.
 
     Raises:
-        ValueError: a count below 1, a sequence of a length other than 1 and the number of blocks, or one of the
-            latter with an entry that does not divide its block's channels.
+        ValueError: a count below 1, one integer that divides the channels of no block, a sequence of a length other
+            than 1 and the number of blocks, or one of the latter with an entry that does not divide its block's
+            channels.
     """
-    counts = [groups] if isinstance(groups, int) else list(groups)
+    counts = list(groups) if isinstance(groups, (Sequence, np.ndarray)) else [groups]
     blocks = list(zip(inputs, outputs, strict=True))
     for count in counts:
         check_integer("groups", count, 1)
+    counts = [int(count) for count in counts]
     if len(counts) == 1:
-        return tuple(counts[0] if a % counts[0] == b % counts[0] == 0 else 1 for a, b in blocks)
+        found = tuple(counts[0] if a % counts[0] == b % counts[0] == 0 else 1 for a, b in blocks)
+        if counts[0] > 1 and max(found) == 1:
+            raise ValueError(f"groups = {groups!r} divides the channels of no block; {_divisors(blocks)}")
+        return found
     if len(counts) != len(blocks):
         raise ValueError(f"groups = {groups!r}; give one integer, or one for each of {len(blocks)} blocks")
     for i, (count, (a, b)) in enumerate(zip(counts, blocks, strict=True)):
@@ -223,21 +264,6 @@ def block_groups(groups: int | Sequence[int], inputs: Sequence[int], outputs: Se
                 "channels; one integer for all blocks skips the blocks that it does not divide"
             )
     return tuple(counts)
-
-
-def _check_images(images: Array) -> None:
-    if images.ndim != 4:
-        raise ValueError(f"images have shape {images.shape}; they must be (batch, height, width, channels)")
-    if 0 in images.shape:
-        raise ValueError(f"images have shape {images.shape}; no axis may be empty")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images have dtype {images.dtype}; they must be float in [0, 1] (divide 8-bit images by 255)")
-    if not is_concrete(images):
-        return
-    # numpy, because jax would trace the comparison of an image that a jitted function closes over.
-    values = np.asarray(images, np.float32)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"images range from {values.min():.3g} to {values.max():.3g}; they must lie in [0, 1]")
 
 
 class CNN(Network):

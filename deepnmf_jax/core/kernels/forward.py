@@ -18,6 +18,11 @@ def iterate(x: Array, w: Array, settings: Settings) -> Array:
     """`deepnmf_jax.core.iteration.iterate` as one kernel. x (..., n), w (k, n), float32 -> h (..., k)."""
     k, n = w.shape
     rows = x.size // n
+    if not isinstance(rows, int):
+        raise ValueError(
+            f"implementation = {settings.implementation!r} with x of shape {x.shape}; the kernel's tiles depend on the "
+            "size of the batch, which is open here: export it with implementation = 'xla', or with one size"
+        )
     if not rows:
         return jnp.zeros((*x.shape[:-1], k), x.dtype)
     guarded = settings.acceleration != "none" or settings.tolerance > 0
