@@ -32,7 +32,7 @@ def differentiable(forward: Forward, x: Array, w: Array, *, gradient: str, cg_st
     `steps` is the factor of the scaled gradient.
     """
     if gradient == "unrolled":
-        return forward(*_accumulate(x, w)).astype(x.dtype)
+        return forward(*accumulated(x, w)).astype(x.dtype)
     if gradient == "implicit" and cg_steps:
         return _with_adjoint(x, w, forward, partial(implicit_adjoint, cg_steps=cg_steps))
     if gradient == "scaled":
@@ -40,20 +40,52 @@ def differentiable(forward: Forward, x: Array, w: Array, *, gradient: str, cg_st
     return _with_adjoint(x, w, forward, approximate_adjoint)
 
 
-def _accumulate(*arrays: Array) -> list[Array]:
+def at_result(h: Array, x: Array, w: Array, *, gradient: str, cg_steps: int, steps: Array | float) -> Array:
+    """h itself, whatever made it, with a gradient that depends on x, w and h alone: any but "unrolled".
+
+    h (..., k) is taken as a constant; x (..., n), w (k, n). `steps` is the factor of the scaled gradient.
+    """
+    h = jax.lax.stop_gradient(h)
+    if gradient == "implicit" and cg_steps:
+        return _at_result(h, x, w, jnp.ones((), h.dtype), partial(implicit_adjoint, cg_steps=cg_steps))
+    factor = jnp.asarray(steps if gradient == "scaled" else 1, h.dtype)
+    return _at_result(h, x, w, factor, approximate_adjoint)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _at_result(h: Array, x: Array, w: Array, factor: Array, adjoint: Adjoint) -> Array:
+    return h
+
+
+def _at_result_fwd(h: Array, x: Array, w: Array, factor: Array, adjoint: Adjoint) -> tuple[Array, tuple]:
+    return h, (h, x, w, factor)
+
+
+def _at_result_bwd(adjoint: Adjoint, residuals: tuple, g: Array) -> tuple[Array | None, ...]:
+    h, x, w, factor = residuals
+    # The adjoint is linear in g.
+    grad_x, grad_w = adjoint(*accumulated(x, w, h, factor * g))
+    return None, grad_x.astype(x.dtype), grad_w.astype(w.dtype), None
+
+
+_at_result.defvjp(_at_result_fwd, _at_result_bwd)
+
+
+def accumulated(*arrays: Array) -> list[Array]:
+    """The arrays in their common dtype, float32 at least."""
     dtype = jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
     return [a.astype(dtype) for a in arrays]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _with_adjoint(x: Array, w: Array, forward: Forward, adjoint: Adjoint) -> Array:
-    return forward(*_accumulate(x, w)).astype(x.dtype)
+    return forward(*accumulated(x, w)).astype(x.dtype)
 
 
 def _with_adjoint_fwd(
     x: Array, w: Array, forward: Forward, adjoint: Adjoint
 ) -> tuple[Array, tuple[Array, Array, Array]]:
-    h = forward(*_accumulate(x, w))
+    h = forward(*accumulated(x, w))
     return h.astype(x.dtype), (x, w, h)
 
 
@@ -61,7 +93,7 @@ def _with_adjoint_bwd(
     forward: Forward, adjoint: Adjoint, residuals: tuple[Array, Array, Array], g: Array
 ) -> tuple[Array, Array]:
     x, w, h = residuals
-    grad_x, grad_w = adjoint(*_accumulate(x, w, h, g))
+    grad_x, grad_w = adjoint(*accumulated(x, w, h, g))
     return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
 
 
@@ -186,7 +218,7 @@ def local_gradient(x: Array, w: Array, h: Array, rule: str) -> Array:
     Raises:
         ValueError: a rule other than "kl" and "mse".
     """
-    x, w, h = _accumulate(x, w, h)
+    x, w, h = accumulated(x, w, h)
     r = reconstruct(w, h)
     if rule == "kl":
         return -_outer(h, x / denominator(x, r))
