@@ -13,7 +13,8 @@ def get_config() -> ConfigDict:
         {
             "experiment": "spikes",
             "data_dir": "",  # folder of the TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
-            "networks": ("cnmf_1x1", "cnmf"),  # of `deepnmf_jax.pretrained_names`, or workdirs of finished runs
+            "dataset": "",  # as in configs/base.py; empty: what the networks were trained on
+            "networks": ("cnmf_1x1", "cnmf"),  # of `deepnmf_jax.pretrained_names`, with NMF layers
             "images": 500,  # of the test set, the first ones
             "batch_size": 50,  # images
             "seed": 0,  # of the spikes and the noise

@@ -52,17 +52,17 @@ SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-def layer_inputs(run: Run, variables: dict[str, Any], images: jax.Array, rows: int) -> list[tuple[Any, Any]]:
-    """Some rows of x of each NMF layer, and its w, as the network sees them with 20 plain iterations."""
+def layer_inputs(model: nn.Module, variables: dict[str, Any], images: jax.Array, rows: int) -> list[tuple[Any, Any]]:
+    """Some rows of x of each NMF layer, and its w, as the network sees them with its own iterations."""
     seen: list[tuple[Any, Any]] = []
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name == "_infer":
-            seen.append(args)
+            seen.append(args[:2])
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        run.model.apply(variables, images, train=False)
+        model.apply(variables, images, train=False)
     rng = np.random.default_rng(0)
     chosen = []
     for x, w in seen:
@@ -171,7 +171,7 @@ def main() -> None:
     keep_freed_memory()
     run, variables = run_records.trained(args.workdir, args.data_dir)
     images = run.dataset.train_images[run.split.validation[:100]]
-    inputs = layer_inputs(run, variables, center_crop(jnp.asarray(images), run.augmentation.crop), rows=500)
+    inputs = layer_inputs(run.model, variables, center_crop(jnp.asarray(images), run.augmentation.crop), rows=500)
     record = {
         "machine": environment(),
         "images": min(args.images, len(run.split.validation)),

@@ -13,7 +13,7 @@ from deepnmf_jax.models.blocks import BatchNorm
 
 
 class Row(NamedTuple):
-    """One layer: output shape for one image, and floating-point operations of its products (of spikes: all) in a forward pass."""
+    """One layer: output shape for one image, and operations of its products, or spikes, in a forward pass."""
 
     path: str
     layer: str

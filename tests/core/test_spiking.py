@@ -52,7 +52,7 @@ class TestOneSpike:
         assert (spike_update(h, w, jnp.int32(2), 1.0) == h).all()
 
     def test_a_number_that_is_no_input_gives_nan(self):
-        x, w = problem(rows=(1,))
+        _, w = problem(rows=(1,))
         assert jnp.isnan(spike_update(jnp.full((5,), 0.2), w, jnp.int32(12), 1.0)).all()
 
 

@@ -64,7 +64,10 @@ def test_without_a_key_the_message_says_how_to_give_one():
 
 
 def test_settings_are_checked():
-    for settings, named in (({"num_spikes": -1}, "num_spikes"), ({"gradient": "unrolled", "num_spikes": 2}, "unrolled")):
+    for settings, named in (
+        ({"num_spikes": -1}, "num_spikes"),
+        ({"gradient": "unrolled", "num_spikes": 2}, "unrolled"),
+    ):
         with pytest.raises(ValueError, match=named):
             NMFDense(4, **settings).init(KEY, IMAGES)
 
