@@ -8,7 +8,6 @@ three_epochs.json is of one of three epochs with the paper's initial weights. Bo
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from deepnmf_jax.core.divergences import kl_divergence
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.experiments import run_records
-from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.experiments.tables import ROOT, as_json, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.training.devices import keep_freed_memory
@@ -181,7 +180,7 @@ def main() -> None:
         "by_block": by_block(run, variables, inputs),
     }
     print(acceleration_table(record))
-    write_atomically(args.out, json.dumps(record, indent=1) + "\n")
+    write_atomically(args.out, as_json(record))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.data.datasets import load_dataset
 from deepnmf_jax.experiments import noise
 from deepnmf_jax.experiments.acceleration import layer_inputs
-from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.experiments.tables import ROOT, as_json, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import Network, load_pretrained, pretrained_names
 from deepnmf_jax.models.summary import layer_rows
@@ -58,7 +58,7 @@ class _Records:
         start = time.monotonic()
         self.content["numbers"][name] = function()
         self.content["seconds"] += time.monotonic() - start
-        write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")
+        write_atomically(self.path, as_json(self.content))
         _log.info("%s: %s", name, self.content["numbers"][name])
 
 
