@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from deepnmf_jax.experiments.tables import ROOT
+from deepnmf_jax.experiments.tables import ROOT, as_json
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.programs import home
 from deepnmf_jax.training.environment import environment
@@ -188,7 +188,7 @@ def write(question: str, result: Mapping[str, Any], out: Path = RESULTS) -> None
     """Keeps a result as JSON: the machine, every sample, and under "ratios" what later runs are compared with."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{question}.json"
-    write_atomically(path, json.dumps({"machine": machine(), **result}, indent=1) + "\n")
+    write_atomically(path, as_json({"machine": machine(), **result}, digits=6))
     print(f"\nwritten: {path}\n")
 
 

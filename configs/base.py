@@ -53,6 +53,10 @@ BASE: dict[str, Any] = {
         "tolerance": 0.0,  # nats; above 0: an input rests once its certificate is that small
         "products": "full",  # of the inference: "full" (float32), "tf32" or "bfloat16"
         "implementation": "xla",  # of the inference: "xla", or "pallas", a kernel for one CUDA GPU
+        "num_spikes": 0,  # spikes of each input of each NMF layer in place of iterations; 0: iterations
+        "spike_epsilon": 1.0,  # step of the first spike, above 0
+        "spike_decay": 0.5,  # spike t has the step spike_epsilon t^-spike_decay, at least 0
+        "input_spikes": 0,  # spikes that each image is replaced by; 0: the image itself
         "block_settings": (),  # which of num_iters ... implementation differ in which block, one dict a block:
         # ({"num_iters": 40}, {}, {}, {})
         "logit_scale": 1.0,  # factor on the outputs of the last block, above 0

@@ -11,6 +11,7 @@ from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint, lo
 from deepnmf_jax.core.inference import infer, infer_checked
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.patches import extract_patches
+from deepnmf_jax.core.spiking import draw_spikes, infer_from_spikes, infer_spiking, spike_update
 from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, NormalizedConv, PatchWhitening
 from deepnmf_jax.models import load_pretrained, pretrained_names
 
@@ -34,10 +35,13 @@ __all__ = [
     "__version__",
     "approximate_adjoint",
     "certificate",
+    "draw_spikes",
     "extract_patches",
     "implicit_adjoint",
     "infer",
     "infer_checked",
+    "infer_from_spikes",
+    "infer_spiking",
     "kl_divergence",
     "load_pretrained",
     "local_gradient",
@@ -46,6 +50,7 @@ __all__ = [
     "normalize_weights",
     "pretrained_names",
     "residual",
+    "spike_update",
     "with_local_gradient",
 ]
 

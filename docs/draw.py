@@ -3,8 +3,8 @@
     python -m docs.draw                               PNG into docs/pictures
     python -m docs.draw --out=paper --format=pdf      PDF for a paper
 
-Nothing is measured or trained, but for the parts of the digits in `parts` and the places of the codes in
-`digits_codes`, which take some seconds.
+Nothing is measured or trained, but for the parts of the digits in `parts`, the places of the codes in
+`digits_codes` and the spikes of `settling`, which take some seconds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from PIL import Image
 
 from benchmarks.harness import record
 from benchmarks.speed import pictures as speed
-from deepnmf_jax.experiments import acceleration, clustering_pictures, clustering_studies, curves, sum_of_parts
+from deepnmf_jax.experiments import acceleration, clustering_pictures, clustering_studies, curves, spikes, sum_of_parts
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import load_pretrained
@@ -44,6 +44,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "factorization": lambda: speed.draw_factorization(record("factorization")),
     "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
+    "settling": spikes.draw_settling,
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

@@ -18,7 +18,7 @@ from deepnmf_jax.training.setup import create_model, describe
 FOLDER = Path(__file__).parent.parent / "configs"
 NAMES = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.py"))
 # Experiments have keys of their own: tests/experiments.
-NAMES = [name for name in NAMES if not name.startswith("clustering/")]
+NAMES = [name for name in NAMES if not name.startswith(("clustering/", "experiments/"))]
 # They are changed by the files beside them.
 PARTS = {"fast/recipe"}
 

@@ -25,6 +25,7 @@ from benchmarks.gpu.programs import ROUNDS, TorchPort, agreement, ceilings, laye
 from benchmarks.gpu.tables import report
 from benchmarks.harness import Sampler, in_turns, machine, provenance, short
 from benchmarks.layers import LAYERS, Layer
+from deepnmf_jax.experiments.tables import as_json
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.programs import home
 
@@ -58,7 +59,7 @@ class Measurements:
     def write(self) -> None:
         """Writes the JSON file and the tables beside it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps(self.result, indent=1) + "\n")
+        write_atomically(self.path, as_json(self.result, digits=6))
         where = f"{provenance('gpu.measure', self.result['machine'])}; every sample in {self.path.name}."
         write_atomically(self.path.with_suffix(".md"), f"{where}\n\n{report(self.result)}\n")
 

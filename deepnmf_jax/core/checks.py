@@ -151,6 +151,11 @@ def has_cuda() -> bool:
 def check_arguments(x: Array, w: Array, settings: Settings) -> None:
     """ValueError for shapes, dtypes and settings of `infer` that do not fit; looks at no value, so works under jit."""
     check_settings(settings)
+    check_shapes(x, w)
+
+
+def check_shapes(x: Array, w: Array) -> None:
+    """ValueError for shapes and dtypes of inputs x (..., n) and weights w (k, n) that do not fit."""
     for name, a in (("x", x), ("w", w)):
         if a.dtype.name not in DTYPES:
             raise ValueError(f"{name} has dtype {a.dtype.name}; use one of {', '.join(DTYPES)} (1e-19 is 0 in float16)")

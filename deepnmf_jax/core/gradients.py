@@ -35,7 +35,7 @@ def differentiable(forward: Forward, x: Array, w: Array, *, gradient: str, cg_st
     ValueError.
     """
     if gradient == "unrolled":
-        return forward(*_accumulate(x, w)).astype(x.dtype)
+        return forward(*accumulated(x, w)).astype(x.dtype)
     adjoint: Adjoint = approximate_adjoint
     if gradient == "implicit" and cg_steps:
         adjoint = partial(implicit_adjoint, cg_steps=cg_steps)
@@ -51,7 +51,41 @@ _NO_FORWARD_MODE = (
 )
 
 
-def _accumulate(*arrays: Array) -> list[Array]:
+def at_result(h: Array, x: Array, w: Array, *, gradient: str, cg_steps: int, steps: Array | float) -> Array:
+    """h in the dtype of x, whatever made it, with a gradient that depends on x, w and h alone: any but "unrolled".
+
+    h (..., k) is taken as a constant; x (..., n), w (k, n). `steps` is the factor of the scaled gradient.
+    """
+    factor = jnp.asarray(steps if gradient == "scaled" else 1, h.dtype)
+    adjoint: Adjoint = approximate_adjoint
+    if gradient == "implicit" and cg_steps:
+        adjoint = partial(implicit_adjoint, cg_steps=cg_steps)
+    reason = f"spikes with {_NO_FORWARD_MODE.format(gradient).partition(', or gradient')[0]}"
+    return _at_result(jax.lax.stop_gradient(h), x, w, jax.lax.stop_gradient(factor), adjoint, reason)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def _at_result(h: Array, x: Array, w: Array, factor: Array, adjoint: Adjoint, reason: str) -> Array:
+    return h.astype(x.dtype)
+
+
+@_at_result.defjvp
+def _at_result_jvp(
+    adjoint: Adjoint, reason: str, primals: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    wide, x, w, factor = primals
+    h = wide.astype(x.dtype)
+
+    def transpose(x: Array, w: Array, wide: Array, factor: Array, g: Array) -> tuple[Array, Array]:
+        # The adjoint is linear in g.
+        grad_x, grad_w = adjoint(x, w, wide, factor * g.astype(factor.dtype))
+        return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
+
+    return h, reverse_tangent(h, (x, w, wide, factor), tangents[1:3], transpose, reason)
+
+
+def accumulated(*arrays: Array) -> list[Array]:
+    """The arrays in their common dtype, float32 at least."""
     given = [jnp.asarray(a) for a in arrays]
     dtype = promoted(jnp.float32, *(a.dtype for a in given))
     return [a.astype(dtype) for a in given]
@@ -59,7 +93,7 @@ def _accumulate(*arrays: Array) -> list[Array]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def _with_adjoint(x: Array, w: Array, forward: Forward, adjoint: Adjoint, reason: str) -> Array:
-    return forward(*_accumulate(x, w)).astype(x.dtype)
+    return forward(*accumulated(x, w)).astype(x.dtype)
 
 
 @_with_adjoint.defjvp
@@ -67,7 +101,7 @@ def _with_adjoint_jvp(
     forward: Forward, adjoint: Adjoint, reason: str, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     x, w = primals
-    wide = forward(*_accumulate(x, w))
+    wide = forward(*accumulated(x, w))
     h = wide.astype(x.dtype)
 
     def transpose(x: Array, w: Array, wide: Array, g: Array) -> tuple[Array, Array]:
@@ -84,7 +118,7 @@ def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, 
     x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes, in
     float32 at least.
     """
-    x, w, h, g = _accumulate(x, w, h, g)
+    x, w, h, g = accumulated(x, w, h, g)
     return _pull_back(x, w, h, h * g)
 
 
@@ -103,7 +137,7 @@ def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -
     Shapes as in `approximate_adjoint`. grad_x is that of the iteration without normalisation of h; the normalised one
     differs by the constant (g . h) a row, which the chain through `normalize_patches` removes.
     """
-    x, w, h, g = _accumulate(x, w, h, g)
+    x, w, h, g = accumulated(x, w, h, g)
     d = jnp.sqrt(h)
     z = d * g
     if cg_steps:
@@ -219,6 +253,6 @@ def local_gradient(x: Array, w: Array, h: Array, rule: str) -> Array:
         ValueError: a rule other than "kl" and "mse".
     """
     _check_rule(rule)
-    x, w, h = _accumulate(x, w, h)
+    x, w, h = accumulated(x, w, h)
     r = reconstruct(w, h)
     return -_outer(h, x / denominator(x, r)) if rule == "kl" else -2 * _outer(h, x - r)

@@ -7,7 +7,7 @@ through a `Problem` alone, so that the kernel (`deepnmf_jax.core.kernels`) runs 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -46,14 +46,17 @@ class Settings(NamedTuple):
     implementation: str = "xla"
 
 
-def python_numbers(settings: Settings) -> Settings:
-    """The settings with Python's numbers in place of scalars of numpy and JAX, whose dtype would reach the result."""
+_Settings = TypeVar("_Settings", bound=tuple)
+
+
+def python_numbers(settings: _Settings) -> _Settings:
+    """Settings, a named tuple, with Python's numbers in place of numpy's and JAX's, whose dtype would reach the result."""
 
     def plain(value: Any) -> Any:
         scalar = isinstance(value, (np.generic, np.ndarray, Array)) and not isinstance(value, jax.core.Tracer)
         return value.item() if scalar and value.ndim == 0 else value
 
-    return Settings(*map(plain, settings))
+    return type(settings)(*map(plain, settings))
 
 
 def plain_steps(settings: Settings) -> float:

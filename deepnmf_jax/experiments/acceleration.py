@@ -8,7 +8,6 @@ three_epochs.json is of one of three epochs with the paper's initial weights. Bo
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from deepnmf_jax.core.divergences import kl_divergence
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.experiments import run_records
-from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.experiments.tables import ROOT, as_json, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.programs import check_target, home
@@ -54,17 +53,17 @@ SETTINGS: dict[str, tuple[dict[str, Any], ...]] = {
 }
 
 
-def layer_inputs(run: Run, variables: dict[str, Any], images: jax.Array, rows: int) -> list[tuple[Any, Any]]:
-    """Some rows of x of each NMF layer, and its w, as the network sees them with 20 plain iterations."""
+def layer_inputs(model: nn.Module, variables: dict[str, Any], images: jax.Array, rows: int) -> list[tuple[Any, Any]]:
+    """Some rows of x of each NMF layer, and its w, as the network sees them with its own iterations."""
     seen: list[tuple[Any, Any]] = []
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if context.method_name == "_infer":
-            seen.append(args)
+            seen.append(args[:2])
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
-        run.model.apply(variables, images, train=False)
+        model.apply(variables, images, train=False)
     rng = np.random.default_rng(0)
     chosen = []
     for x, w in seen:
@@ -176,7 +175,7 @@ def main() -> None:
     backend()
     run, variables = run_records.trained(args.workdir, args.data_dir)
     images = run.dataset.train_images[run.split.validation[:100]]
-    inputs = layer_inputs(run, variables, center_crop(jnp.asarray(images), run.augmentation.crop), rows=500)
+    inputs = layer_inputs(run.model, variables, center_crop(jnp.asarray(images), run.augmentation.crop), rows=500)
     record = {
         "machine": environment(),
         "images": min(args.images, len(run.split.validation)),
@@ -186,7 +185,7 @@ def main() -> None:
         "by_block": by_block(run, variables, inputs),
     }
     print(acceleration_table(record))
-    write_atomically(args.out, json.dumps(record, indent=1) + "\n")
+    write_atomically(args.out, as_json(record))
 
 
 if __name__ == "__main__":

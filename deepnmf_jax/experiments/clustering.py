@@ -7,7 +7,6 @@ one start each, as papers on clustering do. Classes are used for the scores alon
 What the clusterings depend on is measured in clustering_studies.py.
 """
 
-import json
 import logging
 import time
 import warnings
@@ -24,7 +23,7 @@ from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, Unbounde
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE
 from deepnmf_jax.experiments import clustering_pictures
-from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.experiments.tables import as_json, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.programs import home
 from deepnmf_jax.training.environment import environment
@@ -155,9 +154,7 @@ def measure(sets: Sets, measurements: Mapping[str, Measurement], config: Any, pa
             # The folder of the faces says nothing of the result.
             record = {"config": {**config, "faces": ""}, **environment(), "sets": found}
             # Five digits are more than two machines agree in.
-            text = json.dumps(record, default=float)
-            record = json.loads(text, parse_float=lambda number: float(f"{float(number):.5g}"))
-            write_atomically(path, json.dumps(record, indent=1) + "\n")
+            write_atomically(path, as_json(record, digits=5))
     return record
 
 

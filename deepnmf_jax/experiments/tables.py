@@ -1,5 +1,6 @@
-"""Tables in Markdown, and the pages that hold them. `python docs/pages.py` writes all pages from the records."""
+"""Records as JSON, tables in Markdown, and the pages that hold them. `python docs/pages.py` writes all pages."""
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,21 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 _MARK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
+
+# A list in indented JSON that holds no other list or mapping.
+_INNERMOST = re.compile(r"\[\s+([^\[\]{}]*?)\s+\]")
+
+
+def as_json(record: Any, digits: int | None = None) -> str:
+    """A record as indented JSON whose lists of numbers stand in one line each; floats with so many digits, or all.
+
+    numpy's numbers are taken too.
+    """
+    if digits:
+        text = json.dumps(record, default=float)
+        record = json.loads(text, parse_float=lambda number: float(f"{float(number):.{digits}g}"))
+    text = json.dumps(record, indent=1, default=float)
+    return _INNERMOST.sub(lambda match: "[" + re.sub(r"\s*\n\s*", " ", match[1]) + "]", text) + "\n"
 
 
 def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deepnmf_jax.experiments import run_records
-from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.experiments.tables import ROOT, as_json, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.programs import home, run
 from deepnmf_jax.training.records import flatten
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     collected = json.loads(FILE.read_text()) if FILE.exists() else {}
     collected[options.group] = [trial(workdir) for workdir in options.workdirs]
-    write_atomically(FILE, json.dumps(collected, indent=1) + "\n")
+    write_atomically(FILE, as_json(collected))
 
 
 if __name__ == "__main__":

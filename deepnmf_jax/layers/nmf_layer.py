@@ -16,6 +16,7 @@ from deepnmf_jax.core.gradients import LOCAL_RULES, with_local_gradient
 from deepnmf_jax.core.inference import infer_unchecked
 from deepnmf_jax.core.iteration import Settings, python_numbers
 from deepnmf_jax.core.normalization import normalize_weights, unit_rows
+from deepnmf_jax.core.spiking import SpikeSettings, check_spike_settings, spiking_unchecked
 
 
 def rectified(inputs: ArrayLike, axes: int = 1) -> Array:
@@ -32,7 +33,7 @@ def rectified(inputs: ArrayLike, axes: int = 1) -> Array:
 
 
 class InferenceFields(nn.Module, kw_only=True):
-    """The settings of the inference as fields of a module; `deepnmf_jax.infer` explains them.
+    """The settings of the inference as fields of a module; `deepnmf_jax.infer` and `infer_spiking` explain them.
 
     Attributes:
         num_iters: iterations of the inference, at least 1.
@@ -45,6 +46,10 @@ class InferenceFields(nn.Module, kw_only=True):
         products: of the iterations, "full" (float32), "tf32" or "bfloat16".
         implementation: "xla"; "pallas", a fused kernel, which needs a CUDA GPU; or "interpret", that kernel in Pallas's
             interpreter, for tests.
+        num_spikes: above 0, each input is coded by so many spikes (`deepnmf_jax.infer_spiking`) in place of the
+            iterations. They need a key: `apply(..., rngs={"spikes": key})`.
+        spike_epsilon: step of the first spike, above 0.
+        spike_decay: spike t has the step spike_epsilon t^-spike_decay; at least 0.
     """
 
     num_iters: int = 20
@@ -56,11 +61,35 @@ class InferenceFields(nn.Module, kw_only=True):
     tolerance: float = 0.0
     products: str = "full"
     implementation: str = "xla"
+    num_spikes: int = 0
+    spike_epsilon: float = 1.0
+    spike_decay: float = 0.5
 
     @property
     def inference(self) -> Settings:
         """The fields as `infer` takes them."""
         return python_numbers(Settings(**{name: getattr(self, name) for name in Settings._fields}))
+
+    @property
+    def spiking(self) -> SpikeSettings:
+        """The fields that concern spikes."""
+        return python_numbers(SpikeSettings(*(getattr(self, name) for name in SpikeSettings._fields)))
+
+
+def spike_key(module: nn.Module, field: str) -> Array:
+    """A key of the module's rng stream "spikes"; any key at initialisation, which keeps no outputs.
+
+    Raises:
+        ValueError: there is no such stream. `field` is the one that asks for spikes.
+    """
+    if module.has_rng("spikes"):
+        return module.make_rng("spikes")
+    if module.is_initializing():
+        return jax.random.key(0)
+    raise ValueError(
+        f"{field} = {getattr(module, field)}, but there is no key for the spikes; pass "
+        'rngs={"spikes": jax.random.key(0)} to apply'
+    )
 
 
 class NMFLayer(InferenceFields, kw_only=True):
@@ -87,6 +116,7 @@ class NMFLayer(InferenceFields, kw_only=True):
             ValueError: settings outside what they allow, or `features` that the groups do not divide.
         """
         check_settings(self.inference)
+        check_spike_settings(self.spiking, self.gradient)
         check_choice("local_learning", self.local_learning, ("none", *LOCAL_RULES))
         check_integer("features", features, 1)
         groups, n = patches.shape[-2:]
@@ -95,14 +125,21 @@ class NMFLayer(InferenceFields, kw_only=True):
         u = self.param("u", self.u_init, (features, n), self.param_dtype)
         dtype = self.dtype or promoted(patches.dtype, u.dtype)
         w = normalize_weights(u.astype(dtype))
+        key = spike_key(self, "num_spikes") if self.num_spikes else None
         if groups == 1:  # without an axis of length 1, which slows XLA's CPU backend down threefold
-            return self._infer(unit_rows(patches[..., 0, :].astype(dtype)), w)
+            return self._infer(unit_rows(patches[..., 0, :].astype(dtype)), w, key)
         x = unit_rows(patches.astype(dtype))
-        h = jax.vmap(self._infer, in_axes=(-2, 0), out_axes=-2)(x, w.reshape(groups, features // groups, n))
+        keys = None if key is None else jax.random.split(key, groups)
+        h = jax.vmap(self._infer, in_axes=(-2, 0, 0), out_axes=-2)(x, w.reshape(groups, features // groups, n), keys)
         return h.reshape(*h.shape[:-2], features) / groups
 
-    def _infer(self, x: Array, w: Array) -> Array:
+    def _infer(self, x: Array, w: Array, key: Array | None) -> Array:
         if self.local_learning == "none":
-            return infer_unchecked(x, w, self.inference)
-        h = infer_unchecked(x, jax.lax.stop_gradient(w), self.inference)
+            return self._code(x, w, key)
+        h = self._code(x, jax.lax.stop_gradient(w), key)
         return with_local_gradient(h, x, w, self.local_learning)
+
+    def _code(self, x: Array, w: Array, key: Array | None) -> Array:
+        if key is None:
+            return infer_unchecked(x, w, self.inference)
+        return spiking_unchecked(key, x, w, *self.spiking, self.gradient, self.cg_steps)

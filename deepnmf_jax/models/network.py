@@ -15,8 +15,9 @@ from deepnmf_jax.core.checks import check_choice, check_integer, check_number
 from deepnmf_jax.core.dtypes import accumulated
 from deepnmf_jax.core.initializers import uniform_power
 from deepnmf_jax.core.iteration import Settings
+from deepnmf_jax.core.spiking import SpikeSettings, replace_by_spikes
 from deepnmf_jax.layers import PatchWhitening
-from deepnmf_jax.layers.nmf_layer import InferenceFields
+from deepnmf_jax.layers.nmf_layer import InferenceFields, spike_key
 from deepnmf_jax.models.blocks import BatchNorm, Block
 from deepnmf_jax.models.images import BlockShape, check_images, refusal, wanted_images
 
@@ -62,6 +63,10 @@ class Network(InferenceFields):
         use_bias: of the convolutions that stand in place of NMF.
         num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation: of the NMF
             layers; see `deepnmf_jax.infer`.
+        num_spikes, spike_epsilon, spike_decay: of the NMF layers; see `deepnmf_jax.infer_spiking`. Each layer codes all
+            of its spikes, and hands its last activities on. With num_spikes or input_spikes,
+            `apply(..., rngs={"spikes": key})`.
+        input_spikes: above 0, each image is replaced by so many spikes drawn from its pixels and channels.
         block_settings: which of these differ in which block: one mapping a block, an empty one where none does, for
             example ({"num_iters": 40}, {}, {}, {}); () where all blocks have the same.
         logit_scale: factor on the outputs of the last block. Codes sum to 1, so that without a factor (1, the paper's)
@@ -89,6 +94,7 @@ class Network(InferenceFields):
     block_settings: Sequence[Mapping[str, Any]] = ()
     logit_scale: float = 1.0
     init_exponent: float = 1.0
+    input_spikes: int = 0
     local_learning: str | Sequence[str] = "none"
 
     def __post_init__(self) -> None:
@@ -114,7 +120,7 @@ class Network(InferenceFields):
         check_images(images)
         self._check_settings()
         # Of narrower images the layers have float32 in any case, because the parameters are in it.
-        x = self._preprocess(accumulated(images), train)
+        x = self._preprocess(accumulated(self._as_spikes(images)), train)
         shapes = self._blocks(x.shape[-1])
         nmf = self._nmf(len(shapes))
         pooling = self._pooling(len(shapes))
@@ -160,6 +166,20 @@ class Network(InferenceFields):
         wanted = wanted_images(self._blocks, self.variables["params"], given, stride, components)
         return refusal(images, wanted, whitened)
 
+    @property
+    def needs_spikes(self) -> bool:
+        """Whether `apply` needs rngs={"spikes": key}."""
+        return bool(
+            self.input_spikes
+            or self.num_spikes
+            or any(isinstance(own, Mapping) and own.get("num_spikes") for own in self.block_settings)
+        )
+
+    def _as_spikes(self, images: Array) -> Array:
+        if not self.input_spikes:
+            return images
+        return replace_by_spikes(spike_key(self, "input_spikes"), images, self.input_spikes)
+
     def _batch_norm(self) -> dict[str, Any]:
         return {"statistics": self.batch_statistics, "momentum": float(self.batch_norm_momentum)}
 
@@ -177,7 +197,7 @@ class Network(InferenceFields):
 
     def _nmf(self, blocks: int) -> list[dict[str, Any]]:
         """Settings of the NMF layers, block by block."""
-        shared: dict[str, Any] = self.inference._asdict()
+        shared: dict[str, Any] = {**self.inference._asdict(), **self.spiking._asdict()}
         if self.init_exponent != 1:
             shared["u_init"] = uniform_power(float(self.init_exponent))
         rules = per_block("local_learning", self.local_learning, blocks)
@@ -186,14 +206,14 @@ class Network(InferenceFields):
             raise ValueError(
                 f"block_settings = {self.block_settings!r}; give () or one mapping for each of {blocks} blocks"
             )
-        if unknown := {name for settings in own for name in settings} - set(Settings._fields):
-            raise ValueError(
-                f"block_settings names {', '.join(sorted(map(repr, unknown)))}; use {', '.join(Settings._fields)}"
-            )
+        known = (*Settings._fields, *SpikeSettings._fields)
+        if unknown := {name for settings in own for name in settings} - set(known):
+            raise ValueError(f"block_settings names {', '.join(sorted(map(repr, unknown)))}; use {', '.join(known)}")
         return [{**shared, "local_learning": rule, **settings} for rule, settings in zip(rules, own, strict=True)]
 
     def _check_settings(self) -> None:
         check_integer("num_classes", self.num_classes, 1)
+        check_integer("input_spikes", self.input_spikes, 0)
         for name, allowed in CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
         for pooling in self.pooling.split(","):

@@ -1,4 +1,4 @@
-"""Settings of earlier versions that are gone, so that configs written by those versions still load."""
+"""Settings that are gone, or that earlier versions did not have, so that configs written by those still load."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +12,14 @@ RETIRED: dict[str, Any] = {
     "loss.label_smoothing": 0.0,
     "command_buffers": "default",
     "model.normalization": "maps",
+}
+
+# By its name in the config: what a run did before it had the setting.
+ADDED: dict[str, Any] = {
+    "model.num_spikes": 0,
+    "model.spike_epsilon": 1.0,
+    "model.spike_decay": 0.5,
+    "model.input_spikes": 0,
 }
 
 

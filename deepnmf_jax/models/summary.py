@@ -13,7 +13,7 @@ from deepnmf_jax.models.blocks import BatchNorm
 
 
 class Row(NamedTuple):
-    """One layer: output shape for one image, and floating-point operations of its products in a forward pass."""
+    """One layer: output shape for one image, and operations of its products, or spikes, in a forward pass."""
 
     path: str
     layer: str
@@ -26,6 +26,8 @@ class Row(NamedTuple):
 def _operations(layer: nn.Module, kernel_entries: int, output: tuple[int, ...]) -> int:
     positions = math.prod(output[:-1])
     if isinstance(layer, NMFConv | NMFPool):
+        if layer.num_spikes:  # a product and a sum a unit for R, as many for the new activity, which is scaled
+            return 5 * positions * output[-1] * layer.num_spikes
         return 4 * positions * kernel_entries * layer.num_iters
     if isinstance(layer, NormalizedConv | LocalMixing):
         return 2 * positions * kernel_entries

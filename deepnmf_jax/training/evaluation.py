@@ -27,10 +27,12 @@ class Evaluator:
 
     With running statistics the last batch is padded and masked. With those of the batch at hand padding would
     change them: a smaller last batch is computed unpadded, not split over the devices.
+
+    A network that spikes gives the same numbers for the same `spike_seed` and batch size.
     """
 
-    def __init__(self, model: Network, *, crop: int, batch_size: int, mesh: Mesh, seeds: int = 1):
-        step = make_eval_step(model, crop)
+    def __init__(self, model: Network, *, crop: int, batch_size: int, mesh: Mesh, seeds: int = 1, spike_seed: int = 0):
+        step = make_eval_step(model, crop, spike_seed)
         if seeds > 1:
             step = jax.vmap(step, in_axes=(0, 0, None, None, None, None))
         self._step = jax.jit(step, out_shardings=replicated(mesh))

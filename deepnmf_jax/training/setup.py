@@ -68,6 +68,7 @@ class Run:
             batch_size=self.config.eval_batch_size,
             mesh=self.mesh,
             seeds=len(self.seeds),
+            spike_seed=int(self.seeds[0]),
         )
 
     def initial_state(self) -> TrainState:

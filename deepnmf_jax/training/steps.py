@@ -14,6 +14,8 @@ from deepnmf_jax.data.augmentation import Augmentation, alternating_flips, augme
 from deepnmf_jax.training.losses import MSE_WEIGHT, cross_entropy_and_mse, training_loss
 from deepnmf_jax.training.state import Sums, TrainState
 
+# What the key of a batch is folded with for its spikes.
+SPIKES = 0x5B5
 TrainStep = Callable[[TrainState, Array, Array, Array], TrainState]
 """(state, images, labels, indices) -> state, for one batch, or for several along the first axis of indices."""
 EvalStep = Callable[[Any, Any, Array, Array, Array, Array], tuple[Sums, Array]]
@@ -42,7 +44,11 @@ def make_train_step(
 
         def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats}, x, train=True, mutable=["batch_stats"]
+                {"params": params, "batch_stats": state.batch_stats},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+                rngs=spikes_of(model, key),
             )
             loss = training_loss(logits, y, mse_weight=mse_weight)
             return loss, (logits, updates.get("batch_stats", state.batch_stats))
@@ -77,17 +83,25 @@ def several_steps(train_step: TrainStep) -> TrainStep:
     return train_steps
 
 
-def make_eval_step(model: nn.Module, crop: int) -> EvalStep:
+def spikes_of(model: nn.Module, key: Array) -> dict[str, Array]:
+    """What a network whose layers spike needs beside its variables: a key made from `key`, which others draw from."""
+    return {"spikes": jax.random.fold_in(key, SPIKES)} if model.needs_spikes else {}
+
+
+def make_eval_step(model: nn.Module, crop: int, seed: int = 0) -> EvalStep:
     """A function (params, batch_stats, images, labels, indices, mask) -> (sums, predictions (batch,)).
 
     images and labels are the whole set, centre-cropped to `crop` (0: as they are); mask (batch,) is false for padding.
+    A network that spikes draws the same spikes for the same batch and seed.
     """
 
     def eval_step(
         params: Any, batch_stats: Any, images: Array, labels: Array, indices: Array, mask: Array
     ) -> tuple[Sums, Array]:
         x, y = center_crop(images[indices], crop), labels[indices]
-        logits: Any = model.apply({"params": params, "batch_stats": batch_stats}, x, train=False)
+        key = jax.random.fold_in(jax.random.key(seed), indices[0])
+        variables = {"params": params, "batch_stats": batch_stats}
+        logits: Any = model.apply(variables, x, train=False, rngs=spikes_of(model, key))
         return _totals(logits, y, mask), jnp.argmax(logits, axis=-1)
 
     return eval_step

@@ -23,7 +23,9 @@ def test_settings_by_block_are_held_against_plain_iterations(
     run = prepare(config)
     variables = jax.jit(run.model.init)(jax.random.key(0), jnp.zeros((1, *run.image_shape)))
     images = run.dataset.train_images[run.split.validation[:4]]
-    inputs = acceleration.layer_inputs(run, variables, center_crop(jnp.asarray(images), run.augmentation.crop), 50)
+    inputs = acceleration.layer_inputs(
+        run.model, variables, center_crop(jnp.asarray(images), run.augmentation.crop), 50
+    )
     assert [w.shape[0] for _, w in inputs] == [8, 16, 24, 3]
     names = "20 plain", "multistep: 7, 4, 4 pairs, fourth plain"
     monkeypatch.setattr(acceleration, "SETTINGS", {name: acceleration.SETTINGS[name] for name in names})

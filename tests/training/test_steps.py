@@ -40,6 +40,7 @@ SETTINGS = {
     "max pooling": {"pooling": "max", "gradient": "unrolled", "epsilon": 0.5},
     "conv pooling": {"pooling": "conv", "gradient": "implicit", "cg_steps": 2, "batch_statistics": "batch"},
     "CNN": {"layer": "conv", "mixing": False},
+    "spikes": {"num_spikes": 8, "input_spikes": 50},
 }
 
 
@@ -144,3 +145,22 @@ def test_several_steps_at_once_are_those_steps_for_each_seed():
     for before, a, b in zip(*map(jax.tree.leaves, (start.params, state.params, together.params)), strict=True):
         # Adam's steps are of the size of the rate, 0.001, wherever the gradient is not 0.
         assert jnp.abs(a - b).max() < 0.02 * max(jnp.abs(a - before).max(), 1e-3)
+
+
+@pytest.mark.slow
+def test_an_evaluation_with_spikes_can_be_repeated_and_has_spikes_of_its_seed():
+    model = models.Network(**{**SMALL, "num_spikes": 2, "input_spikes": 30})
+    state, step = start(model)
+    assert kernel_of_nmf(step(state, IMAGES, LABELS, jnp.arange(12))) == kernel_of_nmf(
+        step(state, IMAGES, LABELS, jnp.arange(12))
+    )
+
+    def loss(spike_seed):
+        evaluate = Evaluator(model, crop=0, batch_size=5, mesh=data_mesh(1), spike_seed=spike_seed)
+        return evaluate(state.params, state.batch_stats, IMAGES, LABELS, np.arange(12)).loss
+
+    assert loss(0) == loss(0) != loss(1)
+
+
+def kernel_of_nmf(state):
+    return np.asarray(state.params["block1"]["nmf"]["u"]).tobytes()

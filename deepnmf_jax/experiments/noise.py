@@ -1,0 +1,73 @@
+"""Noise on images, as the scripts released with the paper define it, and Gaussian noise.
+
+The images that come out have the sums of those that went in, because networks of this family do not see brightness.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from deepnmf_jax.core.checks import check_choice, check_number
+
+
+def _total(images: Array) -> Array:
+    return jnp.sum(images, axis=(1, 2, 3), keepdims=True)
+
+
+def _shares(images: Array) -> Array:
+    """Each image divided by its sum; a black one stays black."""
+    total = _total(images)
+    return images / jnp.where(total > 0, total, 1)
+
+
+def _mixed(images: Array, other: Array, level: float) -> Array:
+    return (1 - level) * _shares(images) + level * _shares(other)
+
+
+def _uniform(key: Array, images: Array, level: float) -> Array:
+    return _mixed(images, jax.random.uniform(key, images.shape), level)
+
+
+def _holes(key: Array, images: Array, level: float) -> Array:
+    return _shares(jnp.where(jax.random.uniform(key, images.shape) > level, images, 0))
+
+
+def _filled_holes(key: Array, images: Array, level: float) -> Array:
+    places, fill = jax.random.split(key)
+    kept = jax.random.uniform(places, images.shape) > level
+    # The released script leaves the image as it is here, so that its fill is nearly 0 beside it.
+    return _shares(jnp.where(kept, _shares(images), _shares(jax.random.uniform(fill, images.shape))))
+
+
+def _gaussian(key: Array, images: Array, level: float) -> Array:
+    # Activities need an input that is not negative.
+    return _shares(jnp.maximum(images + level * jax.random.normal(key, images.shape), 0))
+
+
+KINDS: dict[str, Callable[[Array, Array, float], Array]] = {
+    "uniform": _uniform,
+    "holes": _holes,
+    "holes with noise": _filled_holes,
+    "gaussian": _gaussian,
+}
+
+
+def add_noise(key: Array, images: Array, kind: str, level: float) -> Array:
+    """Images (batch, height, width, channels), float in [0, 1], with noise; of the same sums, each at least 0.
+
+    Args:
+        key: of the noise.
+        kind: one of `KINDS`. "uniform": (1 - level) image + level noise, both divided by their sums, the noise U(0, 1)
+            a pixel and channel; "holes": each pixel and channel is 0 with the probability `level`; "holes with noise":
+            such holes hold uniform noise; "gaussian": a deviation of `level` is added, what falls below 0 is cut.
+        level: 0 or more; at most 1, but for "gaussian".
+
+    Raises:
+        ValueError: another kind, or a level outside what it allows.
+    """
+    check_choice("noise", kind, tuple(KINDS))
+    check_number("level", level, 0, math.inf if kind == "gaussian" else 1)
+    return KINDS[kind](key, images, level) * _total(images)
