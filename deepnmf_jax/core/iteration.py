@@ -50,7 +50,7 @@ _Settings = TypeVar("_Settings", bound=tuple)
 
 
 def python_numbers(settings: _Settings) -> _Settings:
-    """Settings, a named tuple, with Python's numbers in place of numpy's and JAX's, whose dtype would reach the result."""
+    """The settings with Python's numbers in place of scalars of numpy and JAX, whose dtype would reach the result."""
 
     def plain(value: Any) -> Any:
         scalar = isinstance(value, (np.generic, np.ndarray, Array)) and not isinstance(value, jax.core.Tracer)
