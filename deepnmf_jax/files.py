@@ -3,10 +3,7 @@
 import contextlib
 import errno
 import hashlib
-import io
-import math
 import os
-import zipfile
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
@@ -14,7 +11,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 # With which systems and users' rights say that a folder cannot be synced.
 _NOT_OFFERED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
@@ -103,51 +99,3 @@ def checksum(content: bytes | np.ndarray) -> str:
         return hashlib.sha256(content).hexdigest()
     described = f"{content.dtype.str} {content.shape}\n".encode()
     return hashlib.sha256(described + content.tobytes()).hexdigest()
-
-
-def arrays_in(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays in the bytes of an .npz file, by name. Runs no code, and takes no more memory than there are bytes.
-
-    Each array is read to its end, so that the checksum of the zip format is looked at.
-
-    Raises:
-        ValueError: the file is damaged, or holds something else than arrays of numbers; the array is named.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    name = ""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > len(content) + sum(
-                _unfolded(member) for member in members
-            ):
-                raise ValueError("it declares more bytes than it can hold")
-            for member in members:
-                name = member.filename.removesuffix(".npy")
-                if name in arrays:
-                    raise ValueError("it is there twice")
-                arrays[name] = _array_in(archive.read(member))
-    except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds over wrong bytes
-        where = f"array {name!r}: " if name else ""
-        raise ValueError(f"{where}{str(error) or type(error).__name__}") from error
-    return arrays
-
-
-def _unfolded(member: zipfile.ZipInfo) -> int:
-    """Bytes that a compressed member may add by being unfolded: deflate reaches a thousandth."""
-    return 0 if member.compress_type == zipfile.ZIP_STORED else 1100 * member.compress_size
-
-
-def _array_in(content: bytes) -> np.ndarray:
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    if version not in _HEADERS:
-        raise ValueError(f"version {version} of numpy's format is not known here")
-    shape, by_columns, dtype = _HEADERS[version](stream)
-    there = len(content) - stream.tell()
-    if dtype.hasobject or dtype.fields:
-        raise ValueError(f"its dtype is {dtype}, not one of plain numbers")
-    if math.prod(shape) * dtype.itemsize != there:
-        raise ValueError(f"its header says {dtype} {shape}, but {there} bytes of data follow")
-    flat = np.frombuffer(content, dtype, offset=stream.tell())
-    return np.array(flat.reshape(shape, order="F" if by_columns else "C"))

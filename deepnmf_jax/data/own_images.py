@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deepnmf_jax.data.archives import existing_file, held_names, read_arrays
+from deepnmf_jax.archives import existing_file, held_names, read_arrays
 
 # The network has a unit for each class: more of them are a mistake rather than a task.
 MOST_CLASSES = 10_000

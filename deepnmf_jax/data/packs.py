@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepnmf_jax.archives import check_unfolded, existing_file, read_arrays
 from deepnmf_jax.core.checks import check_integer
-from deepnmf_jax.data.archives import check_unfolded, existing_file, read_arrays
 from deepnmf_jax.data.own_images import checked_class_names, checked_labels
 from deepnmf_jax.files import write_atomically
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from deepnmf_jax.data.archives import existing_file
+from deepnmf_jax.archives import existing_file
 from deepnmf_jax.data.own_images import Arrays
 from deepnmf_jax.data.packs import PARTS, decode_files
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
-from deepnmf_jax.files import arrays_in, checksum
+from deepnmf_jax.archives import read_arrays
+from deepnmf_jax.files import checksum
 from deepnmf_jax.models.network import Network, with_tuples
 from deepnmf_jax.models.retired import drop_retired
 
@@ -123,7 +124,7 @@ def read_network(folder: Traversable) -> Pretrained:
         digest = checksum(content)
         if digest != description["sha256"]:
             raise ValueError(f"SHA-256 {digest}, expected {description['sha256']}")
-        variables = traverse_util.unflatten_dict(arrays_in(content), sep="/")
+        variables = traverse_util.unflatten_dict(read_arrays(io.BytesIO(content)), sep="/")
         settings = drop_retired({"model": description["model"]}).get("model", {})
         model = Network(num_classes=description["num_classes"], **with_tuples(settings))
         return Pretrained(model, variables, tuple(description["image_shape"]), results)

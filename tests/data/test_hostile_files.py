@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deepnmf_jax.data import archives, packs
+from deepnmf_jax import archives
+from deepnmf_jax.data import packs
 from deepnmf_jax.data.datasets import Dataset, load_dataset
 from deepnmf_jax.data.packs import Packed, write_pack
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from deepnmf_jax import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF
+from deepnmf_jax.archives import read_arrays
 from deepnmf_jax.decomposition import ConvergenceWarning
-from deepnmf_jax.files import arrays_in, checksum
+from deepnmf_jax.files import checksum
 from tests.decomposition.test_pickling import assert_same
 
 MAKERS: dict[type, Callable[[], Any]] = {
@@ -72,7 +73,7 @@ def test_random_damage(saved: dict[type, bytes], tmp_path: Path) -> None:
 
 def rewritten(content: bytes, change: Callable[[dict[str, np.ndarray], dict], Any], sums: str = "right") -> bytes:
     """The file with other arrays or another header, its checksums made right, left as they were, or taken out."""
-    arrays = arrays_in(content)
+    arrays = read_arrays(io.BytesIO(content))
     header = json.loads(arrays.pop("header").tobytes())
     replaced = change(arrays, header)
     header = header if replaced is None else replaced

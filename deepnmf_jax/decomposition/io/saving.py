@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from deepnmf_jax.archives import read_arrays
 from deepnmf_jax.core.checks import check_integer, check_number
-from deepnmf_jax.files import arrays_in, checksum, open_regular, write_atomically
+from deepnmf_jax.files import checksum, open_regular, write_atomically
 
 FORMAT = "deepnmf_jax.decomposition"
 # Raise it when a file written from now on cannot be read by the code of before.
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike, name: str) -> tuple[dict[str, Any], dict[str, 
     """
     try:
         with open_regular(path) as file:
-            stored = arrays_in(file.read())
+            stored = read_arrays(file)
         header = json.loads(stored.pop("header").tobytes().decode())
         form, version, sums = header.get("format"), header.get("version"), header.get("sha256")
     except (KeyError, AttributeError, ValueError, RecursionError) as error:

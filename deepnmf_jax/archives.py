@@ -9,8 +9,9 @@ import math
 import os
 import zipfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -54,12 +55,12 @@ def check_unfolded(size: int, stored: int) -> None:
         raise ValueError(f"it holds {size:,} bytes, more than the {memory:,} of memory here")
 
 
-def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+def read_arrays(source: Path | BinaryIO, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Those of the arrays `names` that are in an archive, without pickle.
 
     Args:
-      path: of an archive as `numpy.savez` or `numpy.savez_compressed` writes it.
-      names: of the arrays to read. Others are not looked at.
+      source: path of an archive as `numpy.savez` or `numpy.savez_compressed` writes it, or the opened file.
+      names: of the arrays to read; others are not looked at. None: all.
 
     Raises:
       ValueError: the archive or one of these arrays is damaged, is no plain array, is there twice, or is larger than
@@ -67,7 +68,7 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
       OSError: the file cannot be read.
     """
     arrays = {}
-    with _archive(path) as archive:
+    with _archive(source) as (archive, size):
         members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
             name = _name(member)
@@ -75,18 +76,18 @@ def read_arrays(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
                 raise ValueError(f"{name} is in it twice")
             with _named_errors(f"{name}: "), archive.open(member):
                 pass  # compares its two names: a damaged one must not pass for an array that is nobody's
-            if name in names:
+            if names is None or name in names:
                 members[name] = member
-        check_unfolded(sum(member.file_size for member in members.values()), path.stat().st_size)
+        check_unfolded(sum(member.file_size for member in members.values()), size)
         for name, member in members.items():
             with _named_errors(f"{name}: "):
                 arrays[name] = _read_array(archive, member)
     return arrays
 
 
-def held_names(path: Path) -> list[str]:
+def held_names(source: Path | BinaryIO) -> list[str]:
     """Names of all arrays in an archive, sorted. Raises as `read_arrays`."""
-    with _archive(path) as archive:
+    with _archive(source) as (archive, _):
         return sorted(map(_name, archive.infolist()))
 
 
@@ -103,9 +104,10 @@ def _named_errors(before: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    with path.open("rb") as file, _named_errors():
-        size = os.fstat(file.fileno()).st_size
+def _archive(source: Path | BinaryIO) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """The archive, and the bytes that it has."""
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file, _named_errors():
+        size = file.seek(0, os.SEEK_END)
         check_unfolded(size, size)  # of a sparse file that is larger than any memory
         with zipfile.ZipFile(file) as archive:
             # A damaged length in the directory can swallow the next entry, which zipfile does not notice.
@@ -113,7 +115,7 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
             number = int.from_bytes(file.read(_END)[10:12], "little")
             if number not in (len(archive.infolist()), 2**16 - 1):
                 raise ValueError(f"its directory has {len(archive.infolist())} entries, where {number} were written")
-            yield archive
+            yield archive, size
 
 
 def _name(member: zipfile.ZipInfo) -> str:
