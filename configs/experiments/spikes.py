@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
             "data_dir": "",  # folder of the TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
             "dataset": "",  # as in configs/base.py; empty: what the networks were trained on
             "networks": ("cnmf_1x1", "cnmf"),  # of `deepnmf_jax.pretrained_names`, with NMF layers
-            "images": 500,  # of the test set, the first ones
+            "images": 300,  # of the test set, the first ones
             "batch_size": 50,  # images
             "seed": 0,  # of the spikes and the noise
             "spikes": (1, 3, 10, 30, 100, 300, 1000, 4800),  # of each layer

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from deepnmf_jax.experiments.tables import rounded
 from deepnmf_jax.files import write_atomically
 
 # Of several seeds, and not of one of them.
@@ -20,7 +21,9 @@ class Record(NamedTuple):
     def write(self, folder: Path) -> None:
         """Writes both files, results.json last and at once: where it is, the record is whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in self.metrics))
+        # Six digits are more than two machines agree in.
+        lines = "".join(json.dumps(rounded(line, 6)) + "\n" for line in self.metrics)
+        write_atomically(folder / "metrics.jsonl", lines)
         write_atomically(folder / "results.json", json.dumps(self.results, indent=2, sort_keys=True) + "\n")
 
 

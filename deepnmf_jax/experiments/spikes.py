@@ -298,13 +298,13 @@ def draw_settling() -> Figure:
         h = spike_update(h, w, *at)
         return h, h
 
-    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
     rules = ((0.1, 0.0, "constant step 0.1"), (1.0, 0.5, "step 1 / √t"), (1.0, 0.75, "step 1 / t^0.75"))
     panels = figure.subplots(1, 3, sharey=True)
     for axes, (epsilon, decay, title) in zip(panels, rules, strict=True):
         steps = spike_steps(len(spikes), epsilon, decay)
         path = np.asarray(jax.lax.scan(step, jnp.full((6,), 1 / 6), (spikes, steps))[1])
-        times = np.unique(np.geomspace(1, len(spikes), 200).astype(int))
+        times = np.unique(np.geomspace(1, len(spikes), 90).astype(int))
         for unit, colour in enumerate(COLOURS):
             axes.plot(times, path[times - 1, unit], color=colour, lw=1)
             axes.axhline(optimum[unit], color=colour, lw=0.8, ls=":")

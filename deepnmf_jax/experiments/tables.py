@@ -18,11 +18,14 @@ def as_json(record: Any, digits: int | None = None) -> str:
 
     numpy's numbers are taken too.
     """
-    if digits:
-        text = json.dumps(record, default=float)
-        record = json.loads(text, parse_float=lambda number: float(f"{float(number):.{digits}g}"))
-    text = json.dumps(record, indent=1, default=float)
+    text = json.dumps(rounded(record, digits) if digits else record, indent=1, default=float)
     return _INNERMOST.sub(lambda match: "[" + re.sub(r"\s*\n\s*", " ", match[1]) + "]", text) + "\n"
+
+
+def rounded(record: Any, digits: int) -> Any:
+    """A record as JSON holds it, its floats with so many digits."""
+    text = json.dumps(record, default=float)
+    return json.loads(text, parse_float=lambda number: float(f"{float(number):.{digits}g}"))
 
 
 def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
