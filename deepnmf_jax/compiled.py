@@ -17,7 +17,7 @@ import jax
 
 try:
     from jax.extend.core import get_opaque_trace_state as trace_state
-except ImportError:  # JAX before 0.8
+except ImportError:  # where an older JAX has it
     from jax.core import get_opaque_trace_state as trace_state
 
 # Programs that may be kept: about 0.6 GB.
