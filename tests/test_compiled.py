@@ -45,7 +45,7 @@ def layer() -> Any:
     return NMFDense(2, num_iters=2).apply({"params": {"u": jnp.ones((2, 4))}}, jnp.ones((3, 4)))
 
 
-@pytest.mark.parametrize("compute", [fitted, decoded, inferred, layer])
+@pytest.mark.parametrize("compute", [pytest.param(fitted, marks=pytest.mark.slow), decoded, inferred, layer])
 def test_a_computation_gives_up_what_is_too_much(monkeypatch: pytest.MonkeyPatch, compute: Callable[[], Any]) -> None:
     right = compute()
     tight = bound(monkeypatch, programs=2)
