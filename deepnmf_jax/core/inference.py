@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from deepnmf_jax.compiled import keep_bounded
 from deepnmf_jax.core import checks, gradients
 from deepnmf_jax.core.iteration import Settings, iterate, plain_steps, python_numbers
 
@@ -94,6 +95,7 @@ def infer(
             whose sum is neither 1 nor 0 (within 1e-3; 1e-2 in bfloat16). Under `jit` values are not looked at;
             `infer_checked` does that under `jax.experimental.checkify`.
     """
+    keep_bounded()
     x, w = jnp.asarray(x), jnp.asarray(w)
     settings = python_numbers(
         Settings(num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from deepnmf_jax.compiled import keep_bounded
 from deepnmf_jax.core import checks, gradients
 from deepnmf_jax.core.iteration import uniform_start
 from deepnmf_jax.core.updates import TINY
@@ -85,6 +86,7 @@ def infer_spiking(
     Raises:
         ValueError: shapes, dtypes or settings that do not fit; and, for concrete arrays, values as in `infer`.
     """
+    keep_bounded()
     x, w = jnp.asarray(x), jnp.asarray(w)
     checks.check_integer("num_spikes", num_spikes, 1)
     _check_steps(epsilon, decay)

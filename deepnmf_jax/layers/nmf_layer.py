@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from deepnmf_jax.compiled import keep_bounded
 from deepnmf_jax.core import initializers
 from deepnmf_jax.core.checks import check_choice, check_integer, check_settings
 from deepnmf_jax.core.dtypes import floats, promoted
@@ -25,6 +26,7 @@ def rectified(inputs: ArrayLike, axes: int = 1) -> Array:
     Raises:
         ValueError: inputs that are no real numbers, of fewer than `axes` axes, or whose last axis is empty.
     """
+    keep_bounded()
     x = floats("inputs", inputs)
     if x.ndim < axes or not x.shape[-1]:
         needed = f"{axes - 1} spatial axes and channels last" if axes > 1 else "at least one axis"

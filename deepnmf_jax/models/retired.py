@@ -43,6 +43,19 @@ def drop_retired(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole config of a network as a run of today has it: without what is gone, with what came later.
+
+    Raises:
+        ValueError: as `drop_retired`.
+    """
+    kept = drop_retired(config)
+    for name, value in ADDED.items():
+        part, setting = name.split(".")
+        kept.get(part, {}).setdefault(setting, value)
+    return kept
+
+
 def _copied(part: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key, value in part.items():

@@ -86,7 +86,8 @@ def read(folder: Path) -> Content:
     Raises:
       UnreadableError: it does not hold what was written.
     """
-    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
+    # StandardRestore would ask TensorStore (0.1.86) for each array's metadata as JSON, which is never freed.
+    arguments = ocp.args.Composite(state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
     try:
         with plain_path(folder) as plain, _checkpointer() as checkpointer:
             content = checkpointer.restore(plain, args=arguments)

@@ -23,7 +23,7 @@ from deepnmf_jax.data.datasets import (
 )
 from deepnmf_jax.models import Network, summarize
 from deepnmf_jax.models.network import with_tuples
-from deepnmf_jax.models.retired import drop_retired
+from deepnmf_jax.models.retired import as_of_today
 from deepnmf_jax.training.devices import MATMUL_PRECISIONS, data_mesh
 from deepnmf_jax.training.environment import total_memory
 from deepnmf_jax.training.evaluation import Evaluator
@@ -99,7 +99,7 @@ def prepare(config: Any) -> Run:
         ValueError: settings outside what they allow, that contradict each other, or that no longer exist.
         FileNotFoundError: the data set is not there.
     """
-    config = _without_retired(config)
+    config = _as_of_today(config)
     _check_config(config)
     dataset = load_dataset(config.dataset, config.data_dir or None)
     split = split_train_validation(dataset.train_labels, config.num_validation, config.split_seed)
@@ -145,7 +145,7 @@ def summary_line(run: Run) -> str:
 
 def describe(config: Any) -> str:
     """The layer table of the config's network on its data set."""
-    config = _without_retired(config)
+    config = _as_of_today(config)
     image_shape, num_classes = image_shape_and_classes(config.dataset)
     return summarize(create_model(config, num_classes), cropped_shape(config.augmentation.crop, image_shape))
 
@@ -185,9 +185,9 @@ def cropped_shape(crop: int, image_shape: tuple[int, ...]) -> tuple[int, int, in
     return (crop, crop, channels) if crop else (height, width, channels)
 
 
-def _without_retired(config: Any) -> Any:
-    """A config of its own, of the same kind, in which settings that no longer exist may have stood."""
-    return type(config)(drop_retired(config.to_dict()))
+def _as_of_today(config: Any) -> Any:
+    """A config of its own, of the same kind, from one that an earlier version may have written."""
+    return type(config)(as_of_today(config.to_dict()))
 
 
 def _check_at_most(name: str, value: Any, largest: int, why: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 
 from tests.attacks.damages import DAMAGES, hostile_data, hostile_workdirs
+from tests.attacks.growth import growth
 from tests.attacks.kills import kills
 from tests.attacks.laboratory import Laboratory, Verdict, judge
 from tests.attacks.power import cuts
@@ -23,6 +24,8 @@ from tests.compilation import compile_as
 
 START, END = "<!-- attacks: written by make attack -->", "<!-- end of attacks -->"
 COUNTS = {"kills": 100, "power": 60, "flips": 200, "cuts": 40, "zeros": 40, "lost": 40, "lines": 20, "hostile": 42}
+# So many shapes, and epochs, of each kind; a verdict a kind.
+GROWTH = 60
 ROWS = dict(zip(("flips", "cuts", "zeros", "lost", "lines"), DAMAGES, strict=True))
 
 
@@ -66,6 +69,7 @@ def attacks(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, It
     for name, row in ROWS.items():
         yield row, damaged(laboratory, name, getattr(options, name), rng(name))
     yield "hostile files", hostile(laboratory, options.hostile)
+    yield "growth", growth(options.growth)
 
 
 def count(
@@ -100,6 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, default=default, help=f"how many (default {default})")
+    parser.add_argument("--growth", type=int, default=GROWTH, help=f"shapes of each kind (default {GROWTH})")
     parser.add_argument("--minutes", type=float, default=60, help="no new attack after so long (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the random places (default 0)")
     parser.add_argument("--page", type=Path, help="file whose table is written anew")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.attacks.__main__ import count, markdown
 from tests.attacks.damages import DAMAGES
+from tests.attacks.growth import judged, measure
 from tests.attacks.laboratory import TookTooLongError, Verdict, judge
 
 
@@ -39,6 +40,15 @@ def test_what_is_wrong_is_said_and_counted() -> None:
         "| flips | 1 | 1 | 0 | 0 |",
         "| together | 5 | 3 | 1 | 1 |",
     ]
+
+
+def test_growth_is_measured_and_judged() -> None:
+    found = measure("infer", 1)
+    assert found.shapes == 1
+    assert found.megabytes > 50
+    assert judged("infer", found._replace(megabytes=900, mappings=20_000)).word == "right"
+    for bad in (found._replace(megabytes=2000), found._replace(megabytes=900, mappings=60_000), "status -6"):
+        assert judged("infer", bad).word == "wrong"
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,20 @@ def test_a_line_of_the_metrics_that_is_not_the_one_expected() -> None:
         ([one, two | {"loss": 0.51}, three], "line 2, of step 8, is not what the run wrote"),
     ):
         assert differing_line(found, whole) == reason
+
+
+def test_reading_again_and_again_holds_on_to_little(tmp_path: Path) -> None:
+    """Each checkpoint is read back: what stays behind of each, a run of many epochs adds up."""
+    arrays = {("layer", str(i)): np.ones((2, 3), np.float32) for i in range(20)}
+    orbax_io.write(tmp_path / "1", arrays, orbax_io.note_of(1, arrays, {}))
+    orbax_io.read(tmp_path / "1")
+    tracemalloc.start()
+    try:
+        orbax_io.read(tmp_path / "1")
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(4):
+            orbax_io.read(tmp_path / "1")
+        kept = (tracemalloc.get_traced_memory()[0] - before) / 4
+    finally:
+        tracemalloc.stop()
+    assert kept < 60_000

@@ -17,6 +17,7 @@ from jax import Array
 from jax.experimental.sparse import BCOO, JAXSparse
 from jax.sharding import Sharding
 
+from deepnmf_jax.compiled import keep_bounded
 from deepnmf_jax.core.checks import is_concrete, plain
 from deepnmf_jax.decomposition.io import reading
 from deepnmf_jax.decomposition.io.reading import check_real, is_scipy_sparse, is_torch
@@ -93,7 +94,11 @@ def dtype_for(x: Any, dtype: str | None = None) -> np.dtype:
 
 
 def with_precision(dtype: np.dtype) -> AbstractContextManager:
-    """Context in which JAX keeps float64, if that is the dtype and the user has not switched it on for all."""
+    """Context of a computation: JAX keeps float64, if that is the dtype and the user has not switched it on for all.
+
+    Before it, compiled programs are given up if there are too many.
+    """
+    keep_bounded()
     if dtype != np.float64 or jax.config.values["jax_enable_x64"]:
         return nullcontext()
     if hasattr(jax, "enable_x64"):
