@@ -50,7 +50,7 @@ _Settings = TypeVar("_Settings", bound=tuple)
 
 
 def python_numbers(settings: _Settings) -> _Settings:
-    """Settings, a named tuple, with Python's numbers in place of numpy's and JAX's, whose dtype would reach the result."""
+    """Settings, a named tuple, in Python's numbers: a dtype of numpy's or JAX's would reach the result."""
 
     def plain(value: Any) -> Any:
         scalar = isinstance(value, (np.generic, np.ndarray, Array)) and not isinstance(value, jax.core.Tracer)

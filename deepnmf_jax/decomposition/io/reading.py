@@ -98,7 +98,9 @@ def host(x: Any) -> np.ndarray:
     Raises:
         ValueError: what is no array of real numbers; a masked array with hidden entries.
     """
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+    # numpy forgets the masks of rows when it makes a matrix of them.
+    parts = x if isinstance(x, (list, tuple)) else (x,)
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
         raise ValueError(
             "a masked array has hidden entries, which are not used here; NMF.fit and NMF.encode of one matrix take "
             "them (or mask=), elsewhere fill them with x.filled(value)"
