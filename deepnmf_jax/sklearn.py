@@ -22,6 +22,7 @@ except ImportError as error:
 from deepnmf_jax import decomposition
 from deepnmf_jax.core.checks import check_choice, check_integer
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Rule
+from deepnmf_jax.decomposition.io.reading import has_hidden
 from deepnmf_jax.decomposition.protocol import AvailableIf, DtypeError
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches
@@ -282,7 +283,7 @@ def _validated(estimator: Any, X: Any, reset: bool) -> Any:
 
 def _unmasked(X: Any, name: str = "X") -> Any:
     """X itself. ValueError for a masked array: scikit-learn's checks would take its hidden numbers for data."""
-    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+    if has_hidden(X):
         raise ValueError(
             f"{name} is a masked array, and scikit-learn's protocol has no masks; fill it ({name}.filled(0)), or for "
             "data use deepnmf_jax.NMF, whose fit takes mask="

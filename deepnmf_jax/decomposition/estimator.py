@@ -148,6 +148,12 @@ class Estimator:
         """`read_traced` of A (n, p) and its weights, and the dictionary, in the dtype that JAX traces in."""
         d = self._dictionary()
         dtype = jax.dtypes.canonicalize_dtype(d.dtype)
+        if not least_unit(dtype) <= self._scale <= float(jnp.finfo(dtype).max):
+            raise ValueError(
+                f"the data of the fit has entries of the size of {self._scale:.0e}, which compiled code in {dtype} "
+                f"cannot hold; divide the data by {self._scale:.0e} before the fit, or call this outside of jax.jit, "
+                "grad and vmap"
+            )
         # Outside the trace, as a float64 dictionary is none of its dtypes where x64 is off.
         d = jnp.asarray(np.asarray(d, dtype))
         return (*read_traced(A, dtype, d.shape[1], self._scale, weights, mask), d)

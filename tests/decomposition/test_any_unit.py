@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -95,6 +96,19 @@ def test_codes_of_data_in_another_unit_than_that_of_the_fit() -> None:
     model, _ = fitted(MAKERS["archetypal"], -80, "float32")
     with pytest.raises(ValueError, match="nowhere near"):
         model.encode(times(A, 0, "float32"))
+
+
+def test_mixtures_sum_to_one_however_far_the_data_is() -> None:
+    model, _ = fitted(MAKERS["archetypal"], 0, "float32")
+    np.testing.assert_allclose(model.encode(times(A, 34, "float32")).sum(axis=1), 1, atol=1e-6)
+
+
+def test_compiled_codes_of_data_that_xla_takes_for_zero_are_refused() -> None:
+    model, _ = fitted(MAKERS["hals"], -134, "float32")
+    x = times(A, -134, "float32")
+    assert model.encode(x).max() > 0
+    with pytest.raises(ValueError, match="outside of jax"):
+        jax.jit(model.encode)(x)
 
 
 def test_penalties_keep_their_meaning() -> None:

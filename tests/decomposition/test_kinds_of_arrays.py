@@ -74,6 +74,7 @@ DOUBLE = {
     ">f8": lambda a: a.astype(">f8"),
     "long double": lambda a: a.astype(np.longdouble),
     "matrix": np.matrix,
+    "view of memory": lambda a: memoryview(np.ascontiguousarray(a)),
     "objects": lambda a: a.astype(object),
     "list of rows": list,
     "by columns, backwards": lambda a: np.asfortranarray(a[::-1])[::-1],
@@ -212,6 +213,7 @@ NO_NUMBERS = {
     "one axis, scipy": lambda a: sp.coo_array(a[0]),
     "a number": lambda a: 3,
     "hidden entries": lambda a: np.ma.masked_array(a, a > 5),
+    "rows with hidden entries": lambda a: [np.ma.masked_array(row, np.arange(len(row)) == 1) for row in a],
     "beyond float32": lambda a: (a * 1e300).tolist(),
 }
 

@@ -140,6 +140,9 @@ def test_the_simplex_projection_is_the_nearest_point(values: list[float]) -> Non
     for vertex in np.eye(len(x)):
         assert (x - point) @ (vertex - point) <= 1e-9 * (1 + np.abs(x).max())
     np.testing.assert_allclose(project_simplex(np.eye(3)), np.eye(3), atol=1e-15)
+    # Far from the simplex too the sum is 1, and a difference that the dtype holds is seen.
+    far = project_simplex(jnp.asarray([[3e10, 2e10, 3e10], [2**20 + 0.5, 2**20, 0]], jnp.float32))
+    np.testing.assert_array_equal(far, [[0.5, 0, 0.5], [0.75, 0.25, 0]])
 
 
 @pytest.mark.slow

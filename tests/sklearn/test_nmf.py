@@ -245,8 +245,10 @@ def test_a_method_that_is_not_there_says_why() -> None:
 
 
 def test_masked_data_are_refused() -> None:
-    with pytest.raises(ValueError, match="masked array"):
-        NMF(3).fit(np.ma.masked_less(data(), 0.5))
+    hidden = np.ma.masked_less(data(), 0.5)
+    for given in (hidden, list(hidden)):
+        with pytest.raises(ValueError, match="masked array"):
+            NMF(3).fit(given)
 
 
 def test_names_of_columns() -> None:

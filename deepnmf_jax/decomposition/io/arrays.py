@@ -38,7 +38,9 @@ def kind_of(x: Any) -> str:
 
 def is_batches(x: Any) -> bool:
     """Whether x is an iterable of batches: no array, and its items are not rows of reading."""
-    if isinstance(x, (np.ndarray, Array, JAXSparse, str, bytes, Mapping)) or is_torch(x) or is_scipy_sparse(x):
+    if isinstance(x, (np.ndarray, Array, JAXSparse, str, bytes, memoryview, Mapping)):
+        return False
+    if is_torch(x) or is_scipy_sparse(x):
         return False
     if isinstance(x, (list, tuple)):
         return len(x) > 0 and (isinstance(x[0], Mapping) or _is_matrix(x[0]) or _is_labelled(x[0]))

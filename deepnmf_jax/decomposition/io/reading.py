@@ -78,6 +78,13 @@ def largest(x: Any) -> float:
     return max(abs(int(np.max(x, initial=0))), abs(int(np.min(x, initial=0))))
 
 
+def has_hidden(x: Any) -> bool:
+    """Whether x is a masked array, or a list with masked rows, that hides entries."""
+    # numpy forgets the masks of rows when it makes a matrix of them.
+    parts = x if isinstance(x, (list, tuple)) else (x,)
+    return any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts)
+
+
 def narrowed(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """x in this dtype. ValueError where finite numbers are beyond it."""
     if x.dtype == dtype:
@@ -98,7 +105,7 @@ def host(x: Any) -> np.ndarray:
     Raises:
         ValueError: what is no array of real numbers; a masked array with hidden entries.
     """
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+    if has_hidden(x):
         raise ValueError(
             "a masked array has hidden entries, which are not used here; NMF.fit and NMF.encode of one matrix take "
             "them (or mask=), elsewhere fill them with x.filled(value)"

@@ -86,6 +86,8 @@ def project_simplex(x: Array) -> Array:
 
     Sort and threshold (Held, Wolfe and Crowder 1974; Duchi et al. 2008): the point is max(x - theta, 0).
     """
+    # The point stays where all entries move alike. From the largest on, rounding is that of numbers up to 1.
+    x = x - jnp.max(x, axis=-1, keepdims=True)
     descending = jnp.sort(x, axis=-1)[..., ::-1]
     excess = jnp.cumsum(descending, axis=-1) - 1
     rank = jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
