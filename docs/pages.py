@@ -18,7 +18,7 @@ from benchmarks.gpu import roofline
 from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
 from benchmarks.speed import dn2mfgl, factorization, growth, layer, profile, startup, step
-from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, trials
+from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, spikes, trials
 from deepnmf_jax.experiments.tables import ROOT, render
 from deepnmf_jax.files import write_atomically
 
@@ -64,6 +64,7 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     trials.tables(),
     {"acceleration": lambda: acceleration.acceleration_table(json.loads(acceleration.FILE.read_text()))},
     clustering_studies.TABLES,
+    {"spikes_digits": spikes.digits_table},
     SPEED,
 )
 TABLES = {name: write for source in SOURCES for name, write in source.items()}

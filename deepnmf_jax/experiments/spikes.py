@@ -35,7 +35,8 @@ from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.plotting import BLACK, COLOURS, WIDTH, decades, save, styled
 from deepnmf_jax.training.environment import environment
 
-FILE = ROOT / "docs" / "results" / "spikes" / "results.json"
+FOLDER = ROOT / "docs" / "results" / "spikes"
+FILE = FOLDER / "results.json"
 _log = logging.getLogger(__name__)
 
 
@@ -139,8 +140,8 @@ class _Subject:
     @property
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         if self._images is None:
-            trained = self.found.results["config"]
-            dataset = load_dataset(self.config.dataset or trained["dataset"], self.config.data_dir or None)
+            name = self.config.dataset or self.found.results["dataset"]["name"]
+            dataset = load_dataset(name, self.config.data_dir or None)
             count = min(self.config.images, len(dataset.test_labels))
             cut = center_crop(jnp.asarray(dataset.test_images[:count]), self.found.image_shape[0])
             self._images = np.asarray(cut), dataset.test_labels[:count]
@@ -263,6 +264,19 @@ def spikes_table(record: Mapping[str, Any]) -> str:
         rows = [(kind, *(f"{value:,.0f}" for value in own.values())) for kind, own in counts.items()]
         parts.append(f"{name}, operations an image:\n\n{table(rows, ('one', *counts['spike']))}")
     return "\n\n".join(parts)
+
+
+def digits_table() -> str:
+    """Digits: the quick start asked with iterations and with spikes, and one that was trained with spikes."""
+    asked = json.loads((FOLDER / "digits.json").read_text())
+    trained = json.loads((FOLDER / "trained" / "results.json").read_text())
+    iterations = f"{asked['iterations']} iterations"
+    rows = [(iterations, iterations, f"{100 * asked['test_accuracy_iterations']:.1f}")]
+    for count, accuracy in zip(asked["spikes"], asked["test_accuracy"], strict=True):
+        rows.append((iterations, f"{count:,} spikes, step t^-0.75", f"{100 * accuracy:.1f}"))
+    own = f"{trained['config']['model']['num_spikes']} spikes, step t^-0.5"
+    rows.append((own, own, f"{100 * trained['test_accuracy']:.1f}"))
+    return table(rows, ("trained with", "asked with", "test accuracy, %"))
 
 
 @styled
