@@ -147,7 +147,8 @@ def infer_from_spikes(
     Args:
         spikes: numbers of the inputs that spike (num_spikes, ...), integers of 0 ... n - 1.
         w: weights (k, n), as in `infer_spiking`.
-        epsilon, decay: the steps, as in `infer_spiking`.
+        epsilon: step of the first spike, as in `infer_spiking`.
+        decay: of the steps, as in `infer_spiking`.
         start: activities (..., k) before the first spike; None is 1 / k.
 
     Returns:
