@@ -1,7 +1,7 @@
 """Trained networks whose layers count spikes instead of iterating: accuracy, divergence, noise, operations.
 
 Command: python main.py --config=configs/experiments/spikes.py --workdir=runs/spikes [--config.data_dir=...]
-The networks are those of the package; a part that is done is not done again. About half an hour on two cores.
+The networks are those of the package; a number that is known is not measured again. About ten minutes on two cores.
 """
 
 from ml_collections import ConfigDict
@@ -14,17 +14,18 @@ def get_config() -> ConfigDict:
             "experiment": "spikes",
             "data_dir": "",  # folder of the TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
             "dataset": "",  # as in configs/base.py; empty: what the networks were trained on
-            "networks": ("cnmf_1x1", "cnmf"),  # of `deepnmf_jax.pretrained_names`, with NMF layers
+            "networks": ("cnmf_1x1",),  # of `deepnmf_jax.pretrained_names`, with NMF layers
             "images": 300,  # of the test set, the first ones
             "batch_size": 50,  # images
             "seed": 0,  # of the spikes and the noise
-            "spikes": (1, 3, 10, 30, 100, 300, 1000, 4800),  # of each layer
-            "steps": ((1.0, 0.5), (1.0, 0.75), (0.1, 0.0)),  # epsilon and decay
+            "spikes": (10, 30, 100, 300, 1000, 3000, 4800),  # of each layer
+            "steps": ((1.0, 0.5), (1.0, 0.75)),  # epsilon and decay
+            "total": 5.0,  # constant steps of total / spikes too: together as far as so many iterations; 0: none
             "iterations": (1, 2, 3, 5, 10, 20, 40),  # of each layer, for comparison
             "rows": 200,  # inputs of each layer, for its divergence
             "noise": ("uniform", "holes"),  # kinds of deepnmf_jax/experiments/noise.py; () for none
-            "levels": (0.0, 0.2, 0.4, 0.6, 0.8),  # of the noise
-            "noise_spikes": 300,  # of each layer, in noise
+            "levels": (0.0, 0.2, 0.4, 0.6),  # of the noise
+            "noise_spikes": 1000,  # of each layer, in noise, with constant steps of total / spikes
             "input_spikes": (100, 300, 1000, 3000, 10000),  # the image replaced by so many; layers iterate
         }
     )

@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def _check(config: Any) -> None:
         check_choice("noise", kind, tuple(noise.KINDS))
     for level in config.levels:
         check_number("levels", level, 0, 1)
+    check_number("total", config.total, 0)
 
 
 def _tasks(config: Any) -> list[tuple[str, Callable[[], Any]]]:
@@ -111,10 +112,10 @@ def _tasks(config: Any) -> list[tuple[str, Callable[[], Any]]]:
             place = f"{name}/iterations/{count}"
             tasks.append((f"{place}/accuracy", partial(subject.accuracy, {"num_iters": count})))
             tasks.append((f"{place}/layers", partial(subject.layers_of_iterations, count)))
-        for epsilon, decay in config.steps:
+        for rule in _rules(config):
             for count in config.spikes:
-                how = {"num_spikes": count, "spike_epsilon": epsilon, "spike_decay": decay}
-                place = f"{name}/spikes {epsilon:g} {decay:g}/{count}"
+                how = _settings(config, rule, count)
+                place = f"{name}/{_key(rule)}/{count}"
                 tasks.append((f"{place}/accuracy", partial(subject.accuracy, how)))
                 tasks.append((f"{place}/layers", partial(subject.layers_of_spikes, how)))
         for count in config.input_spikes:
@@ -122,11 +123,36 @@ def _tasks(config: Any) -> list[tuple[str, Callable[[], Any]]]:
             tasks.append((place, partial(subject.accuracy, {"input_spikes": count})))
         for kind in config.noise:
             for level in config.levels:
-                for label, spikes in (("iterations", 0), ("spikes", config.noise_spikes)):
+                spiking = _settings(config, None if config.total else config.steps[0], config.noise_spikes)
+                for label, how in (("iterations", {}), ("spikes", spiking)):
                     place = f"{name}/{kind} {level:g}/{label}/accuracy"
-                    tasks.append((place, partial(subject.accuracy, {"num_spikes": spikes}, (kind, level))))
+                    tasks.append((place, partial(subject.accuracy, how, (kind, level))))
         tasks.append((f"{name}/operations", subject.operations))
     return tasks
+
+
+# How the step of a spike is found: epsilon and decay, or None for constant steps of a given sum.
+_Rule = Sequence[float] | None
+
+
+def _rules(config: Any) -> list[_Rule]:
+    return [*config["steps"], *([None] if config["total"] else [])]
+
+
+def _key(rule: _Rule) -> str:
+    return "spikes, constant sum" if rule is None else f"spikes {rule[0]:g} {rule[1]:g}"
+
+
+def _label(rule: _Rule, total: float) -> str:
+    if rule is None:
+        return f"spikes, step {total:g} / spikes"
+    return f"spikes, step {rule[0]:g} t^-{rule[1]:g}" if rule[1] else f"spikes, step {rule[0]:g}"
+
+
+def _settings(config: Any, rule: _Rule, count: int) -> dict[str, Any]:
+    """The fields of a network that counts so many spikes."""
+    epsilon, decay = (config.total / count, 0.0) if rule is None else rule
+    return {"num_spikes": count, "spike_epsilon": epsilon, "spike_decay": decay}
 
 
 class _Subject:
@@ -220,10 +246,6 @@ def _number(record: Mapping[str, Any], *place: Any) -> Any:
     return record["numbers"]["/".join(str(part) for part in place)]
 
 
-def _schedule(epsilon: float, decay: float) -> str:
-    return f"{epsilon:g} t^-{decay:g}" if decay else f"{epsilon:g}"
-
-
 def spikes_table(record: Mapping[str, Any]) -> str:
     """What the record holds, network by network."""
     config, parts = record["config"], []
@@ -231,9 +253,7 @@ def spikes_table(record: Mapping[str, Any]) -> str:
     for name in config["networks"]:
         rows = []
         curves = [("iterations", "iterations", config["iterations"])]
-        curves += [
-            (f"spikes {e:g} {d:g}", f"spikes, step {_schedule(e, d)}", config["spikes"]) for e, d in config["steps"]
-        ]
+        curves += [(_key(rule), _label(rule, config["total"]), config["spikes"]) for rule in _rules(config)]
         for key, label, counts in curves:
             for count in counts:
                 layers = _number(record, name, key, count, "layers")
@@ -286,10 +306,9 @@ def draw_spikes_accuracy(record: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     panels = np.ravel(figure.subplots(1, len(config["networks"]), sharey=True))
     for axes, name in zip(panels, config["networks"], strict=True):
-        for epsilon, decay in config["steps"]:
-            key = f"spikes {epsilon:g} {decay:g}"
-            values = [100 * _number(record, name, key, count, "accuracy") for count in config["spikes"]]
-            axes.plot(config["spikes"], values, marker="o", ms=4, label=f"spikes, step {_schedule(epsilon, decay)}")
+        for rule in _rules(config):
+            values = [100 * _number(record, name, _key(rule), count, "accuracy") for count in config["spikes"]]
+            axes.plot(config["spikes"], values, marker="o", ms=4, label=_label(rule, config["total"]))
         values = [100 * _number(record, name, "iterations", count, "accuracy") for count in config["iterations"]]
         axes.plot(config["iterations"], values, color=BLACK, marker="s", ms=4, label="iterations")
         axes.set(title=name, xscale="log", xlabel="spikes, or iterations, of each layer", ylim=(0, 90))

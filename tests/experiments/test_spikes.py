@@ -26,6 +26,7 @@ def config(tmp_path):
             "batch_size": 2,
             "spikes": (2,),
             "steps": ((1.0, 0.5),),
+            "total": 2.0,
             "iterations": (1,),
             "rows": 5,
             "noise": ("holes",),
@@ -64,7 +65,7 @@ def test_goes_on_after_a_stop_without_measuring_anything_twice(config, tmp_path,
 
 @pytest.mark.slow
 def test_the_numbers_of_a_whole_run(config, tmp_path):
-    config.update({"noise": (), "input_spikes": ()})
+    config.update({"noise": (), "input_spikes": (), "total": 0.0})
     run_experiment(config, "train", str(tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     assert all(0 <= value <= 1 for name, value in record["numbers"].items() if name.endswith("accuracy"))
