@@ -1,6 +1,7 @@
 """Settings of all tests: float64 to be had, products in full precision, where the golden files are."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tests.compilation import compile_as, environment_to_compile_as
 from tests.programs import Programs
 
 jax.config.update("jax_enable_x64", True)
+# A shell starts programs in the background with Ctrl-C ignored, and they hand it on to the programs of the tests.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 # Tests whose programs are not compiled "quick" (tests/compilation.py).

@@ -23,7 +23,7 @@ from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, Unbounde
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE
 from deepnmf_jax.experiments import clustering_pictures
-from deepnmf_jax.experiments.tables import as_json, table
+from deepnmf_jax.experiments.tables import as_json, rounded, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.programs import home
 from deepnmf_jax.training.environment import environment
@@ -154,7 +154,8 @@ def measure(sets: Sets, measurements: Mapping[str, Measurement], config: Any, pa
             # The folder of the faces says nothing of the result.
             record = {"config": {**config, "faces": ""}, **environment(), "sets": found}
             # Five digits are more than two machines agree in.
-            write_atomically(path, as_json(record, digits=5))
+            record = rounded(record, 5)
+            write_atomically(path, as_json(record))
     return record
 
 
