@@ -64,7 +64,10 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     trials.tables(),
     {"acceleration": lambda: acceleration.acceleration_table(json.loads(acceleration.FILE.read_text()))},
     clustering_studies.TABLES,
-    {"spikes_digits": spikes.digits_table},
+    {
+        "spikes_digits": spikes.digits_table,
+        "spikes": lambda: spikes.spikes_table(json.loads(spikes.FILE.read_text())),
+    },
     SPEED,
 )
 TABLES = {name: write for source in SOURCES for name, write in source.items()}
