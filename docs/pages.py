@@ -18,6 +18,7 @@ from benchmarks.gpu import roofline
 from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
 from benchmarks.speed import dn2mfgl, factorization, growth, layer, profile, startup, step
+from benchmarks.speed import spikes as speed_of_spikes
 from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, spikes, trials
 from deepnmf_jax.experiments.tables import ROOT, render
 from deepnmf_jax.files import write_atomically
@@ -54,6 +55,7 @@ SPEED: dict[str, Callable[[], str]] = {
     "startup": partial(measured, "startup", startup.startup_table),
     "factorization": partial(measured, "factorization", factorization.factorization_table),
     "structure": partial(measured, "dn2mfgl", lambda result: dn2mfgl.summary(result["problems"])),
+    "speed_of_spikes": partial(measured, "spikes", speed_of_spikes.spikes_table),
     "counts": roofline.counts,
     "predictions": roofline.predictions,
     "measured": partial(measured, "gpu", report, "gpu.measure"),
