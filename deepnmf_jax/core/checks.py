@@ -9,27 +9,12 @@ import numpy as np
 from jax import Array
 from jax.experimental import checkify
 
+from deepnmf_jax.core.dtypes import is_concrete, plain
 from deepnmf_jax.core.gradients import GRADIENTS
 from deepnmf_jax.core.iteration import ACCELERATIONS, IMPLEMENTATIONS, PRODUCTS, Settings
 from deepnmf_jax.core.kernels.tiles import MOST_UNITS
 
 DTYPES = ("float32", "float64", "bfloat16")
-
-
-def is_concrete(*arrays: object) -> bool:
-    """Whether the values of all arrays can be looked at (they are not being traced by jit, grad or vmap)."""
-    return not any(isinstance(a, jax.core.Tracer) for a in arrays)
-
-
-def plain(value: Any) -> Any:
-    """The number, truth value or string of Python in a scalar of numpy, JAX or torch, or in an array without axes.
-
-    Anything else, and what is being traced, comes back as it is.
-    """
-    if getattr(value, "ndim", None) != 0 or not hasattr(value, "item") or not is_concrete(value):
-        return value
-    # The item of a long double is a long double.
-    return float(value) if isinstance(value, np.longdouble) else value.item()
 
 
 def check_choice(name: str, value: object, allowed: tuple) -> Any:

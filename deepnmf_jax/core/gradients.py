@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.core.dtypes import floats, promoted
+from deepnmf_jax.core.dtypes import floats, in_common
 from deepnmf_jax.core.reverse_only import reverse_tangent
 from deepnmf_jax.core.updates import denominator, em_factor, reconstruct
 
@@ -35,13 +35,14 @@ def differentiable(forward: Forward, x: Array, w: Array, *, gradient: str, cg_st
     ValueError.
     """
     if gradient == "unrolled":
-        return forward(*accumulated(x, w)).astype(x.dtype)
-    adjoint: Adjoint = approximate_adjoint
-    if gradient == "implicit" and cg_steps:
-        adjoint = partial(implicit_adjoint, cg_steps=cg_steps)
-    elif gradient == "scaled":
-        adjoint = partial(_scaled_adjoint, steps=steps)
+        return forward(*in_common(x, w)).astype(x.dtype)
+    adjoint = partial(_scaled_adjoint, steps=steps) if gradient == "scaled" else _adjoint_of(gradient, cg_steps)
     return _with_adjoint(x, w, forward, adjoint, _NO_FORWARD_MODE.format(gradient))
+
+
+def _adjoint_of(gradient: str, cg_steps: int) -> Adjoint:
+    """The adjoint of a gradient but for the factor of the scaled one."""
+    return partial(implicit_adjoint, cg_steps=cg_steps) if gradient == "implicit" and cg_steps else approximate_adjoint
 
 
 _NO_FORWARD_MODE = (
@@ -57,9 +58,7 @@ def at_result(h: Array, x: Array, w: Array, *, gradient: str, cg_steps: int, ste
     h (..., k) is taken as a constant; x (..., n), w (k, n). `steps` is the factor of the scaled gradient.
     """
     factor = jnp.asarray(steps if gradient == "scaled" else 1, h.dtype)
-    adjoint: Adjoint = approximate_adjoint
-    if gradient == "implicit" and cg_steps:
-        adjoint = partial(implicit_adjoint, cg_steps=cg_steps)
+    adjoint = _adjoint_of(gradient, cg_steps)
     reason = f"spikes with {_NO_FORWARD_MODE.format(gradient).partition(', or gradient')[0]}"
     return _at_result(jax.lax.stop_gradient(h), x, w, jax.lax.stop_gradient(factor), adjoint, reason)
 
@@ -84,16 +83,9 @@ def _at_result_jvp(
     return h, reverse_tangent(h, (x, w, wide, factor), tangents[1:3], transpose, reason)
 
 
-def accumulated(*arrays: Array) -> list[Array]:
-    """The arrays in their common dtype, float32 at least."""
-    given = [jnp.asarray(a) for a in arrays]
-    dtype = promoted(jnp.float32, *(a.dtype for a in given))
-    return [a.astype(dtype) for a in given]
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def _with_adjoint(x: Array, w: Array, forward: Forward, adjoint: Adjoint, reason: str) -> Array:
-    return forward(*accumulated(x, w)).astype(x.dtype)
+    return forward(*in_common(x, w)).astype(x.dtype)
 
 
 @_with_adjoint.defjvp
@@ -101,7 +93,7 @@ def _with_adjoint_jvp(
     forward: Forward, adjoint: Adjoint, reason: str, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     x, w = primals
-    wide = forward(*accumulated(x, w))
+    wide = forward(*in_common(x, w))
     h = wide.astype(x.dtype)
 
     def transpose(x: Array, w: Array, wide: Array, g: Array) -> tuple[Array, Array]:
@@ -118,7 +110,7 @@ def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, 
     x (..., n), w (k, n), h and its cotangent g (..., k) -> grad_x (..., n), grad_w (k, n) summed over leading axes, in
     float32 at least.
     """
-    x, w, h, g = accumulated(x, w, h, g)
+    x, w, h, g = in_common(x, w, h, g)
     return _pull_back(x, w, h, h * g)
 
 
@@ -137,7 +129,7 @@ def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -
     Shapes as in `approximate_adjoint`. grad_x is that of the iteration without normalisation of h; the normalised one
     differs by the constant (g . h) a row, which the chain through `normalize_patches` removes.
     """
-    x, w, h, g = accumulated(x, w, h, g)
+    x, w, h, g = in_common(x, w, h, g)
     d = jnp.sqrt(h)
     z = d * g
     if cg_steps:
@@ -253,6 +245,6 @@ def local_gradient(x: Array, w: Array, h: Array, rule: str) -> Array:
         ValueError: a rule other than "kl" and "mse".
     """
     _check_rule(rule)
-    x, w, h = accumulated(x, w, h)
+    x, w, h = in_common(x, w, h)
     r = reconstruct(w, h)
     return -_outer(h, x / denominator(x, r)) if rule == "kl" else -2 * _outer(h, x - r)

@@ -7,13 +7,13 @@ through a `Problem` alone, so that the kernel (`deepnmf_jax.core.kernels`) runs 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from deepnmf_jax.core.dtypes import plain
 from deepnmf_jax.core.normalization import divisible, row_sums, sums_by_product
 from deepnmf_jax.core.updates import em_factor, em_update, product, ratio, right_operand
 
@@ -51,11 +51,6 @@ _Settings = TypeVar("_Settings", bound=tuple)
 
 def python_numbers(settings: _Settings) -> _Settings:
     """The settings with Python's numbers in place of scalars of numpy and JAX, whose dtype would reach the result."""
-
-    def plain(value: Any) -> Any:
-        scalar = isinstance(value, (np.generic, np.ndarray, Array)) and not isinstance(value, jax.core.Tracer)
-        return value.item() if scalar and value.ndim == 0 else value
-
     return type(settings)(*map(plain, settings))
 
 

@@ -18,6 +18,7 @@ from jax import Array
 
 from deepnmf_jax.compiled import keep_bounded
 from deepnmf_jax.core import checks, gradients
+from deepnmf_jax.core.dtypes import in_common
 from deepnmf_jax.core.iteration import uniform_start
 from deepnmf_jax.core.updates import TINY
 
@@ -110,7 +111,7 @@ def spiking_unchecked(
     cg_steps: int = 4,
 ) -> Array:
     """`infer_spiking` for arguments known to be right, as the layers' are by construction."""
-    wide_x, wide_w = gradients.accumulated(jax.lax.stop_gradient(x), jax.lax.stop_gradient(w))
+    wide_x, wide_w = in_common(jax.lax.stop_gradient(x), jax.lax.stop_gradient(w))
     steps = spike_steps(num_spikes, epsilon, decay, wide_x.dtype)
     h = _settle(key, wide_x, wide_w, steps)
     plain = jnp.sum(steps / (1 + steps))
@@ -169,7 +170,7 @@ def infer_from_spikes(
     shape = (*spikes.shape[1:], w.shape[0])
     if start is not None and jnp.shape(start) != shape:
         raise ValueError(f"start has shape {jnp.shape(start)}; with these spikes and weights it must be {shape}")
-    (wide,) = gradients.accumulated(w)
+    (wide,) = in_common(w)
     h = jnp.full(shape, 1 / w.shape[0], wide.dtype) if start is None else jnp.asarray(start, wide.dtype)
     steps = spike_steps(spikes.shape[0], epsilon, decay, wide.dtype)
     move = lambda h, at: (spike_update(h, wide, *at), None)  # noqa: E731 - the body of a scan
@@ -183,7 +184,7 @@ def draw_spikes(key: Array, x: Array, num_spikes: int) -> Array:
         numbers of inputs (num_spikes, ...), int32. A row of zeros, which has no spikes, has 0s here.
     """
     x = jnp.asarray(x)
-    (x,) = gradients.accumulated(x)
+    (x,) = in_common(x)
     rows = row_keys(key, x.shape[:-1])
     table = _distribution(x)
     chunks = jax.lax.map(lambda c: _draw(rows, c, table, x.shape[-1]), jnp.arange(-(-num_spikes // CHUNK)))
@@ -202,7 +203,7 @@ def replace_by_spikes(key: Array, images: Array, num_spikes: int) -> Array:
         images of the same shape, dtype and sums.
     """
     flat = images.reshape(images.shape[0], -1)
-    (wide,) = gradients.accumulated(flat)
+    (wide,) = in_common(flat)
     spikes = draw_spikes(key, wide, num_spikes).T
     counts = jax.vmap(lambda own: jnp.zeros(flat.shape[1], wide.dtype).at[own].add(1))(spikes)
     total = jnp.sum(wide, axis=1, keepdims=True)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from deepnmf_jax.files import open_regular, write_atomically
-from deepnmf_jax.models.retired import ADDED, drop_retired
+from deepnmf_jax.models.retired import as_of_today
 from deepnmf_jax.training.devices import barrier
 from deepnmf_jax.training.integrity import differing_line
 from deepnmf_jax.training.locks import make_workdir
@@ -67,11 +67,10 @@ def _check_same_config(path: Path, config: Mapping[str, Any]) -> None:
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); choose another --workdir, or delete this one") from error
     try:
-        stored = flatten(drop_retired(stored))
+        stored = flatten(as_of_today(stored))
     except ValueError as error:
         raise ValueError(f"the run in {path.parent} cannot go on: {error}") from error
-    given = flatten(json.loads(_to_json(config, "config")))
-    stored = {key: value for key, value in ADDED.items() if key in given} | stored
+    given = flatten(as_of_today(json.loads(_to_json(config, "config"))))
     absent = "(absent)"
     differing = [
         f"  {key}: {stored.get(key, absent)!r} in the workdir, {given.get(key, absent)!r} now"
