@@ -16,6 +16,9 @@ RETIRED: dict[str, Any] = {
 
 # By its name in the config: what a run did before it had the setting.
 ADDED: dict[str, Any] = {
+    "augmentation.pad": 0,
+    "augmentation.cutout": 0,
+    "model.block_settings": (),
     "model.num_spikes": 0,
     "model.spike_epsilon": 1.0,
     "model.spike_decay": 0.5,

@@ -7,8 +7,9 @@ import pytest
 
 from configs import base
 from deepnmf_jax.models.network import Network
-from deepnmf_jax.models.pretrained import read_network, write_network
-from deepnmf_jax.models.retired import drop_retired
+from deepnmf_jax.models.pretrained import load_pretrained, pretrained_names, read_network, write_network
+from deepnmf_jax.models.retired import as_of_today, drop_retired
+from deepnmf_jax.training.records import flatten
 
 OLD = {
     "early": {"share": 0.0, "num_iters": 7},
@@ -64,3 +65,9 @@ def test_an_old_network_is_read_and_one_that_is_gone_is_refused(tmp_path):
     assert read_network(written("old", normalization="maps")).model == Network(4, features=(6, 5, 8))
     with pytest.raises(ValueError, match="model.normalization = 'hidden'"):
         read_network(written("gone", normalization="hidden"))
+
+
+@pytest.mark.parametrize("name", pretrained_names())
+def test_the_config_of_a_network_on_record_has_the_settings_of_today(name):
+    today = base.get_config().to_dict()
+    assert flatten(as_of_today(load_pretrained(name).results["config"])).keys() == flatten(today).keys()
