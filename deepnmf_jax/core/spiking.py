@@ -24,8 +24,8 @@ from deepnmf_jax.core.updates import TINY
 
 # Spikes drawn at once: a longer chunk needs more memory, a shorter one draws more slowly.
 CHUNK = 32
-# Activities that a loop over the spikes keeps in a core's cache (256 kB of float32).
-TILE = 1 << 16
+# Activities that a loop over the spikes keeps in a core's cache, with as many products (128 kB of float32 each).
+TILE = 1 << 15
 GRADIENTS = ("approximate", "scaled", "implicit")
 IMPLEMENTATIONS = ("xla",)
 
@@ -241,7 +241,8 @@ def _settle(key: Array, x: Array, w: Array, steps: Array) -> Array:
     """h after the spikes with these steps. x (..., n) and w (k, n) of one dtype -> (..., k)."""
     shape, k = x.shape[:-1], w.shape[0]
     keys = row_keys(key, shape)
-    if len(shape) < 2:
+    # Sides that jax.export leaves open cannot be cut.
+    if len(shape) < 2 or not all(isinstance(size, int) for size in shape):
         return _settle_tile((keys, x), w, steps)
     # In tiles whose h stays in the cache. The first axis is left whole: a batch may be spread over devices.
     rows = math.prod(shape[1:])
@@ -268,7 +269,8 @@ def _settle_tile(rows: tuple[Array, Array], w: Array, steps: Array) -> Array:
 
     def chunk(h: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
         number, steps = at
-        return jax.lax.scan(spike, h, (_draw(keys, number, table, n), steps), unroll=4)[0], None
+        # Not unrolled: XLA would compute each spike's products anew in the next ones', which costs a third more.
+        return jax.lax.scan(spike, h, (_draw(keys, number, table, n), steps))[0], None
 
     h = uniform_start(x, w.shape[0])
     whole, rest = divmod(len(steps), CHUNK)
