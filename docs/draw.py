@@ -18,7 +18,14 @@ from PIL import Image
 
 from benchmarks.harness import record
 from benchmarks.speed import pictures as speed
-from deepnmf_jax.experiments import acceleration, clustering_pictures, clustering_studies, curves, spikes, sum_of_parts
+from deepnmf_jax.experiments import (
+    acceleration,
+    clustering_pictures,
+    clustering_studies,
+    curves,
+    spikes_tables,
+    sum_of_parts,
+)
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import load_pretrained
@@ -44,7 +51,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "factorization": lambda: speed.draw_factorization(record("factorization")),
     "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
-    "settling": spikes.draw_settling,
+    "settling": spikes_tables.draw_settling,
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

@@ -19,7 +19,7 @@ from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
 from benchmarks.speed import dn2mfgl, factorization, growth, layer, profile, startup, step
 from benchmarks.speed import spikes as speed_of_spikes
-from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, spikes, trials
+from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, spikes_tables, trials
 from deepnmf_jax.experiments.tables import ROOT, render
 from deepnmf_jax.files import write_atomically
 
@@ -67,8 +67,8 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     {"acceleration": lambda: acceleration.acceleration_table(json.loads(acceleration.FILE.read_text()))},
     clustering_studies.TABLES,
     {
-        "spikes_digits": spikes.digits_table,
-        "spikes": lambda: spikes.spikes_table(json.loads(spikes.FILE.read_text())),
+        "spikes_digits": spikes_tables.digits_table,
+        "spikes": lambda: spikes_tables.spikes_table(json.loads(spikes_tables.FILE.read_text())),
     },
     SPEED,
 )
