@@ -166,7 +166,7 @@ class _Subject:
         def classes(variables: Any, images: jax.Array, number: jax.Array) -> jax.Array:
             noise_key, spike_key = jax.random.split(jax.random.fold_in(key, number))
             if with_noise:
-                images = noise.add_noise(noise_key, images, *with_noise, pictures)
+                images = noise.add_noise(noise_key, images, *with_noise, jnp.asarray(pictures))
             logits: Any = model.apply(variables, images, train=False, rngs={"spikes": spike_key})
             return logits.argmax(-1)
 
