@@ -137,7 +137,7 @@ def spike_update(h: Array, w: Array, spike: Array, step: Array | float) -> Array
     Returns:
         the new activities (..., k).
     """
-    return _update(h, w.T.at[spike].get(mode="fill", fill_value=jnp.nan), jnp.asarray(step, h.dtype))
+    return _update(h, _column(w.T, spike), jnp.asarray(step, h.dtype))
 
 
 def infer_from_spikes(
@@ -173,7 +173,8 @@ def infer_from_spikes(
     (wide,) = in_common(w)
     h = jnp.full(shape, 1 / w.shape[0], wide.dtype) if start is None else jnp.asarray(start, wide.dtype)
     steps = spike_steps(spikes.shape[0], epsilon, decay, wide.dtype)
-    move = lambda h, at: (spike_update(h, wide, *at), None)  # noqa: E731 - the body of a scan
+    columns = wide.T  # once: within the scan each gather would have to collect a column
+    move = lambda h, at: (_update(h, _column(columns, at[0]), at[1]), None)  # noqa: E731 - the body of a scan
     return jax.lax.scan(move, h, (spikes, steps))[0].astype(w.dtype)
 
 
@@ -224,6 +225,11 @@ def _typed(key: Array) -> Array:
 def _check_steps(epsilon: float, decay: float) -> None:
     checks.check_number("epsilon", epsilon, 0, above=True)
     checks.check_number("decay", decay, 0)
+
+
+def _column(columns: Array, spike: Array) -> Array:
+    """Rows of w^T (n, k), those of the spikes (...); NaN for numbers outside 0 ... n - 1. -> (..., k)."""
+    return columns.at[spike].get(mode="fill", fill_value=jnp.nan)
 
 
 def _update(h: Array, weights: Array, step: Array) -> Array:
