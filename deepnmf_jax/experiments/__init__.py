@@ -10,6 +10,7 @@ EXPERIMENTS = (
     "clustering",
     "clustering_studies",
     "cost",
+    "gradients",
     "spikes",
 )
 
