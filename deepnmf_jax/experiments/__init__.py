@@ -7,6 +7,7 @@ from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.programs import home
 
 EXPERIMENTS = (
+    "accuracy",
     "clustering",
     "clustering_studies",
     "cost",

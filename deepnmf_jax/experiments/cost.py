@@ -303,6 +303,7 @@ def draw_cost(record: Mapping[str, Any]) -> Figure:
     config = record["config"]
     figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
+    above.suptitle(f"{config['shown']} iterations, beside the CNN of the kind")
     for axes, (name, title) in zip(
         above.subplots(1, 3),
         (("kept", "memory kept / CNN's"), ("backward", "backward / CNN's"), ("error", "test error / CNN's")),
@@ -320,7 +321,8 @@ def draw_cost(record: Mapping[str, Any]) -> Figure:
             points = [(n, value) for n, value in found if value]
             if points:
                 colour = COLOURS[program.gradient]
-                axes.plot(*zip(*points, strict=True), marker="o", ms=4, label=program.label, color=colour)
+                line = "--" if program.gradient == "implicit" else "-"  # it may lie on the one-step gradient's
+                axes.plot(*zip(*points, strict=True), ls=line, marker="o", ms=4, label=program.label, color=colour)
         axes.set(xscale="log", yscale="log", xlabel="iterations", title=title)
         axes.set_xticks(config["iterations"], [str(n) for n in config["iterations"]], minor=False)
         axes.minorticks_off()
@@ -343,7 +345,8 @@ def _bars(axes: Axes, record: Mapping[str, Any], name: str) -> None:
     colours = [COLOURS[p.gradient] for p in listed]
     axes.barh(range(len(listed)), factors, color=colours, height=0.7)
     for place, factor in enumerate(factors):
-        axes.text(factor, place, f" {factor:.2f}" if factor < 10 else f" {factor:.0f}", va="center", fontsize=8)
+        text = f" {factor:.2f}" if factor < 10 else f" {factor:.0f}"
+        axes.text(factor, place, text if factor else " not run", va="center", fontsize=8)
     axes.set_yticks(range(len(listed)), [p.label for p in listed] if name == "kept" else [""] * len(listed))
     axes.set(xlim=(0, 1.25 * max([*factors, 1.0])))
     axes.invert_yaxis()
