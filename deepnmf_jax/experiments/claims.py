@@ -162,4 +162,4 @@ def claims_table() -> str:
     for claim in CLAIMS:
         ours, verdict = claim.find()
         rows.append((claim.claim, claim.paper, ours, verdict, f"[{claim.section}]({anchor(claim.section)})"))
-    return table(rows, ("claim", "paper", "ours", "", "section"))
+    return table(rows, ("claim", "paper", "ours", "holds?", "section"))

@@ -58,7 +58,7 @@ class Program(NamedTuple):
 
     def model(self, num_iters: int) -> Network:
         """The network, for ten classes."""
-        own = {"gradient": self.gradient, "num_iters": num_iters} if self.gradient else {}
+        own: dict[str, Any] = {"gradient": self.gradient, "num_iters": num_iters} if self.gradient else {}
         return Network(**NETWORKS[self.network][0], **own)
 
 
@@ -229,10 +229,12 @@ def numbers(record: Mapping[str, Any], program: Program, num_iters: int) -> Numb
     seconds = cells.get(f"time/{num_iters}", {}).get(program.label, {})
     trained = [cells.get(f"training/{program.label}/{seed}") for seed in record["config"]["seeds"]]
     return Numbers(
-        kept.get("kept"), kept.get("temporary"),
-        *(seconds[part][2] if seconds else None for part in ("forward", "backward")),
+        kept.get("kept"),
+        kept.get("temporary"),
+        seconds["forward"][2] if seconds else None,
+        seconds["backward"][2] if seconds else None,
         [1 - t["test_accuracy"] for t in trained if t],
-    )  # fmt: skip
+    )
 
 
 def over(one: float | None, other: float | None, digits: int = 2) -> str:
@@ -278,7 +280,7 @@ def cost_table(record: Mapping[str, Any]) -> str:
             over(own.temporary, twin.temporary),
             over(own.forward, twin.forward, 1), spread, over(own.backward, twin.backward, 1), error,
         ))  # fmt: skip
-    head = ("network and gradient", "kept, MB", "kept / CNN", "temporary / CNN", "forward / CNN",
+    head: tuple[str, ...] = ("network and gradient", "kept, MB", "kept / CNN", "temporary / CNN", "forward / CNN",
             "backward, ms (half of the turns)", "backward / CNN", "test error, %")  # fmt: skip
     parts = [f"{shown} iterations:\n\n{table(rows, head)}"]
     deep = [p for p in listed if p.gradient and "+" not in p.network]  # as in `_compared`
@@ -302,7 +304,8 @@ def draw_cost(record: Mapping[str, Any]) -> Figure:
     """Above: memory, time of the backward and error, over the CNN of the kind. Below: both costs against iterations."""
     config = record["config"]
     figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1))
+    above, below = halves
     above.suptitle(f"{config['shown']} iterations, beside the CNN of the kind")
     for axes, (name, title) in zip(
         above.subplots(1, 3),

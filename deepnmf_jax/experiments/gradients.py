@@ -128,7 +128,7 @@ def coded(x: Array, w: Array, name: str, num_iters: Array | int, longest: int = 
             return jnp.where(i < num_iters, step(h), h), None
 
         return jax.lax.scan(masked, start, jnp.arange(longest))[0]
-    fixed = partial(em_step, *map(jax.lax.stop_gradient, (x, w)))
+    fixed = partial(em_step, jax.lax.stop_gradient(x), jax.lax.stop_gradient(w))
     last = int(steps) if gradient == "phantom" else 0
     h = jax.lax.fori_loop(0, num_iters - last, lambda _, h: fixed(h), start)
     if gradient == "phantom":
