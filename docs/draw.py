@@ -20,6 +20,7 @@ from benchmarks.harness import record
 from benchmarks.speed import pictures as speed
 from deepnmf_jax.experiments import (
     acceleration,
+    accuracy_figure,
     clustering_pictures,
     clustering_studies,
     curves,
@@ -52,6 +53,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "settling": spikes_tables.draw_settling,
+    "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 
