@@ -6,7 +6,11 @@ from typing import Any
 from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.programs import home
 
-EXPERIMENTS = ("clustering", "clustering_studies", "spikes")
+EXPERIMENTS = (
+    "clustering",
+    "clustering_studies",
+    "spikes",
+)
 
 
 def run(config: Any, mode: str, workdir: str) -> None:
