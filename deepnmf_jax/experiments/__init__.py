@@ -10,6 +10,7 @@ EXPERIMENTS = (
     "clustering",
     "clustering_studies",
     "spikes",
+    "variants",
 )
 
 
