@@ -160,30 +160,34 @@ class _Subject:
 
     def __init__(self, name: str, config: Any):
         self.config, self.found = config, load_pretrained(name)
-        self._images: tuple[np.ndarray, np.ndarray] | None = None
+        self._images: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._inputs: list[tuple[Any, Any]] | None = None
 
     @property
-    def images(self) -> tuple[np.ndarray, np.ndarray]:
+    def images(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Test images, their labels, and training images that noise may mix in."""
         if self._images is None:
             name = self.config.dataset or self.found.results["dataset"]["name"]
             dataset = load_dataset(name, self.config.data_dir or None)
-            count = min(self.config.images, len(dataset.test_labels))
-            cut = center_crop(jnp.asarray(dataset.test_images[:count]), self.found.image_shape[0])
-            self._images = np.asarray(cut), dataset.test_labels[:count]
+            count, side = self.config.images, self.found.image_shape[0]
+            cut, pictures = (
+                np.asarray(center_crop(jnp.asarray(images[:count]), side))
+                for images in (dataset.test_images, dataset.train_images)
+            )
+            self._images = cut, dataset.test_labels[:count], pictures
         return self._images
 
     def accuracy(self, how: Mapping[str, Any], with_noise: tuple[str, float] | None = None) -> float:
         """Share of right answers with these settings of the network, on images with noise of a kind and level."""
         model = self.found.model.clone(**how)
-        images, labels = self.images
+        images, labels, pictures = self.images
         key = jax.random.key(self.config.seed)
 
         @jax.jit
         def classes(variables: Any, images: jax.Array, number: jax.Array) -> jax.Array:
             noise_key, spike_key = jax.random.split(jax.random.fold_in(key, number))
             if with_noise:
-                images = noise.add_noise(noise_key, images, *with_noise)
+                images = noise.add_noise(noise_key, images, *with_noise, pictures)
             logits: Any = model.apply(variables, images, train=False, rngs={"spikes": spike_key})
             return logits.argmax(-1)
 
