@@ -9,6 +9,7 @@ from deepnmf_jax.programs import home
 EXPERIMENTS = (
     "clustering",
     "clustering_studies",
+    "robustness",
     "spikes",
     "variants",
 )

@@ -180,8 +180,12 @@ def variants_table(record: Mapping[str, Any]) -> str:
     known = {v[:3]: v for v in variants}
     groups = sorted({v.groups for v in variants})
     mixing = sorted({v.mixing_groups for v in variants})
+
+    def shown(*place: Any) -> str:
+        return f"{100 * known[place].test:.1f}" if place in known else "not run"
+
     rows = [
-        (f"{width:g}", g, *(f"{100 * known[width, g, m].test:.1f}" if (width, g, m) in known else "not run" for m in mixing))
+        (f"{width:g}", g, *(shown(width, g, m) for m in mixing))
         for width in sorted({v.width for v in variants})
         for g in groups
     ]  # fmt: skip
