@@ -9,6 +9,7 @@ from deepnmf_jax.programs import home
 EXPERIMENTS = (
     "clustering",
     "clustering_studies",
+    "local_learning",
     "robustness",
     "spikes",
     "variants",
