@@ -48,12 +48,14 @@ class Reading(NamedTuple):
         batch_norm = "labels in batch norm" if self.labels else "no labels in batch norm"
         return f"{self.blocks} blocks local, {self.rule}, {batch_norm}" if self.rule != "none" else "back-propagation"
 
-    def changes(self, blocks: int) -> dict[str, Any]:
-        """What the reading changes in the config of a network of so many blocks."""
+    def apply(self, settings: Any) -> None:
+        """Changes the config of a training to the reading."""
+        blocks = len(settings.model.kernels)
         local = {"no": 0, "all": blocks, "all but the last": blocks - 1}[self.blocks]
-        rules = (self.rule,) * local + ("none",) * (blocks - local)
-        still = GROUPS if self.frozen else () if self.labels else ("batch_norm",)
-        return {"model.local_learning": rules} | {f"optimizer.learning_rate.{group}": _NO_RATE for group in still}
+        with settings.model.ignore_type():  # one rule a block, where the file has one for all
+            settings.model.local_learning = (self.rule,) * local + ("none",) * (blocks - local)
+        for group in GROUPS if self.frozen else () if self.labels else ("batch_norm",):
+            settings.optimizer.learning_rate[group] = _NO_RATE
 
 
 def readings(rules: Sequence[str]) -> list[Reading]:
@@ -99,9 +101,8 @@ def _cell(config: Any, workdir: str, reading: Reading, seed: int) -> Cell:
 
 
 def _measure(config: Any, workdir: str, reading: Reading, seed: int, folder: Path) -> dict[str, float]:
-    settings = recipe(config.network, config, workdir)
-    blocks = len(settings.model.kernels)
-    settings = recipe(config.network, config, workdir, {**reading.changes(blocks), "seed": seed})
+    settings = recipe(config.network, config, workdir, {"seed": seed})
+    reading.apply(settings)
     result = train(settings, folder)
     run, variables = trained(folder)
     return {

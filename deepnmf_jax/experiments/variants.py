@@ -3,6 +3,7 @@
 python main.py --config=configs/experiments/variants.py --workdir=runs/variants [--config.data_dir=...]
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from deepnmf_jax.data.datasets import image_shape_and_classes
 from deepnmf_jax.experiments.budgets import check_budget, recipe, train
 from deepnmf_jax.experiments.cells import Cell, run_cells, source, stored
 from deepnmf_jax.experiments.tables import table
-from deepnmf_jax.models.network import block_groups
+from deepnmf_jax.models.network import Network, block_groups
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.plotting import GREY, VERMILLION, WIDTH, decades, styled
 from deepnmf_jax.training.setup import create_model, cropped_shape
@@ -105,15 +106,22 @@ def _cell(config: Any, workdir: str, width: float, groups: int, mixing_groups: i
 def _measure(config: Any, workdir: str, changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     settings = recipe(RECIPE, config, workdir, changes)
     image_shape, classes = image_shape_and_classes(config.dataset)
-    rows = layer_rows(create_model(settings, classes), cropped_shape(settings.augmentation.crop, image_shape))
     result = train(settings, folder)
+    nmf, mixing = _parameters(create_model(settings, classes), cropped_shape(settings.augmentation.crop, image_shape))
     return {
         "test_accuracy": result["test_accuracy"],
         "validation_accuracy": result["validation_accuracy"],
         "parameters": result["parameters"],
-        "nmf_parameters": sum(row.parameters for row in rows if row.layer == "NMFConv"),
-        "mixing_parameters": sum(row.parameters for row in rows if row.layer == "LocalMixing"),
+        "nmf_parameters": nmf,
+        "mixing_parameters": mixing,
     }
+
+
+@functools.cache  # the seeds of a variant share them
+def _parameters(model: Network, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    rows = layer_rows(model, image_shape)
+    nmf, mixing = (sum(row.parameters for row in rows if row.layer == kind) for kind in ("NMFConv", "LocalMixing"))
+    return nmf, mixing
 
 
 def variants_of(record: Mapping[str, Any]) -> list[Variant]:
