@@ -115,7 +115,7 @@ def _noisy_images(config: Any, workdir: Path, kind: str) -> str:
         images = jnp.asarray(clean[i::TRAIN_LEVELS])
         changed = np.asarray(add_noise(jax.random.fold_in(key, i), images, kind, level, pictures))
         # Networks of this family do not see brightness, so that what is too bright is made darker, not cut.
-        changed /= np.maximum(changed.max(axis=(1, 2, 3), keepdims=True), 1)
+        changed = changed / np.maximum(changed.max(axis=(1, 2, 3), keepdims=True), 1)
         noisy[i::TRAIN_LEVELS] = np.rint(255 * changed).astype(np.uint8)
     arrays = {
         "x_train": noisy,
