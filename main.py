@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     # Absl has switched it on: a message of XLA, which then aborts, would be followed by the stacks of all threads.
     faulthandler.disable()
-    for noisy in ("absl", "jax"):
+    for noisy in ("absl", "jax", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         from deepnmf_jax import programs

@@ -15,6 +15,7 @@ from benchmarks.layers import LAYERS, backward_of, problem, products_of_inferenc
 from benchmarks.speed.programs.training import TINY, large_product
 from deepnmf_jax import infer
 from deepnmf_jax.core.updates import em_step
+from deepnmf_jax.experiments.cost import kept_bytes, temporary_bytes
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.models import Network
 from deepnmf_jax.training.devices import keep_freed_memory
@@ -119,10 +120,12 @@ def memory(batch: int, side: int = 28, **settings: Any) -> tuple[dict[str, Any],
         programs[f"network: {name}"] = (forward, (variables["params"],))
     found = {}
     for name, (f, inputs) in programs.items():
-        residuals = jax.tree.leaves(jax.eval_shape(lambda *a, f=f: jax.vjp(f, *a)[1], *inputs))
-        kept = sum(r.size * r.dtype.itemsize for r in residuals)
-        gradient = jax.jit(jax.grad(lambda *a, f=f: (f(*a) ** 2).sum(), tuple(range(len(inputs)))))
-        temporary = gradient.lower(*inputs).compile().memory_analysis().temp_size_in_bytes
+
+        def of_inputs(inputs: Any, f: Callable[..., Any] = f) -> jax.Array:
+            return f(*inputs)
+
+        kept = kept_bytes(of_inputs, inputs)
+        temporary = temporary_bytes(jax.grad(lambda i, f=of_inputs: (f(i) ** 2).sum()), inputs)
         found[name] = {"kept": kept, "temporary": temporary}
     ratio = {
         f"memory, {b}: approximate / convolution": found[f"{b}: approximate"]["kept"]

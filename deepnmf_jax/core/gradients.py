@@ -68,7 +68,7 @@ def _at_result(h: Array, x: Array, w: Array, factor: Array, adjoint: Adjoint, re
     return h.astype(x.dtype)
 
 
-@_at_result.defjvp
+@partial(_at_result.defjvp, symbolic_zeros=True)
 def _at_result_jvp(
     adjoint: Adjoint, reason: str, primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[Array, Array]:
@@ -80,7 +80,7 @@ def _at_result_jvp(
         grad_x, grad_w = adjoint(x, w, wide, factor * g.astype(factor.dtype))
         return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
 
-    return h, reverse_tangent(h, (x, w, wide, factor), tangents[1:3], transpose, reason)
+    return h, reverse_tangent(h, (x, w, wide, factor), tangents[1:3], transpose, reason, like=2)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
@@ -88,7 +88,7 @@ def _with_adjoint(x: Array, w: Array, forward: Forward, adjoint: Adjoint, reason
     return forward(*in_common(x, w)).astype(x.dtype)
 
 
-@_with_adjoint.defjvp
+@partial(_with_adjoint.defjvp, symbolic_zeros=True)
 def _with_adjoint_jvp(
     forward: Forward, adjoint: Adjoint, reason: str, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
@@ -100,7 +100,7 @@ def _with_adjoint_jvp(
         grad_x, grad_w = adjoint(x, w, wide, g)
         return grad_x.astype(x.dtype), grad_w.astype(w.dtype)
 
-    return h, reverse_tangent(h, (x, w, wide), tangents, transpose, reason)
+    return h, reverse_tangent(h, (x, w, wide), tangents, transpose, reason, like=2)
 
 
 def approximate_adjoint(x: Array, w: Array, h: Array, g: Array) -> tuple[Array, Array]:
@@ -224,7 +224,7 @@ def _with_local_gradient(h: Array, x: Array, w: Array, rule: str) -> Array:
     return h
 
 
-@_with_local_gradient.defjvp
+@partial(_with_local_gradient.defjvp, symbolic_zeros=True)
 def _with_local_gradient_jvp(
     rule: str, primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
 ) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -19,59 +20,75 @@ Transpose = Callable[..., Sequence[Array]]
 
 
 def reverse_tangent(
-    output: Array, residuals: Sequence[Array], tangents: Sequence[Array], transpose: Transpose, reason: str
+    output: Array,
+    residuals: Sequence[Array],
+    tangents: Sequence[Any],
+    transpose: Transpose,
+    reason: str,
+    like: int = 0,
 ) -> Array:
     """The tangent of `output`, as a linear function of `tangents` that is only known by its transpose.
 
+    Between forward and backward nothing is kept but the residuals: neither the output nor tangents that are zero.
+
     Args:
-        output: gives the shape and dtype.
+        output: gives the dtype.
         residuals: what `transpose` takes first.
-        tangents: of the inputs.
+        tangents: of the inputs. With `defjvp(..., symbolic_zeros=True)` JAX says which are zero; these are left out.
         transpose: (*residuals, cotangent of the output) -> a cotangent for each of the tangents.
         reason: what the error in forward mode says.
+        like: which of the residuals has the shape of the output.
 
     Raises:
         ValueError: `reason`; in forward mode alone, and inside `jax.jit` when the program is compiled.
     """
-    return _tangent.bind(output, *residuals, *tangents, count=len(tangents), transpose=transpose, reason=reason)
+    moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero))
+    if not moving:
+        return jnp.zeros_like(output)
+    given: dict[str, Any] = {"moving": moving, "like": like, "dtype": output.dtype}
+    return _tangent.bind(*residuals, *(tangents[i] for i in moving), transpose=transpose, reason=reason, **given)
 
 
 def _refuse(*_: Any, reason: str, **__: Any) -> Any:
     raise ValueError(reason)
 
 
-def _transposed(cotangent: Any, output: Any, *inputs: Any, count: int, transpose: Transpose, reason: str) -> list[Any]:
-    residuals, tangents = inputs[:-count], inputs[-count:]
+def _transposed(cotangent: Any, *inputs: Any, moving: tuple[int, ...], transpose: Transpose, **_: Any) -> list[Any]:
+    residuals, tangents = inputs[: -len(moving)], inputs[-len(moving) :]
     wanted = [ad.is_undefined_primal(tangent) for tangent in tangents]
     if type(cotangent) is ad.Zero:
         cotangents: list[Any] = [
             ad.Zero(t.aval) if undefined else None for t, undefined in zip(tangents, wanted, strict=True)
         ]
     else:
-        cotangents = list(transpose(*residuals, cotangent))
-    found = [c if undefined else None for c, undefined in zip(cotangents, wanted, strict=True)]
-    return [None] * (1 + len(residuals)) + found
+        every = list(transpose(*residuals, cotangent))
+        cotangents = [every[i] for i in moving]
+    return [None] * len(residuals) + [c if undefined else None for c, undefined in zip(cotangents, wanted, strict=True)]
 
 
 def _batched(
-    inputs: Sequence[Any], axes: Sequence[Any], *, count: int, transpose: Transpose, reason: str
+    inputs: Sequence[Any], axes: Sequence[Any], *, moving: tuple[int, ...], like: int, transpose: Transpose, **more: Any
 ) -> tuple[Array, int]:
     (size,) = {a.shape[axis] for a, axis in zip(inputs, axes, strict=True) if axis is not None}
+    inputs, axes, first = list(inputs), list(axes), len(inputs) - len(moving)
+    # What all share is repeated: a tangent, so that its cotangent is the sum of theirs, and what gives the shape.
+    for i in (like, *range(first, len(inputs))):
+        shared = axes[i] is None
+        inputs[i] = (
+            jnp.broadcast_to(inputs[i], (size, *inputs[i].shape)) if shared else jnp.moveaxis(inputs[i], axes[i], 0)
+        )
+        axes[i] = 0
+    transpose = jax.vmap(transpose, in_axes=(*axes[:first], 0))
+    return _tangent.bind(*inputs, moving=moving, like=like, transpose=transpose, **more), 0
 
-    def in_front(a: Array, axis: Any) -> Array:
-        # An input that all share is repeated, so that its cotangent is the sum of theirs.
-        if axis is None:
-            return jnp.broadcast_to(a, (size, *a.shape))
-        return jnp.moveaxis(a, axis, 0)
 
-    output, *tangents = (in_front(inputs[i], axes[i]) for i in (0, *range(len(inputs) - count, len(inputs))))
-    transpose = jax.vmap(transpose, in_axes=(*axes[1:-count], 0))
-    return _tangent.bind(output, *inputs[1:-count], *tangents, count=count, transpose=transpose, reason=reason), 0
+def _shape(*inputs: Any, like: int, dtype: Any, **_: Any) -> Any:
+    return inputs[like].update(dtype=dtype, weak_type=False)
 
 
 _tangent = Primitive("tangent_in_reverse_mode_only")
 _tangent.def_impl(_refuse)
-_tangent.def_abstract_eval(lambda output, *_, **__: output)
+_tangent.def_abstract_eval(_shape)
 ad.primitive_transposes[_tangent] = _transposed
 ad.primitive_jvps[_tangent] = _refuse
 batching.primitive_batchers[_tangent] = _batched

@@ -9,6 +9,7 @@ from deepnmf_jax.programs import home
 EXPERIMENTS = (
     "clustering",
     "clustering_studies",
+    "cost",
     "local_learning",
     "robustness",
     "spikes",

@@ -40,7 +40,12 @@ class BatchNorm(nn.Module):
             return norm(x)
         # An empty batch has no statistics.
         train = bool(train) and 0 not in x.shape
-        norm = nn.BatchNorm(use_running_average=not train, momentum=self.momentum, **settings)
+        # Keeps its input alone for the backward, which an NMF layer below keeps in any case, and not twice the
+        # difference to the mean, which is cheap to compute anew. Where forward and backward are one program, XLA may
+        # still share what they have in common.
+        norm = nn.remat(nn.BatchNorm, prevent_cse=False)(
+            use_running_average=not train, momentum=self.momentum, **settings
+        )
         nn.share_scope(self, norm)
         return norm(x)
 
