@@ -24,6 +24,6 @@ def get_config() -> ConfigDict:
             "rules": ("kl", "mse"),  # the local rules
             "best": 2,  # readings that are trained with further seeds
             "best_seeds": (1, 2),  # which; () for none
-            "readout_steps": 300,  # of Adam on all training images, for the linear read-out
+            "readout_steps": 300,  # of accelerated gradient descent on all training images, for the linear read-out
         }
     )
