@@ -59,7 +59,7 @@ class Reading(NamedTuple):
 
 def readings(rules: Sequence[str]) -> list[Reading]:
     """All readings, after back-propagation and the initial weights, which they are held against."""
-    local = [Reading(b, rule, labels) for b in BLOCKS[1:] for rule in rules for labels in (True, False)]
+    local = [Reading(b, rule, labels) for rule in rules for labels in (True, False) for b in BLOCKS[:0:-1]]
     return [Reading("no", "none", True), Reading("no", "none", False, frozen=True), *local]
 
 
