@@ -117,7 +117,7 @@ def _noisy_images(config: Any, workdir: Path, kind: str) -> str:
         # Networks of this family do not see brightness, so that what is too bright is made darker, not cut.
         changed = changed / np.maximum(changed.max(axis=(1, 2, 3), keepdims=True), 1)
         noisy[i::TRAIN_LEVELS] = np.rint(255 * changed).astype(np.uint8)
-    arrays = {
+    arrays: dict[str, Any] = {
         "x_train": noisy,
         "y_train": found.train_labels,
         "x_test": found.test_images,

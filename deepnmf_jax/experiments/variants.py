@@ -185,40 +185,49 @@ def correlation(variants: Sequence[Variant]) -> Correlation | None:
 def variants_table(record: Mapping[str, Any]) -> str:
     """Accuracy of each variant, width by width; the front with its seeds; the correlation with the ratio."""
     variants = variants_of(record)
-    known = {v[:3]: v for v in variants}
-    groups = sorted({v.groups for v in variants})
-    mixing = sorted({v.mixing_groups for v in variants})
+    return "\n\n".join(
+        [
+            f"Test accuracy in %:\n\n{_grid(variants)}",
+            f"On the front by validation accuracy:\n\n{_front_rows(record, front(variants))}",
+            "Accuracy and the ratio of 1x1 to NMF parameters, at equal parameters, with standard errors:\n\n"
+            + _correlations(variants),
+        ]
+    )
 
-    def shown(*place: Any) -> str:
-        return f"{100 * known[place].test:.1f}" if place in known else "not run"
 
+def _grid(variants: Sequence[Variant]) -> str:
+    known = {(v.width, v.groups, v.mixing_groups): f"{100 * v.test:.1f}" for v in variants}
+    widths, groups, mixing = ({v[i] for v in variants} for i in range(3))
     rows = [
-        (f"{width:g}", g, *(shown(width, g, m) for m in mixing))
-        for width in sorted({v.width for v in variants})
-        for g in groups
-    ]  # fmt: skip
-    left = [width for width in PAPER_WIDTHS if width not in {v.width for v in variants}]
-    rows += [(f"{width:g}", "all", *["not run"] * len(mixing)) for width in left]
-    parts = [table(rows, ("width", "groups of NMF", *(f"1x1 in {m}" for m in mixing)))]
+        (f"{width:g}", g, *(known.get((width, g, m), "not run") for m in sorted(mixing)))
+        for width in sorted(widths)
+        for g in sorted(groups)
+    ]
+    rows += [(f"{width:g}", "all", *["not run"] * len(mixing)) for width in PAPER_WIDTHS if width not in widths]
+    return table(rows, ("width", "groups of NMF", *(f"1x1 in {m}" for m in sorted(mixing))))
+
+
+def _front_rows(record: Mapping[str, Any], best: Sequence[Variant]) -> str:
     rows = []
-    for v in front(variants):
+    for v in best:
         cells = [cell for name, cell in record["cells"].items() if name.startswith(f"{v.name}/")]
         tests = 100 * np.array([cell["test_accuracy"] for cell in cells])
         told = f"{tests.mean():.1f} ± {tests.std(ddof=1):.1f}" if len(tests) > 1 else f"{tests.mean():.1f}"
         rows.append(
             (f"{v.width:g}", v.groups, v.mixing_groups, f"{v.parameters:,}", f"{v.ratio:.2f}", told, len(tests))
         )
-    head = ("width", "groups of NMF", "of 1x1", "parameters", "1x1 / NMF parameters", "test accuracy, %", "seeds")
-    parts.append(f"On the front by validation accuracy:\n\n{table(rows, head)}")
-    rows = []
+    head = ("width", "groups of NMF", "of 1x1", "parameters", "1x1 / NMF", "test accuracy, %", "seeds")
+    return table(rows, head)
+
+
+def _correlations(variants: Sequence[Variant]) -> str:
     chosen = {f"width {w:g}": [v for v in variants if v.width == w] for w in sorted({v.width for v in variants})}
+    rows = []
     for label, some in {**chosen, "all": variants}.items():
         if found := correlation(some):
             partial_r = f"{found.partial:.2f} ± {found.error:.2f}"
             rows.append((label, len(some), partial_r, f"{found.points:.2f} ± {found.points_error:.2f}"))
-    head = ("variants", "number", "correlation", "points a doubling of the ratio")
-    parts.append(f"Accuracy and the ratio of 1x1 to NMF parameters, at equal parameters:\n\n{table(rows, head)}")
-    return "\n\n".join(parts)
+    return table(rows, ("variants", "number", "correlation", "points a doubling of the ratio"))
 
 
 @styled
