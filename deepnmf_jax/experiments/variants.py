@@ -197,7 +197,11 @@ def variants_table(record: Mapping[str, Any]) -> str:
 
 def _grid(variants: Sequence[Variant]) -> str:
     known = {(v.width, v.groups, v.mixing_groups): f"{100 * v.test:.1f}" for v in variants}
-    widths, groups, mixing = ({v[i] for v in variants} for i in range(3))
+    widths, groups, mixing = (
+        {v.width for v in variants},
+        {v.groups for v in variants},
+        {v.mixing_groups for v in variants},
+    )
     rows = [
         (f"{width:g}", g, *(known.get((width, g, m), "not run") for m in sorted(mixing)))
         for width in sorted(widths)
