@@ -136,13 +136,13 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
                     _draw_curve(axes, c, kind)
             axes.set(ylim=(0, None), xlim=(0, record["config"]["levels"][kind][-1]))
             axes.tick_params(labelsize=7)
-        axes_of_row[0].set_ylabel("of the package" if row[0].origin == "package" else "trained here")
+        origin = "of the package" if row[0].origin == "package" else "trained here"
+        axes_of_row[0].set_ylabel(f"{origin}:\ntest accuracy, %", fontsize=8)
     for axes, kind in zip(panels[0], kinds, strict=True):
         axes.set_title("FGSM" if kind == "fgsm" else kind, fontsize=8)
     lines = {line.get_label(): line for panel in panels.ravel() for line in panel.lines}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, fontsize=7)
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=6, fontsize=7)
     figure.supxlabel("level of the noise", fontsize=8)
-    figure.supylabel("test accuracy, %", fontsize=8)
     return figure
 
 
