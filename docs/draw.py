@@ -18,7 +18,15 @@ from PIL import Image
 
 from benchmarks.harness import record
 from benchmarks.speed import pictures as speed
-from deepnmf_jax.experiments import acceleration, clustering_pictures, clustering_studies, curves, spikes, sum_of_parts
+from deepnmf_jax.experiments import (
+    acceleration,
+    accuracy_figure,
+    clustering_pictures,
+    clustering_studies,
+    curves,
+    spikes,
+    sum_of_parts,
+)
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import load_pretrained
@@ -45,6 +53,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "settling": spikes.draw_settling,
+    "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

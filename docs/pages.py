@@ -19,7 +19,18 @@ from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
 from benchmarks.speed import dn2mfgl, factorization, growth, layer, profile, startup, step
 from benchmarks.speed import spikes as speed_of_spikes
-from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, spikes, trials
+from deepnmf_jax.experiments import (
+    acceleration,
+    accuracy_figure,
+    accuracy_rows,
+    claims,
+    clustering_studies,
+    cost,
+    gradients,
+    spikes,
+    trials,
+)
+from deepnmf_jax.experiments.cells import on_page
 from deepnmf_jax.experiments.tables import ROOT, render
 from deepnmf_jax.files import write_atomically
 
@@ -69,6 +80,13 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     {
         "spikes_digits": spikes.digits_table,
         "spikes": lambda: spikes.spikes_table(json.loads(spikes.FILE.read_text())),
+    },
+    {
+        "claims": claims.claims_table,
+        "cost": partial(on_page, "cost", cost.cost_table),
+        "accuracy_figure": accuracy_figure.committed_table,
+        "fashion_figure": partial(accuracy_figure.committed_table, "fashion_mnist", 5),
+        "gradients_angles": partial(on_page, "gradients", gradients.gradients_table),
     },
     SPEED,
 )

@@ -27,6 +27,7 @@ PLAINLY_COMPILED = (
     "test_dn2mfgl.py",
     "test_golden.py",
     "test_notebooks.py",
+    "test_paper_notebook.py",
     "test_dictionary.py",
     "test_publish.py",
 )

@@ -7,9 +7,11 @@ from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.programs import home
 
 EXPERIMENTS = (
+    "accuracy",
     "clustering",
     "clustering_studies",
     "cost",
+    "gradients",
     "local_learning",
     "robustness",
     "spikes",

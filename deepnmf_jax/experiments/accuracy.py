@@ -18,11 +18,16 @@ from queue import SimpleQueue
 
 from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.experiments import jpeg_quality, run_records
+from deepnmf_jax.experiments.accuracy_figure import run
 from deepnmf_jax.experiments.accuracy_rows import ROWS, Row, tables
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.experiments.trials import settings_of
-from deepnmf_jax.programs import check_settings, home, run
+from deepnmf_jax.programs import check_settings, home
+from deepnmf_jax.programs import run as run_program
 from deepnmf_jax.training.environment import COMMIT, git_commit
+
+# `run` draws figure 5 from these records: configs/experiments/accuracy.py.
+__all__ = ["main", "missing", "run", "train", "write_pages"]
 
 
 def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
@@ -133,4 +138,4 @@ def write_pages() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run_program(main)

@@ -21,6 +21,8 @@ from deepnmf_jax.training.environment import environment
 from deepnmf_jax.training.locks import locked, make_workdir
 from deepnmf_jax.training.records import flatten
 
+# Of the committed records, a folder an experiment.
+FOLDER = ROOT / "docs" / "results"
 # More than two machines agree in.
 DIGITS = 6
 # Where things lie on a machine says nothing of the result.
@@ -140,7 +142,7 @@ def _progress(missing: Sequence[Cell], total: int) -> Any:
 
 def stored(experiment: str) -> Record | None:
     """The committed record of an experiment, docs/results/NAME/results.json; None: there is none yet."""
-    path = ROOT / "docs" / "results" / experiment / "results.json"
+    path = FOLDER / experiment / "results.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -152,3 +154,9 @@ def source(record: Mapping[str, Any]) -> str:
         f"`{record['command']}`; {record['seconds'] / 60:.0f} min on {device}{cores}; jax {record['versions']['jax']}; "
         f"{record['date'][:10]}"
     )
+
+
+def on_page(experiment: str, write: Callable[[Record], str]) -> str:
+    """What a page shows of an experiment: the source and the table of its committed record, or that there is none."""
+    record = stored(experiment)
+    return "Not run." if record is None else f"{source(record)}.\n\n{write(record)}"

@@ -58,7 +58,7 @@ class Program(NamedTuple):
 
     def model(self, num_iters: int) -> Network:
         """The network, for ten classes."""
-        own = {"gradient": self.gradient, "num_iters": num_iters} if self.gradient else {}
+        own: dict[str, Any] = {"gradient": self.gradient, "num_iters": num_iters} if self.gradient else {}
         return Network(**NETWORKS[self.network][0], **own)
 
 
@@ -229,10 +229,12 @@ def numbers(record: Mapping[str, Any], program: Program, num_iters: int) -> Numb
     seconds = cells.get(f"time/{num_iters}", {}).get(program.label, {})
     trained = [cells.get(f"training/{program.label}/{seed}") for seed in record["config"]["seeds"]]
     return Numbers(
-        kept.get("kept"), kept.get("temporary"),
-        *(seconds[part][2] if seconds else None for part in ("forward", "backward")),
+        kept.get("kept"),
+        kept.get("temporary"),
+        seconds["forward"][2] if seconds else None,
+        seconds["backward"][2] if seconds else None,
         [1 - t["test_accuracy"] for t in trained if t],
-    )  # fmt: skip
+    )
 
 
 def over(one: float | None, other: float | None, digits: int = 2) -> str:
@@ -278,7 +280,7 @@ def cost_table(record: Mapping[str, Any]) -> str:
             over(own.temporary, twin.temporary),
             over(own.forward, twin.forward, 1), spread, over(own.backward, twin.backward, 1), error,
         ))  # fmt: skip
-    head = ("network and gradient", "kept, MB", "kept / CNN", "temporary / CNN", "forward / CNN",
+    head: tuple[str, ...] = ("network and gradient", "kept, MB", "kept / CNN", "temporary / CNN", "forward / CNN",
             "backward, ms (half of the turns)", "backward / CNN", "test error, %")  # fmt: skip
     parts = [f"{shown} iterations:\n\n{table(rows, head)}"]
     deep = [p for p in listed if p.gradient and "+" not in p.network]  # as in `_compared`
@@ -302,7 +304,9 @@ def draw_cost(record: Mapping[str, Any]) -> Figure:
     """Above: memory, time of the backward and error, over the CNN of the kind. Below: both costs against iterations."""
     config = record["config"]
     figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1))
+    above, below = halves
+    above.suptitle(f"{config['shown']} iterations, beside the CNN of the kind")
     for axes, (name, title) in zip(
         above.subplots(1, 3),
         (("kept", "memory kept / CNN's"), ("backward", "backward / CNN's"), ("error", "test error / CNN's")),
@@ -320,7 +324,8 @@ def draw_cost(record: Mapping[str, Any]) -> Figure:
             points = [(n, value) for n, value in found if value]
             if points:
                 colour = COLOURS[program.gradient]
-                axes.plot(*zip(*points, strict=True), marker="o", ms=4, label=program.label, color=colour)
+                line = "--" if program.gradient == "implicit" else "-"  # it may lie on the one-step gradient's
+                axes.plot(*zip(*points, strict=True), ls=line, marker="o", ms=4, label=program.label, color=colour)
         axes.set(xscale="log", yscale="log", xlabel="iterations", title=title)
         axes.set_xticks(config["iterations"], [str(n) for n in config["iterations"]], minor=False)
         axes.minorticks_off()
@@ -343,7 +348,8 @@ def _bars(axes: Axes, record: Mapping[str, Any], name: str) -> None:
     colours = [COLOURS[p.gradient] for p in listed]
     axes.barh(range(len(listed)), factors, color=colours, height=0.7)
     for place, factor in enumerate(factors):
-        axes.text(factor, place, f" {factor:.2f}" if factor < 10 else f" {factor:.0f}", va="center", fontsize=8)
+        text = f" {factor:.2f}" if factor < 10 else f" {factor:.0f}"
+        axes.text(factor, place, text if factor else " not run", va="center", fontsize=8)
     axes.set_yticks(range(len(listed)), [p.label for p in listed] if name == "kept" else [""] * len(listed))
     axes.set(xlim=(0, 1.25 * max([*factors, 1.0])))
     axes.invert_yaxis()

@@ -31,7 +31,7 @@ def test_one_step_keeps_what_a_convolution_keeps_and_autodiff_much_more(mixing):
 def test_bytes_kept_are_those_of_the_arrays():
     x = jnp.ones((3, 5), "float32")
     assert kept_bytes(lambda w, x: jnp.sin(x @ w).sum(), jnp.ones((5, 2), "float32"), x) == 4 * (3 * 5 + 3 * 2)
-    assert kept_bytes(lambda w: 3 * w.sum(), x) == 0
+    assert kept_bytes(lambda w: w.sum(), x) == 0
 
 
 @pytest.mark.parametrize("gradient", [name for name in GRADIENTS if name != "unrolled"])
