@@ -18,7 +18,7 @@ from deepnmf_jax.data.datasets import load_dataset
 from deepnmf_jax.experiments.budgets import check_budget, images_of, recipe, train, trained
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.noise import KINDS, add_noise
-from deepnmf_jax.experiments.robustness_pages import draw_robustness, robustness_table
+from deepnmf_jax.experiments.robustness_pages import claim, draw_robustness, robustness_table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import Network, load_pretrained, pretrained_names
 from deepnmf_jax.programs import home
@@ -30,6 +30,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "residual": ("beyond/residual", {}),
     "residual_cnn": ("beyond/residual", {"model.layer": "conv"}),
 }
+# `claim` is what the table of claims asks an experiment for.
+__all__ = ["claim", "run"]
 # Of the images trained on with noise: each has one of so many levels, from 0 to `train_level`.
 TRAIN_LEVELS = 11
 _SELECTING = ("pretrained", "networks", "train_noise", "statistics")

@@ -1,14 +1,14 @@
 """What the record of accuracy in noise says, as a table and a picture, and which network of a pair is ahead."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepnmf_jax.experiments.cells import source, stored
+from deepnmf_jax.experiments.cells import stored
+from deepnmf_jax.experiments.claims import HOLDS, IN_PART, NOT, NOT_RUN, Finding
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.plotting import GREEN, NETWORKS, PURPLE, WIDTH, styled
 
@@ -155,9 +155,19 @@ def _draw_curve(axes: Axes, curves: Curves, kind: str) -> None:
     axes.fill_between(levels, percent.min(1), percent.max(1), color=colour, alpha=0.2, lw=0)
 
 
-def _of_record(write: Any) -> str:
-    record = stored("robustness")
-    return "not run" if record is None else f"{source(record)}.\n\n{write(record)}"
-
-
-TABLES = {"robustness": partial(_of_record, robustness_table)}
+def claim(record: Mapping[str, Any]) -> Finding:
+    """For the table of claims: in which noise CNMF+1x1 is told apart from its twin, both trained without noise."""
+    digits = stored("robustness/digits")
+    sources = {"CIFAR-10": record, **({"digits": digits} if digits else {})}
+    for name, some in sources.items():
+        pairs = [p for p in _pairs(curves_of(some)) if p[0].origin == "trained, none" and p[0].network == "cnmf_1x1"]
+        for ours, theirs in pairs:
+            verdicts = {kind: _verdict(ours, theirs, kind, Curves.area) for kind in ours.kinds}
+            ahead = [kind for kind, verdict in verdicts.items() if verdict.startswith("+")]
+            behind = [kind for kind, verdict in verdicts.items() if verdict.startswith("-")]
+            even = [kind for kind in verdicts if kind not in (*ahead, *behind)]
+            parts = (("ahead of CNN+1x1 in", ahead), ("behind in", behind), ("not told apart in", even))
+            told = "; ".join(f"{label} {', '.join(kinds)}" for label, kinds in parts if kinds)
+            verdict = HOLDS if len(ahead) == len(verdicts) else IN_PART if ahead else NOT
+            return f"{name}, {len(ours.clean)} seeds: CNMF+1x1 {told}", verdict
+    return "one seed each: see the table", NOT_RUN

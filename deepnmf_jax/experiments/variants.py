@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from deepnmf_jax.core.checks import check_integer, check_number
 from deepnmf_jax.data.datasets import image_shape_and_classes
 from deepnmf_jax.experiments.budgets import check_budget, recipe, train
-from deepnmf_jax.experiments.cells import Cell, run_cells, source, stored
+from deepnmf_jax.experiments.cells import Cell, run_cells
+from deepnmf_jax.experiments.claims import HOLDS, IN_PART, NOT_RUN, Finding
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.models.network import Network, block_groups
 from deepnmf_jax.models.summary import layer_rows
@@ -275,9 +276,17 @@ def _scatter(axes: Axes, variants: Sequence[Variant], x: str, colour: str, label
     axes.figure.colorbar(points, ax=axes, label=label)  # pyright: ignore
 
 
-def _of_record(write: Any) -> str:
-    record = stored("variants")
-    return "not run" if record is None else f"{source(record)}.\n\n{write(record)}"
-
-
-TABLES = {"variants": partial(_of_record, variants_table)}
+def claim(record: Mapping[str, Any]) -> Finding:
+    """For the table of claims: how many variants there are, the ends of the front, the correlation."""
+    variants = variants_of(record)
+    if len(variants) < 2:
+        return "", NOT_RUN
+    first, last = (front(variants)[i] for i in (0, -1))
+    ours = (
+        f"{len(variants)} of 100, {record['config']['train_images']:,} images, {record['config']['epochs']} epochs: "
+        f"from {100 * first.test:.1f} % with {first.parameters:,} parameters to {100 * last.test:.1f} % with "
+        f"{last.parameters:,}"
+    )
+    if found := correlation(variants):
+        ours += f"; correlation with the ratio at equal parameters {found.partial:.2f} ± {found.error:.2f}"
+    return ours, HOLDS if len(variants) == 100 else IN_PART
