@@ -127,16 +127,16 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
     curves = [c for c in curves_of(record) if c.statistics == record["config"]["statistics"][0]]
     rows = [[c for c in curves if (c.origin == "package") == package] for package in (True, False)]
     rows = [row for row in rows if row]
-    figure = Figure(figsize=(WIDTH, 0.7 + 1.75 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.35 * len(rows)), layout="constrained")
     panels = figure.subplots(max(len(rows), 1), len(kinds), sharey=True, squeeze=False)
     for row, axes_of_row in zip(rows, panels, strict=False):
         for axes, kind in zip(axes_of_row, kinds, strict=True):
             for c in row:
                 if kind in c.kinds:
                     _draw_curve(axes, c, kind)
-            axes.set(ylim=(0, None), xlim=(0, record["config"]["levels"][kind][-1]))
+            axes.set(ylim=(0, 100), xlim=(0, record["config"]["levels"][kind][-1]))
             axes.tick_params(labelsize=7)
-        origin = "of the package" if row[0].origin == "package" else "trained here"
+        origin = "of the package" if row[0].origin == "package" else "trained for this"
         axes_of_row[0].set_ylabel(f"{origin}:\ntest accuracy, %", fontsize=8)
     for axes, kind in zip(panels[0], kinds, strict=True):
         axes.set_title("FGSM" if kind == "fgsm" else kind, fontsize=8)
@@ -144,6 +144,12 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=6, fontsize=7)
     figure.supxlabel("level of the noise", fontsize=8)
     return figure
+
+
+def draw_committed() -> Figure:
+    """The picture of the page: networks of the package on CIFAR-10 above, those trained with digits below."""
+    cifar, digits = stored("robustness") or {}, stored("robustness/digits") or {}
+    return draw_robustness({**cifar, "cells": {**cifar["cells"], **digits["cells"]}})
 
 
 def _draw_curve(axes: Axes, curves: Curves, kind: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from configs.experiments import local_learning as config_file
 from configs.fast import cnmf
 from deepnmf_jax import models
-from deepnmf_jax.experiments import local_learning
+from deepnmf_jax.experiments import claims, local_learning
 from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments.local_learning import BLOCKS, Reading, last_features, linear_classifier, readings
 
@@ -125,3 +125,15 @@ def test_wrong_settings_are_refused_before_anything_is_written(config, tmp_path,
     with pytest.raises(ValueError, match=message):
         run_experiment(config, "train", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_claim_is_judged_by_the_nearest_reading():
+    def record(*accuracies):
+        names = (f"{readings(('kl',))[i].name}/seed 0" for i in range(2, 6))
+        cells = [{"test_accuracy": a, "readout_test_accuracy": 0.99} for a in accuracies]
+        return {"config": {"train_images": 1000}, "cells": dict(zip(names, cells, strict=False))}
+
+    ours, verdict = local_learning.claim(record(0.6, 0.33))
+    assert ours.startswith("33.0 %: all blocks local, kl, labels") and verdict == claims.IN_PART
+    assert local_learning.claim(record(0.6, 0.1))[1] == claims.NOT
+    assert local_learning.claim(record())[1] == claims.NOT_RUN

@@ -9,7 +9,7 @@ import pytest
 from configs.experiments import robustness as config_file
 from deepnmf_jax import models
 from deepnmf_jax.data.datasets import load_dataset
-from deepnmf_jax.experiments import robustness, robustness_pages
+from deepnmf_jax.experiments import claims, robustness, robustness_pages
 from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments.robustness_pages import Curves
 
@@ -106,6 +106,23 @@ def test_who_is_ahead():
     assert robustness_pages._verdict(nmf, conv, "holes", Curves.area) == "+30.0"
     near = curves("cnn", [0.7, 0.6], [0.6, 0.5])
     assert robustness_pages._verdict(nmf, near, "holes", Curves.area) == "not told apart"
+
+
+def test_the_claim_is_judged_by_seeds_that_do_not_overlap(monkeypatch):
+    def record(*nmf):
+        networks = {"cnn_1x1": [0.5, 0.6], "cnmf_1x1": list(nmf)}
+        cells = {
+            f"trained, none/{network}/running/{kind}": [accuracies]
+            for network, accuracies in networks.items()
+            for kind in ("clean", "holes")
+        }
+        return {"config": {"levels": {"holes": [0.5]}, "statistics": ["running"]}, "cells": cells}
+
+    monkeypatch.setattr(robustness_pages, "stored", lambda name: None)
+    ours, verdict = robustness.claim(record(0.7, 0.8))
+    assert ours == "CIFAR-10, 2 seeds: CNMF+1x1 ahead of CNN+1x1 in holes" and verdict == claims.HOLDS
+    assert robustness.claim(record(0.55, 0.8))[1] == robustness.claim(record(0.1, 0.2))[1] == claims.NOT
+    assert robustness.claim({"config": {"levels": {}}, "cells": {}})[1] == claims.NOT_RUN
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from configs.experiments import variants as config_file
 from deepnmf_jax.experiments import run as run_experiment
-from deepnmf_jax.experiments import variants
+from deepnmf_jax.experiments import claims, variants
 from deepnmf_jax.experiments.variants import Variant, correlation, front
 
 
@@ -61,6 +61,25 @@ def test_no_variant_on_the_front_is_beaten_and_every_other_is():
             for other in best
         )
         assert beaten != (variant in best)
+
+
+def test_the_claim_holds_in_part_until_all_100_are_there():
+    def record(number):
+        cells = {
+            f"width 1/groups {i}/mixing groups 1/seed 0": {
+                "test_accuracy": 0.5,
+                "validation_accuracy": 0.5 + 0.001 * i,
+                "parameters": 100 + i,
+                "nmf_parameters": 90,
+                "mixing_parameters": 10 + i,
+            }
+            for i in range(number)
+        }
+        return {"config": {"train_images": 7000, "epochs": 3}, "cells": cells}
+
+    verdicts = {number: variants.claim(record(number))[1] for number in (0, 2, 100)}
+    assert verdicts == {0: claims.NOT_RUN, 2: claims.IN_PART, 100: claims.HOLDS}
+    assert "from 50.0 % with 100 parameters to 50.0 % with 101" in variants.claim(record(2))[0]
 
 
 def test_goes_on_after_a_stop_to_the_same_results(config, tmp_path, monkeypatch):
