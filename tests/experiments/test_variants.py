@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs.experiments import variants as config_file
-from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments import claims, variants
+from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments.variants import Variant, correlation, front
 
 
