@@ -24,6 +24,7 @@ from deepnmf_jax.experiments import (
     clustering_pictures,
     clustering_studies,
     curves,
+    robustness_pages,
     spikes_tables,
     sum_of_parts,
 )
@@ -54,6 +55,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "settling": spikes_tables.draw_settling,
     "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
+    "robustness": robustness_pages.draw_committed,
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

@@ -27,8 +27,11 @@ from deepnmf_jax.experiments import (
     clustering_studies,
     cost,
     gradients,
+    local_learning,
+    robustness_pages,
     spikes_tables,
     trials,
+    variants,
 )
 from deepnmf_jax.experiments.cells import on_page
 from deepnmf_jax.experiments.tables import ROOT, render
@@ -87,6 +90,10 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
         "accuracy_figure": accuracy_figure.committed_table,
         "fashion_figure": partial(accuracy_figure.committed_table, "fashion_mnist", 5),
         "gradients_angles": partial(on_page, "gradients", gradients.gradients_table),
+        "variants": partial(on_page, "variants", variants.variants_table),
+        "robustness": partial(on_page, "robustness", robustness_pages.robustness_table),
+        "robustness_digits": partial(on_page, "robustness/digits", robustness_pages.robustness_table),
+        "local_learning": partial(on_page, "local_learning", local_learning.local_learning_table),
     },
     SPEED,
 )
