@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,17 +21,23 @@ from tests.attacks.laboratory import PATIENCE, Verdict
 ROOT = Path(__file__).resolve().parents[2]
 # Above what the programs may take stand Python, JAX, and what a call compiles before the next look.
 MEGABYTES, SPARE_MAPPINGS = 1500, 6000
+# In the course of a process.
+POINTS = 20
 RNG = np.random.default_rng(0)
 
 
 class Growth(NamedTuple):
-    """Of a process: shapes (or epochs) that were done, most memory and mappings, times that programs were given up."""
+    """Of a process: shapes (or epochs) that were done, most memory and mappings, times that programs were given up.
+
+    `course`: after so many shapes, the memory and mappings of that moment.
+    """
 
     shapes: int
     megabytes: int
     mappings: int
     given_up: int
-    seconds: float
+    seconds: int
+    course: list[list[int]]
 
 
 def matrix(n: int, p: int) -> np.ndarray:
@@ -102,12 +107,19 @@ def layers() -> Callable[[int], Any]:
     return lambda i: layer.apply(variables, jnp.ones((1, 8, 9 + i, 2))).block_until_ready()
 
 
-def epochs(folder: Path, count: int) -> None:
+def epochs(folder: Path, count: int, look: Callable[[], None]) -> None:
     """A run of so many epochs of two steps, on images of 8 x 8, by the plateau rule."""
     from configs import quickstart
     from deepnmf_jax.training import loop, reports
     from tests.programs import TWO_BLOCKS
 
+    end_epoch = loop.Training._end_epoch
+
+    def end_and_look(*arguments: Any) -> None:
+        end_epoch(*arguments)
+        look()
+
+    loop.Training._end_epoch = end_and_look  # type: ignore[method-assign]
     reports._draw = lambda *_: None
     labels = np.arange(24) % 3
     images = RNG.integers(0, 255, (24, 8, 8, 1), np.uint8)
@@ -133,40 +145,42 @@ KINDS = {
 
 
 class Watch:
-    """The most memory and mappings of this process, looked at now and then."""
+    """The most memory and mappings of this process, and their course."""
 
-    def __init__(self) -> None:
-        self.megabytes = self.mappings = 0
+    def __init__(self, total: int) -> None:
+        self.megabytes = self.mappings = self.done = 0
+        self.every = max(total // POINTS, 1)
+        self.course: list[list[int]] = []
 
     def look(self) -> None:
+        """After each shape or epoch."""
         from deepnmf_jax.compiled import mappings
 
         status = Path("/proc/self/status").read_text()
         resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        self.megabytes = max(self.megabytes, int(resident.split()[1]) // 1024)
-        self.mappings = max(self.mappings, mappings() or 0)
-
-    def forever(self) -> None:
-        while True:
-            self.look()
-            time.sleep(1)
+        megabytes, now = int(resident.split()[1]) // 1024, mappings() or 0
+        self.megabytes, self.mappings = max(self.megabytes, megabytes), max(self.mappings, now)
+        self.done += 1
+        if self.done % self.every == 0:
+            self.course.append([self.done, megabytes, now])
+            print(*self.course[-1], file=sys.stderr, flush=True)
 
 
 def measure(kind: str, shapes: int) -> Growth:
     """Does all this in this process."""
     from deepnmf_jax import compiled
 
-    watch, started = Watch(), time.monotonic()
+    watch, started = Watch(shapes), time.monotonic()
     if kind == "epochs":
-        threading.Thread(target=watch.forever, daemon=True).start()
         with tempfile.TemporaryDirectory() as folder:
-            epochs(Path(folder), shapes)
+            epochs(Path(folder), shapes, watch.look)
     else:
         do = KINDS[kind]()
         for i in range(shapes):
             do(i)
             watch.look()
-    return Growth(shapes, watch.megabytes, watch.mappings, compiled.BOUND.times, round(time.monotonic() - started))
+    seconds = round(time.monotonic() - started)
+    return Growth(shapes, watch.megabytes, watch.mappings, compiled.BOUND.times, seconds, watch.course)
 
 
 def in_its_process(kind: str, shapes: int, how: str) -> Growth | str:

@@ -1,0 +1,49 @@
+"""The records of the attacks and of growth, and their tables in docs/develop/attacks.md, which docs/pages.py writes."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepnmf_jax.experiments.tables import ROOT, as_json, table
+from deepnmf_jax.files import write_atomically
+
+FOLDER = ROOT / "docs" / "results" / "attacks"
+ATTACKS, GROWTH = FOLDER / "attacks.json", FOLDER / "growth.json"
+WORDS = ("right", "refused", "wrong")
+
+
+def source(command: str) -> dict[str, Any]:
+    """Where numbers are from."""
+    from deepnmf_jax.training.environment import environment
+
+    found = environment()
+    kept = {key: found[key] for key in ("versions", "commit", "cpu", "cpu_count")}
+    return {"command": command, "date": time.strftime("%Y-%m-%d", time.gmtime()), **kept}
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, as_json(record))
+
+
+def read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text()))
+
+
+def provenance(record: Mapping[str, Any]) -> str:
+    return (
+        f"`{record['command']}`, {record['date']}, {record['cpu']}, {record['cpu_count']} cores shared with other work, "
+        f"jax {record['versions']['jax']}"
+    )
+
+
+def attacks_table(record: Mapping[str, Any]) -> str:
+    """Verdicts by kind of attack, and where the kills struck."""
+    kinds = record["kinds"]
+    together = {word: sum(row[word] for row in kinds.values()) for word in WORDS}
+    rows = [(kind, sum(row.values()), *(row[w] for w in WORDS)) for kind, row in (*kinds.items(), ("together", together))]
+    struck = ", ".join(f"{place.replace(':', '.')} {times}" for place, times in record["struck"].items())
+    where = f"\n\nWhere the kills struck, and how often: {struck}." if struck else ""
+    return f"{provenance(record)}:\n\n{table(rows, ('attack', 'tried', *WORDS))}{where}"
