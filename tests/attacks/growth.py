@@ -1,6 +1,6 @@
 """Growth: shapes that never come again, and epochs without end, must not fill the memory.
 
-python -m tests.attacks.growth [--shapes=300] [--compiled=usual] [kind ...] prints a table.
+python -m tests.attacks.growth [--shapes=300] [--minutes=20] [--compiled=usual] [--record] [kind ...] prints a table.
 """
 
 import argparse
@@ -16,13 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tests.attacks import tables
 from tests.attacks.laboratory import PATIENCE, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 # Above what the programs may take stand Python, JAX, and what a call compiles before the next look.
 MEGABYTES, SPARE_MAPPINGS = 1500, 6000
 # In the course of a process.
-POINTS = 20
+POINTS = 40
+# By how much the memory of a run may grow, and from which epoch on.
+EPOCHS_GROW, SETTLED = 1.05, 50
 RNG = np.random.default_rng(0)
 
 
@@ -166,8 +169,8 @@ class Watch:
             print(*self.course[-1], file=sys.stderr, flush=True)
 
 
-def measure(kind: str, shapes: int) -> Growth:
-    """Does all this in this process."""
+def measure(kind: str, shapes: int, minutes: float) -> Growth:
+    """Does all this in this process, or as many shapes as the minutes allow (of epochs, all)."""
     from deepnmf_jax import compiled
 
     watch, started = Watch(shapes), time.monotonic()
@@ -177,17 +180,21 @@ def measure(kind: str, shapes: int) -> Growth:
     else:
         do = KINDS[kind]()
         for i in range(shapes):
+            if time.monotonic() > started + 60 * minutes:
+                break
             do(i)
             watch.look()
     seconds = round(time.monotonic() - started)
-    return Growth(shapes, watch.megabytes, watch.mappings, compiled.BOUND.times, seconds, watch.course)
+    return Growth(watch.done, watch.megabytes, watch.mappings, compiled.BOUND.times, seconds, watch.course)
 
 
-def in_its_process(kind: str, shapes: int, how: str) -> Growth | str:
+def in_its_process(kind: str, shapes: int, how: str, minutes: float = 600) -> Growth | str:
     """`measure` in a process of its own; what it said if it failed."""
-    command = [sys.executable, "-m", "tests.attacks.growth", "--here", f"--shapes={shapes}", f"--compiled={how}", kind]
+    options = [f"--shapes={shapes}", f"--minutes={minutes}", f"--compiled={how}"]
+    command = [sys.executable, "-m", "tests.attacks.growth", "--here", *options, kind]
+    longest = max(PATIENCE, min(20 * shapes, 120 * minutes))
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(PATIENCE, 20 * shapes))
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=longest)
     except subprocess.TimeoutExpired:
         return "took too long"
     if done.returncode:
@@ -202,6 +209,9 @@ def judged(kind: str, found: Growth | str) -> Verdict:
     if isinstance(found, str):
         return Verdict("wrong", f"{kind}: {found}")
     within = found.megabytes < MEGABYTES and found.mappings < MAPPINGS + SPARE_MAPPINGS
+    if kind == "epochs":
+        settled = [megabytes for epoch, megabytes, _ in found.course if epoch >= SETTLED]
+        within &= not settled or max(settled) <= EPOCHS_GROW * settled[0]
     return Verdict("right" if within else "wrong", f"{kind}: {found}")
 
 
@@ -215,27 +225,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join((*KINDS, 'epochs'))}")
     parser.add_argument("--shapes", type=int, default=300, help="shapes, or epochs (default 300)")
+    parser.add_argument("--minutes", type=float, default=600, help="no new shape of a kind after so long (default 600)")
     parser.add_argument("--compiled", default="quick", help="as tests/compilation.py has it (default quick)")
+    parser.add_argument("--record", action="store_true", help="keep what was found (make pages)")
     parser.add_argument("--here", action="store_true", help="in this process, as a line of JSON")
     options = parser.parse_args()
     if options.here:
-        import jax
-
-        from tests.compilation import compile_as
-
-        jax.config.update("jax_platforms", "cpu")
-        compile_as(options.compiled)
-        warnings.simplefilter("ignore")
-        print(json.dumps(measure(*options.kinds, options.shapes)))
+        _here(*options.kinds, options)
         return 0
-    print("| what | shapes | most memory (MB) | most mappings | given up | seconds |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    words = set()
+    found = {}
     for kind in options.kinds or (*KINDS, "epochs"):
-        found = in_its_process(kind, options.shapes, options.compiled)
-        print(f"| {kind} | {' | '.join(map(str, found)) if isinstance(found, Growth) else found} |", flush=True)
-        words.add(judged(kind, found).word)
-    return int("wrong" in words)
+        found[kind] = in_its_process(kind, options.shapes, options.compiled, options.minutes)
+        print(kind, *found[kind][:-1] if isinstance(found[kind], Growth) else found[kind], flush=True)
+    if options.record:
+        tables.add_growth({kind: each._asdict() for kind, each in found.items() if isinstance(each, Growth)})
+    return int(any(judged(kind, each).word == "wrong" for kind, each in found.items()))
+
+
+def _here(kind: str, options: argparse.Namespace) -> None:
+    import jax
+
+    from deepnmf_jax.training.devices import keep_freed_memory
+    from tests.compilation import compile_as
+
+    jax.config.update("jax_platforms", "cpu")
+    if kind == "epochs":
+        # As main.py does.
+        keep_freed_memory()
+    compile_as(options.compiled)
+    warnings.simplefilter("ignore")
+    print(json.dumps(measure(kind, options.shapes, options.minutes)))
 
 
 if __name__ == "__main__":

@@ -47,3 +47,33 @@ def attacks_table(record: Mapping[str, Any]) -> str:
     struck = ", ".join(f"{place.replace(':', '.')} {times}" for place, times in record["struck"].items())
     where = f"\n\nWhere the kills struck, and how often: {struck}." if struck else ""
     return f"{provenance(record)}:\n\n{table(rows, ('attack', 'tried', *WORDS))}{where}"
+
+
+NAMES = {
+    "fits": "`NMF.fit`",
+    "other fits": "`fit` of the other estimators",
+    "codes": "`encode` and `decode`",
+    "batches": "`partial_fit`",
+    "choose_k": "`choose_k`",
+    "infer": "`infer`",
+    "layers": "`NMFConv` outside of jit",
+    "epochs": "epochs of training",
+}
+
+
+def add_growth(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Keeps what was found of each kind in place of what was there."""
+    record = read(GROWTH) if GROWTH.exists() else {}
+    kinds = {**record.get("kinds", {}), **found}
+    write(GROWTH, {**source("python -m tests.attacks.growth"), "kinds": kinds})
+
+
+def growth_table(record: Mapping[str, Any]) -> str:
+    """Of each kind the shapes, and the memory: the most, and in the course of the process."""
+    rows = []
+    for kind, name in NAMES.items():
+        found = record["kinds"][kind]
+        seconds = found["seconds"] / found["shapes"]
+        rows.append((name, *(found[key] for key in ("shapes", "megabytes", "mappings", "given_up")), f"{seconds:.2g}"))
+    head = ("what", "shapes", "most memory (MB)", "most mappings", "given up", "seconds each")
+    return f"{provenance(record)}:\n\n{table(rows, head)}"

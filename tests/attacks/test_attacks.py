@@ -43,7 +43,7 @@ def test_what_is_wrong_is_said_and_counted() -> None:
 
 
 def test_growth_is_measured_and_judged() -> None:
-    found = measure("infer", 1)
+    found = measure("infer", 1, minutes=1)
     assert found.shapes == 1
     assert found.megabytes > 50
     assert judged("infer", found._replace(megabytes=900, mappings=20_000)).word == "right"
