@@ -22,6 +22,7 @@ from benchmarks.speed import spikes as speed_of_spikes
 from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, spikes, trials
 from deepnmf_jax.experiments.tables import ROOT, render
 from deepnmf_jax.files import write_atomically
+from tests.attacks import tables as attacks
 
 
 def measured(question: str, write: Callable[[Mapping[str, Any]], str], command: str | None = None) -> str:
@@ -69,6 +70,10 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     {
         "spikes_digits": spikes.digits_table,
         "spikes": lambda: spikes.spikes_table(json.loads(spikes.FILE.read_text())),
+    },
+    {
+        "attacks": lambda: attacks.attacks_table(attacks.read(attacks.ATTACKS)),
+        "growth_of_loops": lambda: attacks.growth_table(attacks.read(attacks.GROWTH)),
     },
     SPEED,
 )

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 
 from tests.attacks import tables
-
 from tests.attacks.damages import DAMAGES, hostile_data, hostile_workdirs
 from tests.attacks.growth import growth
 from tests.attacks.kills import kills
@@ -79,9 +78,7 @@ def attacks(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, It
         yield "growth", growth(options.growth)
 
 
-def count(
-    kinds: Iterable[tuple[str, Iterable[Verdict]]], seconds: float, say: Callable[[str], None]
-) -> dict[str, Any]:
+def count(kinds: Iterable[tuple[str, Iterable[Verdict]]], seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """Counts verdicts by kind, until the time is over, and the places of kills; says what is wrong at once."""
     started, kinds_found, struck = time.monotonic(), {}, Counter[str]()
     for kind, verdicts in kinds:

@@ -33,17 +33,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def provenance(record: Mapping[str, Any]) -> str:
-    return (
-        f"`{record['command']}`, {record['date']}, {record['cpu']}, {record['cpu_count']} cores shared with other work, "
-        f"jax {record['versions']['jax']}"
-    )
+    machine = f"{record['cpu']}, {record['cpu_count']} cores shared with other work, jax {record['versions']['jax']}"
+    return f"`{record['command']}`, {record['date']}, {machine}"
 
 
 def attacks_table(record: Mapping[str, Any]) -> str:
     """Verdicts by kind of attack, and where the kills struck."""
     kinds = record["kinds"]
     together = {word: sum(row[word] for row in kinds.values()) for word in WORDS}
-    rows = [(kind, sum(row.values()), *(row[w] for w in WORDS)) for kind, row in (*kinds.items(), ("together", together))]
+    rows = [
+        (kind, sum(row.values()), *(row[word] for word in WORDS))
+        for kind, row in (*kinds.items(), ("together", together))
+    ]
     struck = ", ".join(f"{place.replace(':', '.')} {times}" for place, times in record["struck"].items())
     where = f"\n\nWhere the kills struck, and how often: {struck}." if struck else ""
     return f"{provenance(record)}:\n\n{table(rows, ('attack', 'tried', *WORDS))}{where}"
