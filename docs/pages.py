@@ -22,7 +22,7 @@ from benchmarks.speed import spikes as speed_of_spikes
 from deepnmf_jax.experiments import acceleration, accuracy_rows, clustering_studies, spikes, trials
 from deepnmf_jax.experiments.tables import ROOT, render
 from deepnmf_jax.files import write_atomically
-from tests.attacks import tables as attacks
+from docs import attacks
 
 
 def measured(question: str, write: Callable[[Mapping[str, Any]], str], command: str | None = None) -> str:

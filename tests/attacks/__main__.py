@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from tests.attacks import tables
+from docs import attacks as tables
 from tests.attacks.damages import DAMAGES, hostile_data, hostile_workdirs
 from tests.attacks.growth import growth
 from tests.attacks.kills import kills
@@ -75,7 +75,8 @@ def attacks(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, It
         yield row, damaged(laboratory, name, getattr(options, name), rng(name))
     yield "hostile files", hostile(laboratory, options.hostile)
     if options.growth:
-        yield "growth", growth(options.growth)
+        # Half of the time for all eight kinds.
+        yield "growth", growth(options.growth, options.minutes / 16)
 
 
 def count(kinds: Iterable[tuple[str, Iterable[Verdict]]], seconds: float, say: Callable[[str], None]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.attacks import tables
+from docs import attacks as tables
 from tests.attacks.laboratory import PATIENCE, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MEGABYTES, SPARE_MAPPINGS = 1500, 6000
 # In the course of a process.
 POINTS = 40
-# By how much the memory of a run may grow, and from which epoch on.
-EPOCHS_GROW, SETTLED = 1.05, 50
+# By how much the memory of a run may grow.
+EPOCHS_GROW = 1.05
 RNG = np.random.default_rng(0)
 
 
@@ -210,15 +210,15 @@ def judged(kind: str, found: Growth | str) -> Verdict:
         return Verdict("wrong", f"{kind}: {found}")
     within = found.megabytes < MEGABYTES and found.mappings < MAPPINGS + SPARE_MAPPINGS
     if kind == "epochs":
-        settled = [megabytes for epoch, megabytes, _ in found.course if epoch >= SETTLED]
+        settled = [megabytes for epoch, megabytes, _ in found.course if epoch >= tables.SETTLED]
         within &= not settled or max(settled) <= EPOCHS_GROW * settled[0]
     return Verdict("right" if within else "wrong", f"{kind}: {found}")
 
 
-def growth(shapes: int) -> Iterator[Verdict]:
-    """So many shapes of every kind, and so many epochs."""
-    for kind in (*KINDS, "epochs") if shapes else ():
-        yield judged(kind, in_its_process(kind, shapes, "quick"))
+def growth(shapes: int, minutes: float) -> Iterator[Verdict]:
+    """So many shapes of every kind, or as many as the minutes allow for each, and so many epochs."""
+    for kind in (*KINDS, "epochs"):
+        yield judged(kind, in_its_process(kind, shapes, "quick", minutes))
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks import tables
+from docs import attacks as tables
 from tests.attacks.__main__ import count
 from tests.attacks.damages import DAMAGES
 from tests.attacks.growth import judged, measure

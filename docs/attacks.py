@@ -12,6 +12,8 @@ from deepnmf_jax.files import write_atomically
 FOLDER = ROOT / "docs" / "results" / "attacks"
 ATTACKS, GROWTH = FOLDER / "attacks.json", FOLDER / "growth.json"
 WORDS = ("right", "refused", "wrong")
+# The epoch by which a run holds what it needs.
+SETTLED = 50
 
 
 def source(command: str) -> dict[str, Any]:
@@ -24,15 +26,18 @@ def source(command: str) -> dict[str, Any]:
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
+    """Keeps a record."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, as_json(record))
 
 
 def read(path: Path) -> dict[str, Any]:
+    """A record that was kept."""
     return dict(json.loads(path.read_text()))
 
 
 def provenance(record: Mapping[str, Any]) -> str:
+    """The command, the day, the machine."""
     machine = f"{record['cpu']}, {record['cpu_count']} cores shared with other work, jax {record['versions']['jax']}"
     return f"`{record['command']}`, {record['date']}, {machine}"
 
@@ -70,11 +75,17 @@ def add_growth(found: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def growth_table(record: Mapping[str, Any]) -> str:
-    """Of each kind the shapes, and the memory: the most, and in the course of the process."""
+    """Of each kind the shapes and the most memory; of the epochs, in a sentence, how both went on from epoch 50."""
     rows = []
     for kind, name in NAMES.items():
         found = record["kinds"][kind]
         seconds = found["seconds"] / found["shapes"]
         rows.append((name, *(found[key] for key in ("shapes", "megabytes", "mappings", "given_up")), f"{seconds:.2g}"))
     head = ("what", "shapes", "most memory (MB)", "most mappings", "given up", "seconds each")
-    return f"{provenance(record)}:\n\n{table(rows, head)}"
+    first, *later = (point for point in record["kinds"]["epochs"]["course"] if point[0] >= SETTLED)
+    most, mappings = (max(point[i] for point in later) for i in (1, 2))
+    grown = (
+        f"The run held {first[1]} MB and {first[2]} mappings after epoch {first[0]}, and at most {most} MB "
+        f"({100 * (most / first[1] - 1):.1f} % more) and {mappings} mappings until epoch {later[-1][0]}."
+    )
+    return f"{provenance(record)}:\n\n{table(rows, head)}\n\n{grown}"
