@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ("deepnmf_jax", "benchmarks", "configs", "docs/pages.py", "docs/draw.py", "main.py")
+SOURCE = ("deepnmf_jax", "benchmarks", "configs", "docs/pages.py", "docs/attacks.py", "docs/draw.py", "main.py")
 PAGE = ROOT / "docs" / "develop" / "architecture.md"
 
 # Which other rooms each room may import; its own it always may. `room_of` says which file is where.
