@@ -139,7 +139,8 @@ def read_traced(
         known = part if known is None or part is None else known * part
     if known is not None:
         a = jnp.where(known > 0, a, 0)
-    return a / scale, known
+    # A division by 1 would lose numbers that XLA takes for 0.
+    return a if scale == 1 else a / scale, known
 
 
 def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
