@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from deepnmf_jax.compiled import enable_compilation_cache
+
 _log = logging.getLogger(__name__)
 DATA = "data"
 # Seconds without a sign of life after which a process counts as gone; a check is due within as many again at most.
@@ -66,8 +68,7 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
     if not _accelerator_expected():
         keep_freed_memory()
     if cache and _usable(cache):
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        enable_compilation_cache(cache)
     if coordinator:
         _join(coordinator, num_processes, process_id)
     # Where an accelerator's plugin is installed and the accelerator is not there: late, which helps smaller blocks.

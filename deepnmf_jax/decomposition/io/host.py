@@ -3,14 +3,19 @@
 To compile a program takes longer than such a computation, and every shape compiles anew.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 from jax import Array
 from jax.experimental.sparse import BCOO
+
+# Multiplications up to which OpenBLAS uses one thread, and those from which several are worth waking.
+SERIAL, SMALL = 2**18, 2**26
 
 
 def namespace(*arrays: Any) -> Any:
@@ -25,6 +30,31 @@ def on_host(x: Any) -> bool:
     if isinstance(x, jax.core.Tracer) or jnp.issubdtype(x.dtype, jax.dtypes.extended):
         return False
     return len(x.sharding.device_set) == 1 and all(d.platform == "cpu" for d in x.sharding.device_set)
+
+
+def product_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a b of matrices; smaller ones by blocks that one thread multiplies.
+
+    OpenBLAS wakes its threads for products of a tenth of a millisecond, and where other programs have the cores they
+    wait for one another a hundred times as long.
+    """
+    (m, q), n = a.shape, b.shape[1]
+    if not SERIAL < m * q * n <= SMALL:
+        return a @ b
+    longest = max(m, q, n)
+    edges = [*range(0, longest, max(1, SERIAL * longest // (m * q * n))), longest]
+    parts = [slice(*pair) for pair in itertools.pairwise(edges)]
+    if longest == m:
+        return np.concatenate([a[part] @ b for part in parts])
+    if longest == n:
+        return np.concatenate([a @ b[:, part] for part in parts], axis=1)
+    return sum((a[:, part] @ b[part] for part in parts[1:]), a[:, parts[0]] @ b[parts[0]])
+
+
+def eigh(x: Any) -> tuple[Any, Any]:
+    """Eigenvalues, ascending, and eigenvectors of a symmetric matrix."""
+    # Where numpy's function wakes threads for small matrices too, this driver of LAPACK does not.
+    return scipy.linalg.eigh(x, driver="evd") if namespace(x) is np else tuple(jnp.linalg.eigh(x))
 
 
 def beside(x: Any, a: Array | BCOO) -> Array:

@@ -5,7 +5,7 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.io.host import namespace
+from deepnmf_jax.decomposition.io.host import namespace, product_of
 
 POWER_ITERATIONS = 20
 
@@ -17,7 +17,7 @@ def product(a: Array | BCOO, b: Array | BCOO) -> Array:
     if isinstance(b, BCOO):
         return jnp.asarray(a) @ b
     if namespace(a, b) is np:
-        return a @ b
+        return product_of(a, b)
     return jnp.matmul(a, b, precision="highest")
 
 

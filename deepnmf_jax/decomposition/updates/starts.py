@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.io.host import namespace, on_host
+from deepnmf_jax.decomposition.io.host import eigh, namespace, on_host
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 INITS = ("nndsvda", "nndsvd", "random")
@@ -55,7 +55,7 @@ def leading_singular(key: Array | None, a: Array | BCOO, k: int) -> tuple[Array,
             vt, s, ut = leading_singular(key, a.T, k)
             return ut, s, vt
         xp = namespace(a)
-        values, vectors = xp.linalg.eigh(_gram(a))
+        values, vectors = eigh(_gram(a))
         s = xp.sqrt(xp.maximum(values[::-1][:k], 0))
         vt = vectors[:, ::-1][:, :k].T
         return product(vt, a.T) / xp.where(s > 0, s, 1)[:, None], s, vt
