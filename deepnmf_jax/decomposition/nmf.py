@@ -45,7 +45,7 @@ class NMF(FromBatches):
             are solved until the projected gradient of each is below 0.01 tol of the largest one at Z = 0.
         verbose: a progress bar, with the objective in `fit` and the gradient left (relative, see `tol`) in `encode`.
         n_components: k.
-        init: "nndsvda", "nndsvd", "random".
+        init: "nndsvda", "nndsvd", "nndsvdar", "random".
         max_iter: sweeps of `fit` and of `encode`; None: 500 and 300.
         random_state: seed; the same one gives the same result on the same device.
         beta_loss: "frobenius" (2), "kullback-leibler" (1), "itakura-saito" (0) or the number beta.
@@ -56,6 +56,7 @@ class NMF(FromBatches):
         n_restarts: so many starts at once (the first by `init`, the others random); the best one is kept.
         warm_start: whether `fit` goes on from the last dictionary and codes, if the shapes are the same.
         inner_iter: repeats of the column loop of "hals" (updates of "mu") for each product with A.
+        shuffle: whether "hals" goes through the atoms in an order drawn once a fit; D has the order of the start.
 
     Attributes:
         report_: how the fit ended (`Report`).
@@ -93,6 +94,7 @@ class NMF(FromBatches):
         n_restarts: int = 1,
         warm_start: bool = False,
         inner_iter: int = 3,
+        shuffle: bool = False,
     ) -> None:
         super().__init__(
             nb_concepts,
@@ -107,7 +109,7 @@ class NMF(FromBatches):
         )
         self.init, self.warm_start = check_choice("init", init, INITS), check_flag("warm_start", warm_start)
         self.n_restarts = check_integer("n_restarts", n_restarts, 1)
-        self.inner_iter = check_integer("inner_iter", inner_iter, 1)
+        self.inner_iter, self.shuffle = check_integer("inner_iter", inner_iter, 1), check_flag("shuffle", shuffle)
         self.beta_loss = plain(beta_loss)
         self.alpha_W, self.alpha_H = check_number("alpha_W", alpha_W, 0), plain(alpha_H)
         if self.alpha_H != "same":
@@ -205,11 +207,17 @@ class NMF(FromBatches):
     def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
         target, beta = self._target(data), self._settings.beta
         zts, ds = self._starts(data, start)
+        order = np.random.default_rng(self.random_state).permutation(self.nb_concepts) if self.shuffle else None
+        if order is not None:
+            zts, ds = zts[:, order], ds[:, order]
         compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
         root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, beta)
         with progress.bar(self.verbose, limit, "fit", unit) as report:
             done = in_view(compiled, (zts, ds), limit, report)
         done, best, d, divergences = best_of(done, target.penalties, root)
+        if order is not None:
+            back = np.argsort(order)
+            d, done = d[back], done._replace(state=done.state._replace(zt=done.state.zt[back], d=done.state.d[back]))
         self._d = beside(d, data.a)
         zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol)
         first = judge(zts[best], ds[best], target, root, beta)
@@ -225,6 +233,23 @@ class NMF(FromBatches):
         n_iter, converged = self.report_.iterations, self.report_.converged
         self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(last.divergence) * unit, 0)))
         return self._restore(z), self.D
+
+    def with_dictionary(self, D: Any) -> "NMF":
+        """Take D (k, p) for the dictionary in place of a fit, so that `encode` has it. Returns self.
+
+        Raises:
+            ValueError: another number of concepts; entries that are negative, NaN or infinite.
+        """
+        dtype = arrays.dtype_for(D, self.dtype)
+        with arrays.with_precision(dtype):
+            data = read_data(D, dtype, self.device, sparse=False)
+            if data.a.shape[0] != self.nb_concepts:
+                raise ValueError(f"D has {data.a.shape[0]} rows; it must have {self.nb_concepts}, one a concept")
+            self._begin(D, data)
+            self._d = arrays.to_dense(D, dtype, self.device)
+            # Data is as large as the square of the dictionary, where both factors are of one size.
+            self._scale = data.scale**2
+        return self
 
     def _solve_codes(self, target: Target, limit: int, tol: float) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
@@ -269,6 +294,18 @@ class NMF(FromBatches):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
             z = transposed(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
             return self._restore(beside(z, data.a), arrays.kind_of(A), A)
+
+    def starting_factors(self, A: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The start Z (n, k) and D (k, p) that `fit` makes by `init` for A, as numpy."""
+        dtype = arrays.dtype_for(A, self.dtype)
+        with arrays.with_precision(dtype):
+            data = self._read(A, dtype)
+            root = math.sqrt(data.scale)
+            if data.zero:
+                n, p = data.a.shape
+                return np.zeros((n, self.nb_concepts), dtype), np.zeros((self.nb_concepts, p), dtype)
+            zt, d = start_of(self._key, data.a, self.nb_concepts, self.init)
+            return np.asarray(zt).T * root, np.asarray(d) * root
 
     def init_nndsvda(self, A: Any) -> tuple[Any, Any]:
         """NNDSVDa start (Z, D) for A, of its kind and dtype; zeros are filled with sqrt(mean(A) / k)."""

@@ -15,7 +15,7 @@ from jax.experimental.sparse import BCOO
 from deepnmf_jax.decomposition.io.host import eigh, namespace, on_host
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
-INITS = ("nndsvda", "nndsvd", "random")
+INITS = ("nndsvda", "nndsvd", "nndsvdar", "random")
 # Up to this size the smaller Gram matrix is decomposed; above it, a random subspace.
 LARGEST_GRAM = 2048
 # Of a sparse matrix the Gram matrix is made by so many columns at once, and fewer where they have many entries.
@@ -82,8 +82,9 @@ def _gram(a: Array | BCOO) -> Array:
     return jnp.moveaxis(blocks, 0, 1).reshape(p, -1)[:, :p]
 
 
-def nndsvd_start(key: Array | None, a: Array | BCOO, k: int, fill: bool = True) -> tuple[Array, Array]:
-    """NNDSVD start; with `fill` (NNDSVDa) zeros become sqrt(mean(A) / k). Atoms beyond min(n, p) are random.
+def nndsvd_start(key: Array | None, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
+    """NNDSVD start. Zeros stay ("nndsvd"), become sqrt(mean(A) / k) ("nndsvda"), or random up to 0.01 times that
+    ("nndsvdar"). Atoms beyond min(n, p) are random.
 
     scikit-learn fills with mean(A), which changes the start with the unit of the data.
     """
@@ -107,8 +108,12 @@ def nndsvd_start(key: Array | None, a: Array | BCOO, k: int, fill: bool = True) 
     # Rounding leaves entries around eps where the exact vector has a zero; scikit-learn cuts them at 1e-6 of the unit.
     mean = mean_of(a)
     small = 1e-6 * xp.sqrt(mean)
-    value = xp.sqrt(mean / k) if fill else xp.zeros((), a.dtype)
-    zt, d = (xp.where(factor > small, factor, value) for factor in (zt, d))
+    value = xp.zeros((), a.dtype) if init == "nndsvd" else xp.sqrt(mean / k)
+    fills = [value, value]
+    if init == "nndsvdar":
+        keys = jax.random.split(jax.random.fold_in(key, 1))
+        fills = [0.01 * value * jax.random.uniform(k, f.shape, f.dtype) for k, f in zip(keys, (zt, d), strict=True)]
+    zt, d = (xp.where(factor > small, factor, fill) for factor, fill in zip((zt, d), fills, strict=True))
     if rank < k:
         more_z, more_d = random_start(key, a, k)
         zt, d = xp.concatenate([zt, more_z[rank:]]), xp.concatenate([d, more_d[rank:]])
@@ -132,7 +137,7 @@ def init_factors(key: Array | None, a: Array | BCOO, k: int, init: str = "nndsvd
     if init == "random":
         zt, d = random_start(key, a, k)
     else:
-        zt, d = nndsvd_start(key, a, k, fill=init == "nndsvda")
+        zt, d = nndsvd_start(key, a, k, init)
     return zt * best_scale(a, zt, d), d
 
 
@@ -141,7 +146,7 @@ compiled_start = jax.jit(init_factors, static_argnames=("k", "init"))
 
 def needs_key(a: Array | BCOO, k: int, init: str) -> bool:
     """Whether random numbers enter a start."""
-    return init == "random" or k > min(a.shape) or min(a.shape) > LARGEST_GRAM
+    return init in ("random", "nndsvdar") or k > min(a.shape) or min(a.shape) > LARGEST_GRAM
 
 
 def start_of(key: Callable[[], Array], a: Array | BCOO, k: int, init: str) -> tuple[Array, Array]:
