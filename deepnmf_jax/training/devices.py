@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from deepnmf_jax.compiled import enable_compilation_cache
 from deepnmf_jax.programs import Ended, sentence
 
 _log = logging.getLogger(__name__)
@@ -72,8 +73,7 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
     if not _accelerator_expected():
         keep_freed_memory()
     if cache and _usable(cache):
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        enable_compilation_cache(cache)
     if coordinator:
         _join(coordinator, num_processes, process_id)
     # Where an accelerator's plugin is installed and the accelerator is not there: late, which helps smaller blocks.

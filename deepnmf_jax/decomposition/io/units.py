@@ -11,6 +11,8 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.io.host import beside, on_host
+
 # Two units that differ by more: squares of the one vanish beside those of the other, in float64 too.
 FAR = 2.0**40
 # Entries this much smaller than the unit may be lost to XLA's zero.
@@ -62,7 +64,7 @@ def divided(a: Array | BCOO, unit: float, size: float = math.inf) -> Array | BCO
     if unit == 1:
         return a
     if min(unit, size) >= least_unit(a.dtype):
-        return _divide(a, unit)
+        return beside(np.asarray(a) / unit, a) if on_host(a) else _divide(a, unit)
     exponent = -round(math.log2(unit))
     if isinstance(a, BCOO):
         return BCOO((_shifted(a.data, exponent), a.indices), shape=a.shape)
