@@ -82,8 +82,8 @@ def robustness_table(record: Mapping[str, Any]) -> str:
             rows.append((f"{LABELS[ours.network]} against {LABELS[theirs.network]}", _told(ours), label, *verdicts))
     if rows:
         parts.append(
-            "NMF minus convolutions in points, where no seed of the one lies between those of the other; the share "
-            "kept is the mean over the levels divided by the accuracy on clean images:\n\n"
+            "NMF minus convolutions in points, where the seeds of the two do not overlap; the share kept is the mean "
+            "over the levels divided by the accuracy on clean images:\n\n"
             f"{table(rows, ('pair', 'training', 'of', *kinds))}"
         )
     return "\n\n".join(parts)
@@ -141,7 +141,7 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
     for axes, kind in zip(panels[0], kinds, strict=True):
         axes.set_title("FGSM" if kind == "fgsm" else kind, fontsize=8)
     lines = {line.get_label(): line for panel in panels.ravel() for line in panel.lines}
-    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=6, fontsize=7)
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=4, fontsize=7)
     figure.supxlabel("level of the noise", fontsize=8)
     return figure
 
