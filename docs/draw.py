@@ -25,7 +25,7 @@ from deepnmf_jax.experiments import (
     clustering_studies,
     curves,
     robustness_pages,
-    spikes,
+    spikes_tables,
     sum_of_parts,
 )
 from deepnmf_jax.experiments.tables import ROOT
@@ -53,7 +53,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "factorization": lambda: speed.draw_factorization(record("factorization")),
     "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
-    "settling": spikes.draw_settling,
+    "settling": spikes_tables.draw_settling,
     "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
     "robustness": robustness_pages.draw_committed,
     "growth": lambda: speed.draw_growth(record("growth")),

@@ -9,6 +9,7 @@ from configs.experiments import spikes as config_file
 from deepnmf_jax import load_pretrained
 from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments import spikes
+from deepnmf_jax.models.summary import layer_rows
 
 
 @pytest.fixture
@@ -90,4 +91,8 @@ def test_operations_are_counted_by_hand():
     counts = spikes.count_operations(found.model, found.image_shape)
     layers = ((576, 75, 32), (64, 800, 64), (1, 1024, 96), (1, 96, 10))
     assert counts["iteration"]["multiplications"] == sum(p * (2 * n * k + k) for p, n, k in layers)
-    assert counts["spike"]["weight reads"] == sum(p * k for p, n, k in layers)
+    spike = counts["spike"]
+    assert spike["weight reads"] == sum(p * k for p, n, k in layers)
+    summary = layer_rows(found.model.clone(num_spikes=7), found.image_shape)
+    ours = sum(row.operations for row in summary if row.layer.startswith("NMF"))
+    assert 7 * (spike["multiplications"] + spike["additions"]) == ours

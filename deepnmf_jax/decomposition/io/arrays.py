@@ -177,7 +177,8 @@ def to_jax(x: Any, dtype: np.dtype, device: Any = None) -> Array | BCOO:
     elif is_torch(x):
         array = _from_torch(x, dtype)
     else:
-        array = jnp.asarray(reading.narrowed(reading.host(x), dtype))
+        # jnp.asarray would compile a program that copies.
+        array = jax.device_put(reading.narrowed(reading.host(x), dtype), may_alias=False)
     return array if device is None else jax.device_put(array, device_of(device))
 
 
