@@ -331,6 +331,7 @@ def test_after_partial_fit_nothing_is_said_of_the_fit_before() -> None:
     assert model.partial_fit(a[6:]).n_iter_ == 2
 
 
+@pytest.mark.filterwarnings("ignore:Sparse (CSR tensor|invariant):UserWarning")  # once a process, of torch
 def test_torch() -> None:
     torch = pytest.importorskip("torch")
     a = table()
