@@ -23,7 +23,8 @@ def uniform_power(exponent: float) -> Callable[..., Array]:
 
 def identity_plus_noise(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Identity + U(-0.5e-4, 0.5e-4), (..., in, out): the authors' start of the 1x1 convolution."""
-    return jnp.eye(shape[-2], shape[-1], dtype=dtype) + centred_noise(key, shape, dtype)
+    identity = jnp.broadcast_to(jnp.eye(shape[-2], shape[-1], dtype=dtype), shape)
+    return identity + centred_noise(key, shape, dtype)
 
 
 def centred_noise(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:

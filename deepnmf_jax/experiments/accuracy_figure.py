@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepnmf_jax.core.checks import check_choice, check_integer
+from deepnmf_jax.core.checks import check_choice, check_flag, check_seed
 from deepnmf_jax.experiments.accuracy_rows import PAPER, RECORDS
-from deepnmf_jax.experiments.budgets import KEPT, check_budget, recipe, train
+from deepnmf_jax.experiments.budgets import KEPT, check_budget, check_listed, recipe, train
 from deepnmf_jax.experiments.cells import Cell, Record, run_cells
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.plotting import BLACK, WIDTH, network_colour, styled
@@ -36,10 +36,12 @@ def run(config: Any, workdir: str | Path) -> Record:
         ValueError: settings outside what they allow, or a workdir of other settings.
         FileNotFoundError: the images are not there.
     """
+    check_listed(config, "networks", "seeds")
     for network in config.networks:
         check_choice("networks", network, tuple(PAPER))
     for seed in config.seeds:
-        check_integer("seeds", seed, 0)
+        check_seed("seeds", seed)
+    check_flag("committed", config.committed)
     check_budget(config)
     cells = [
         Cell(f"{network}/{seed}", partial(_accuracy, config, workdir, network, seed))

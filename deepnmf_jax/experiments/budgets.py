@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepnmf_jax.core.checks import check_integer
-from deepnmf_jax.data.datasets import KNOWN, load_dataset, split_train_validation
+from deepnmf_jax.data.datasets import KNOWN, image_shape_and_classes, load_dataset, split_train_validation
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
@@ -22,11 +22,37 @@ from deepnmf_jax.training.loop import train_and_evaluate
 KEPT = ("test_accuracy", "validation_accuracy", "parameters", "epochs", "best_epoch", "seconds", "seed")
 
 
-def check_budget(config: Any) -> None:
-    """ValueError for a budget that no training can have. The keys: see `recipe`."""
-    for name in ("train_images", "test_images", "validation_images"):
+def check_budget(config: Any, choosing: bool = False) -> None:
+    """Refuses a budget that no training can have. The keys: see `recipe`.
+
+    Args:
+        config: of the experiment.
+        choosing: whether something is chosen by the validation images, so that there must be some.
+
+    Raises:
+        ValueError: numbers outside what they allow, an unknown data set, a damaged file.
+        FileNotFoundError: the file that is named as the data set is not there.
+    """
+    for name in ("train_images", "test_images"):
         check_integer(name, config[name], 0)
+    check_integer("validation_images", config.validation_images, int(choosing))
     check_integer("epochs", config.epochs, 1)
+    image_shape_and_classes(config.dataset)
+
+
+def check_listed(config: Any, *names: str) -> None:
+    """ValueError if one of these settings, which list what is measured, is empty."""
+    for name in names:
+        if not config[name]:
+            raise ValueError(f"{name} is empty; give one value at least")
+
+
+def check_recipe(name: str, layer: str) -> None:
+    """ValueError unless `name` is a file of configs/ whose networks have layers of that kind."""
+    if not (ROOT / "configs" / f"{name}.py").is_file():
+        raise ValueError(f"there is no configs/{name}.py; use one such as 'fast/cnmf'")
+    if (there := _read(name)["model"]["layer"]) != layer:
+        raise ValueError(f"configs/{name}.py has layer = {there!r}, but this needs {layer!r}; use 'fast/cnmf'")
 
 
 def recipe(name: str, config: Any, workdir: str | Path, changes: Mapping[str, Any] | None = None) -> ConfigDict:

@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepnmf_jax.core.checks import check_choice, check_integer
-from deepnmf_jax.experiments.budgets import check_budget, recipe, train
+from deepnmf_jax.core.checks import check_choice, check_integer, check_seed
+from deepnmf_jax.experiments.budgets import check_budget, check_listed, recipe, train
 from deepnmf_jax.experiments.cells import Cell, Record, run_cells
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.models import Network
@@ -78,15 +78,17 @@ def run(config: Any, workdir: str | Path) -> Record:
         ValueError: settings outside what they allow, or a workdir of other settings.
         FileNotFoundError: the images are not there.
     """
+    check_listed(config, "parts", "networks", "gradients", "seeds")
     for network in config.networks:
         check_choice("networks", network, tuple(NETWORKS))
     for part in config.parts:
         check_choice("parts", part, PARTS)
     for gradient in config.gradients:
         check_choice("gradients", gradient, tuple(GRADIENTS))
-    for name in ("iterations", "seeds"):
-        for value in config[name]:
-            check_integer(name, value, int(name == "iterations"))
+    for value in config.iterations:
+        check_integer("iterations", value, 1)
+    for seed in config.seeds:
+        check_seed("seeds", seed)
     for name in ("shown", "batch_size", "rounds", "side"):
         check_integer(name, config[name], 1)
     check_budget(config)

@@ -19,11 +19,11 @@ import numpy as np
 from jax import Array
 from matplotlib.figure import Figure
 
-from deepnmf_jax.core.checks import check_choice, check_integer
+from deepnmf_jax.core.checks import check_choice, check_integer, check_seed
 from deepnmf_jax.core.gradients import at_result
 from deepnmf_jax.core.updates import em_step
 from deepnmf_jax.data.augmentation import center_crop
-from deepnmf_jax.experiments.budgets import check_budget, recipe, train, trained
+from deepnmf_jax.experiments.budgets import check_budget, check_listed, recipe, train, trained
 from deepnmf_jax.experiments.cells import Cell, Record, run_cells
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.plotting import WIDTH, styled
@@ -52,7 +52,11 @@ def run(config: Any, workdir: str | Path) -> Record:
         check_choice("states", state, STATES)
     for name in config.trainings:
         check_choice("trainings", name, (*names(config), EXACT))
-    check_integer("seed", config.seed, 0)
+    if not (config.states or config.trainings):
+        raise ValueError("states and trainings are empty; give one value at least")
+    check_listed(config, "iterations")
+    check_choice("shown", config.shown, tuple(config.iterations))
+    check_seed("seed", config.seed)
     check_budget(config)
     selecting = ("states", "trainings", "iterations", "shown")
     return run_cells(config, workdir, list_cells(config, workdir), gradients_table, draw_gradients, selecting)

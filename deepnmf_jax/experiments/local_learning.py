@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from deepnmf_jax.core.checks import check_choice, check_integer
 from deepnmf_jax.core.gradients import LOCAL_RULES
 from deepnmf_jax.data.augmentation import center_crop
-from deepnmf_jax.experiments.budgets import check_budget, recipe, train, trained
+from deepnmf_jax.experiments.budgets import check_budget, check_listed, check_recipe, recipe, train, trained
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.claims import IN_PART, NOT, NOT_RUN, Finding
 from deepnmf_jax.experiments.tables import table
@@ -85,9 +85,9 @@ def run(config: Any, workdir: str) -> None:
 
 
 def _check(config: Any) -> None:
-    check_budget(config)
-    if not config.rules:
-        raise ValueError("rules is empty; give 'kl', 'mse' or both")
+    check_budget(config, choosing=True)
+    check_listed(config, "rules")
+    check_recipe(config.network, layer="nmf")
     for rule in config.rules:
         check_choice("rules", rule, LOCAL_RULES)
     check_integer("best", config.best, 0)

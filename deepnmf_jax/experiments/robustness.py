@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number, check_seed
 from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.data.datasets import load_dataset
-from deepnmf_jax.experiments.budgets import check_budget, images_of, recipe, train, trained
+from deepnmf_jax.experiments.budgets import check_budget, check_listed, images_of, recipe, train, trained
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.noise import KINDS, add_noise
 from deepnmf_jax.experiments.robustness_pages import claim, draw_robustness, robustness_table
@@ -49,7 +49,9 @@ def run(config: Any, workdir: str) -> None:
 
 
 def _check(config: Any) -> None:
-    check_budget(config)
+    check_budget(config, choosing=True)
+    check_listed(config, "train_noise", "statistics", "levels")
+    check_seed("seed", config.seed)
     for name in config.pretrained:
         check_choice("pretrained", name, pretrained_names())
     for name in config.networks:
@@ -65,6 +67,7 @@ def _check(config: Any) -> None:
         check_integer(name, config[name], 1)
     for kind, levels in config.levels.items():
         check_choice("levels", kind, (*KINDS, "fgsm"))
+        check_listed(config.levels, kind)
         for level, below in zip(levels, (0, *levels), strict=False):
             check_number(f"levels of {kind}", level, below, np.inf if kind in ("gaussian", "fgsm") else 1, above=True)
 

@@ -18,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number
+from deepnmf_jax.core.checks import check_choice, check_integer, check_number, check_seed
 from deepnmf_jax.core.divergences import certificate, kl_divergence
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.core.spiking import infer_spiking
 from deepnmf_jax.data.augmentation import center_crop
-from deepnmf_jax.data.datasets import load_dataset
+from deepnmf_jax.data.datasets import image_shape_and_classes, load_dataset
 from deepnmf_jax.experiments import noise
 from deepnmf_jax.experiments.acceleration import layer_inputs
+from deepnmf_jax.experiments.budgets import check_listed
 from deepnmf_jax.experiments.spikes_tables import StepRule, draw_spikes_accuracy, rule_key, spikes_table, step_rules
 from deepnmf_jax.experiments.tables import as_json
 from deepnmf_jax.files import write_atomically
@@ -81,6 +82,10 @@ def run(config: Any, workdir: str) -> None:
 
 
 def _check(config: Any) -> None:
+    check_listed(config, "networks")
+    check_seed("seed", config.seed)
+    if config.dataset:
+        image_shape_and_classes(config.dataset)
     for name in config.networks:
         check_choice("networks", name, pretrained_names())
         if load_pretrained(name).model.layer != "nmf":
@@ -90,7 +95,10 @@ def _check(config: Any) -> None:
     for name in ("spikes", "iterations", "input_spikes"):
         for value in config[name]:
             check_integer(name, value, 1)
-    for epsilon, decay in config.steps:
+    for rule in config.steps:
+        if not isinstance(rule, (tuple, list)) or len(rule) != 2:
+            raise ValueError(f"steps: {rule!r} is no pair (epsilon, decay)")
+        epsilon, decay = rule
         check_number("steps: epsilon", epsilon, 0, above=True)
         check_number("steps: decay", decay, 0)
     for kind in config.noise:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from deepnmf_jax.core.checks import check_integer, check_number
 from deepnmf_jax.data.datasets import image_shape_and_classes
-from deepnmf_jax.experiments.budgets import check_budget, recipe, train
+from deepnmf_jax.experiments.budgets import check_budget, check_listed, recipe, train
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.claims import HOLDS, IN_PART, NOT_RUN, Finding
 from deepnmf_jax.experiments.tables import table
@@ -80,10 +80,8 @@ def run(config: Any, workdir: str) -> None:
 
 
 def _check(config: Any) -> None:
-    check_budget(config)
-    for name in ("widths", "groups", "mixing_groups"):
-        if not config[name]:
-            raise ValueError(f"{name} is empty; give one value at least")
+    check_budget(config, choosing=True)
+    check_listed(config, "widths", "groups", "mixing_groups")
     for width in config.widths:
         check_number("widths", width, 0, above=True)
     for seed in config.front_seeds:

@@ -63,4 +63,4 @@ class LocalMixing(nn.Module):
         kernel = self.param("kernel", initializers.identity_plus_noise, (groups, side, side), self.param_dtype)
         bias = self.param("bias", initializers.centred_noise, (channels,), self.param_dtype)
         mixed = jnp.einsum("rgi,gio->rgo", rows.reshape(-1, groups, side), kernel.astype(rows.dtype))
-        return mixed.reshape(-1, channels) + bias.astype(rows.dtype)
+        return mixed.reshape(-1, channels) + bias.astype(rows.dtype)[None]

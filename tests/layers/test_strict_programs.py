@@ -31,6 +31,7 @@ LAYERS = [
     NMFConv(4, (3, 3), feature_group_count=2, padding="SAME", strides=2),
     NMFPool(),
     LocalMixing(),
+    LocalMixing(feature_group_count=2),
     NormalizedConv(4, (3, 3)),
     NormalizedConv(4, (3, 3), feature_group_count=2),
     PatchWhitening(),
@@ -67,7 +68,7 @@ def trace(layer, dtype, param_dtype="float32"):
 @pytest.mark.parametrize("dtype, param_dtype", DTYPES)
 def test_layers_promote_nothing_unasked(mode, dtype, param_dtype):
     with STRICT[mode]():
-        for layer in LAYERS if dtype == "float32" else LAYERS[-9:]:
+        for layer in LAYERS if dtype == "float32" else LAYERS[-10:]:
             _, (of_variables, of_inputs) = trace(layer, dtype, param_dtype)
             assert of_inputs.dtype == dtype
             assert all(leaf.dtype == param_dtype for leaf in jax.tree.leaves(of_variables))

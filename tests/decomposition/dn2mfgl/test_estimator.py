@@ -161,6 +161,7 @@ def test_bad_arguments() -> None:
         (lambda x: x[0], "must be a matrix"),
         (lambda x: x[:0], "empty"),
         (lambda x: x[:4], "n_neighbors = 5 with 4 samples"),
+        (lambda x: x[:1], "single sample"),
     ],
 )
 def test_bad_data(change: object, match: str) -> None:
