@@ -266,7 +266,10 @@ class Dn2MFGL:
         released = given.mode == "released"
         if not (given.normalize or released or given.robust == "none"):
             units.check_delta(given.delta, x, scale)
-        return units.units_of(scale, len(given.layer_sizes), squares=given.robust == "none" and not released)
+        layers = len(given.layer_sizes)
+        found = units.units_of(scale, layers, squares=given.robust == "none" and not released)
+        units.units_of_factors(found, layers, np.dtype(x.dtype), released)  # refused before the fit, not after it
+        return found
 
     def _plain(self) -> SimpleNamespace:
         """The arguments, checked, as Python's numbers; the attributes stay as they were given."""

@@ -123,15 +123,12 @@ def delta_in(units: Units, delta: float, dtype: np.dtype) -> float:
     return delta if units.data == 1 else max(delta / units.data, float(np.finfo(dtype).eps))
 
 
-def restored(solution: Solution, units: Units, released: bool) -> Solution:
-    """The solution of the data itself, from that of the data divided by its unit.
+def units_of_factors(units: Units, layers: int, dtype: np.dtype, released: bool) -> tuple[float, float, float]:
+    """What the last dictionary, the components and the codes of the data are, of those of the data divided by its unit.
 
     Raises:
-        ValueError: its dtype does not hold one of the factors.
+        ValueError: the dtype does not hold one of the factors.
     """
-    if units.data == 1:
-        return solution
-    layers, dtype = len(solution.dictionaries), solution.codes.dtype
     last = units.h if released else power(units.h, 1 - layers)
     components = power(units.h, layers) if released else 1.0
     codes = units.v if released else units.data
@@ -141,6 +138,15 @@ def restored(solution: Solution, units: Units, released: bool) -> Solution:
             f"X has entries of the size of {units.data:.0e}, for which {dtype} does not hold the factors of {layers} "
             f"layers; {_advice(units.data)}"
         )
+    return last, components, codes
+
+
+def restored(solution: Solution, units: Units, released: bool) -> Solution:
+    """The solution of the data itself, from that of the data divided by its unit. ValueError as `units_of_factors`."""
+    if units.data == 1:
+        return solution
+    dtype = solution.codes.dtype
+    last, components, codes = units_of_factors(units, len(solution.dictionaries), dtype, released)
     return solution._replace(
         dictionaries=[*(matrix * units.h for matrix in solution.dictionaries[:-1]), solution.dictionaries[-1] * last],
         components=solution.components * components,
