@@ -306,7 +306,7 @@ def cost_table(record: Mapping[str, Any]) -> str:
 def draw_cost(record: Mapping[str, Any]) -> Figure:
     """Above: memory, time of the backward and error, over the CNN of the kind. Below: both costs against iterations."""
     config = record["config"]
-    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+    figure = Figure(figsize=(0.9 * WIDTH, 4.6), layout="constrained")
     halves: Any = figure.subfigures(2, 1, height_ratios=(1, 1))
     above, below = halves
     above.suptitle(f"{config['shown']} iterations, beside the CNN of the kind")
