@@ -23,7 +23,7 @@ from deepnmf_jax.experiments import (
     accuracy_figure,
     clustering_pictures,
     clustering_studies,
-    cost,
+    cost_pages,
     curves,
     gradients,
     spikes,
@@ -57,7 +57,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "settling": spikes.draw_settling,
     "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
-    "cost": lambda: cost.draw_cost(json.loads((RESULTS / "cost" / "results.json").read_text())),
+    "cost": lambda: cost_pages.draw_cost(json.loads((RESULTS / "cost" / "results.json").read_text())),
     "gradients": lambda: gradients.draw_gradients(json.loads((RESULTS / "gradients" / "results.json").read_text())),
     "growth": lambda: speed.draw_growth(record("growth")),
 }
