@@ -154,7 +154,7 @@ def _timed(loss: Loss, shapes: Any, images: jax.Array) -> Callable[[], tuple[flo
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda s: jnp.asarray(rng.random(s.shape), s.dtype), shapes)
     forward = jax.jit(lambda p, i: jax.vjp(lambda p: loss(p, i), p))
-    backward = jax.jit(lambda pull: pull(jnp.ones(())))
+    backward = jax.jit(lambda pull: pull(jnp.ones((), jnp.float32)))
 
     def once() -> tuple[float, float]:
         start = time.perf_counter()
