@@ -79,7 +79,7 @@ def work() -> None:
             print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
         else:
             print(setup.describe(FLAGS.config))
-    except RuntimeError as error:
+    except Exception as error:
         devices.leave(error)
         raise
 

@@ -35,6 +35,7 @@ BASE: dict[str, Any] = {
         "padding": "VALID",  # of the kernels, "VALID" or "SAME"
         "width": 1.0,  # factor on the features
         "groups": (1,),  # one number for all blocks that it divides, or one a block
+        "mixing_groups": (1,),  # of the 1x1 convolutions, by the same rule
         "pooling": "average",  # "average", "max", "nmf", "conv", "none"; of all blocks but the last two, which
         # have none. One a block: "average,none,none,none"
         "preprocessing": "none",  # of the images: "none", "on_off", "whitening"

@@ -6,6 +6,7 @@ The public names are those of `__all__`; the rest of the package may change from
 from typing import TYPE_CHECKING, Any
 
 from deepnmf_jax import models
+from deepnmf_jax.compiled import enable_compilation_cache
 from deepnmf_jax.core.divergences import certificate, kl_divergence, residual
 from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint, local_gradient, with_local_gradient
 from deepnmf_jax.core.inference import infer, infer_checked
@@ -36,6 +37,7 @@ __all__ = [
     "approximate_adjoint",
     "certificate",
     "draw_spikes",
+    "enable_compilation_cache",
     "extract_patches",
     "implicit_adjoint",
     "infer",

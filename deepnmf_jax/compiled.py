@@ -1,4 +1,4 @@
-"""Compiled programs: JAX keeps each one for good, and here they are given up before they fill the memory.
+"""Compiled programs: kept on disk if asked, and given up before they fill the memory, where JAX keeps each for good.
 
 Data of a new shape compiles programs of its own, about ten for a fit. Each takes about 2.6 MB and, on a CPU, 40 memory
 mappings, of which Linux gives a process 65,530 by default and aborts it beyond. Those who fit matrices of ever new
@@ -8,12 +8,15 @@ JAX has no way to give up some programs only that also reaches its own (one for 
 go, those of the user too, which are compiled again when they are next called. Whoever is far from the bound never pays.
 """
 
+import errno
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 try:
     from jax.extend.core import get_opaque_trace_state as trace_state
@@ -57,6 +60,30 @@ with ThreadPoolExecutor(1) as _thread:
 def is_tracing() -> bool:
     """Whether this thread is inside jit, grad or vmap."""
     return _state() != OUTSIDE
+
+
+def enable_compilation_cache(folder: str | os.PathLike = "~/.cache/deepnmf_jax") -> None:
+    """Keep compiled programs in a folder, of this process and all later ones: what they compile again is read there.
+
+    It is JAX's persistent cache, for all programs of the process and not this package's alone, so a library leaves it
+    off. Call it once, at the start. Another version of JAX or another device reads none of them; the folder may be
+    removed at any time.
+
+    Args:
+        folder: where; made if it is not there. `~` is the home folder.
+
+    Raises:
+        OSError: the folder cannot be made or written to.
+    """
+    path = os.path.abspath(os.path.expanduser(folder))
+    os.makedirs(path, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no permission to write", path)
+    jax.config.update("jax_compilation_cache_dir", path)
+    # JAX's own bound of a second would leave out what a fit compiles.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # JAX looks for the folder once, before the first program.
+    compilation_cache.reset_cache()
 
 
 class Bound:

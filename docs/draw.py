@@ -26,7 +26,8 @@ from deepnmf_jax.experiments import (
     cost_pages,
     curves,
     gradients,
-    spikes,
+    robustness_pages,
+    spikes_tables,
     sum_of_parts,
 )
 from deepnmf_jax.experiments.cells import FOLDER as RESULTS
@@ -55,10 +56,11 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "factorization": lambda: speed.draw_factorization(record("factorization")),
     "acceleration": lambda: curves.draw_acceleration(json.loads(acceleration.FILE.read_text())),
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
-    "settling": spikes.draw_settling,
+    "settling": spikes_tables.draw_settling,
     "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
     "cost": lambda: cost_pages.draw_cost(json.loads((RESULTS / "cost" / "results.json").read_text())),
     "gradients": lambda: gradients.draw_gradients(json.loads((RESULTS / "gradients" / "results.json").read_text())),
+    "robustness": robustness_pages.draw_committed,
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

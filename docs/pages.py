@@ -27,12 +27,16 @@ from deepnmf_jax.experiments import (
     clustering_studies,
     cost_pages,
     gradients,
-    spikes,
+    local_learning,
+    robustness_pages,
+    spikes_tables,
     trials,
+    variants,
 )
 from deepnmf_jax.experiments.cells import on_page
 from deepnmf_jax.experiments.tables import ROOT, render
 from deepnmf_jax.files import write_atomically
+from docs import attacks
 
 
 def measured(question: str, write: Callable[[Mapping[str, Any]], str], command: str | None = None) -> str:
@@ -78,8 +82,8 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     {"acceleration": lambda: acceleration.acceleration_table(json.loads(acceleration.FILE.read_text()))},
     clustering_studies.TABLES,
     {
-        "spikes_digits": spikes.digits_table,
-        "spikes": lambda: spikes.spikes_table(json.loads(spikes.FILE.read_text())),
+        "spikes_digits": spikes_tables.digits_table,
+        "spikes": lambda: spikes_tables.spikes_table(json.loads(spikes_tables.FILE.read_text())),
     },
     {
         "claims": claims.claims_table,
@@ -87,6 +91,14 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
         "accuracy_figure": accuracy_figure.committed_table,
         "fashion_figure": partial(accuracy_figure.committed_table, "fashion_mnist", 5),
         "gradients_angles": partial(on_page, "gradients", gradients.gradients_table),
+        "variants": partial(on_page, "variants", variants.variants_table),
+        "robustness": partial(on_page, "robustness", robustness_pages.robustness_table),
+        "robustness_digits": partial(on_page, "robustness/digits", robustness_pages.robustness_table),
+        "local_learning": partial(on_page, "local_learning", local_learning.local_learning_table),
+    },
+    {
+        "attacks": lambda: attacks.attacks_table(attacks.read(attacks.ATTACKS)),
+        "growth_of_loops": lambda: attacks.growth_table(attacks.read(attacks.GROWTH)),
     },
     SPEED,
 )

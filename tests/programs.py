@@ -225,20 +225,30 @@ def write_images(path: Path, **changes: np.ndarray) -> Path:
     return temporary.replace(path)
 
 
-def stop_at(place: str, call: int, number: int, after: bool = False) -> None:
-    """Makes a function ("module:Class.name") send its process a signal before (or after) its `call`-th call."""
+def found_at(place: str) -> tuple[Any, str]:
+    """The owner and the name of a function ("module:Class.name") of the training."""
     module, _, path = place.partition(":")
     *parents, name = path.split(".")
-    owner: Any = functools.reduce(getattr, parents, importlib.import_module(f"deepnmf_jax.training.{module}"))
+    return functools.reduce(getattr, parents, importlib.import_module(f"deepnmf_jax.training.{module}")), name
+
+
+def stop_at(place: str, call: int, number: int | Exception, after: bool = False) -> None:
+    """Makes a function send its process a signal, or raise an error, before (or after) its `call`-th call."""
+    owner, name = found_at(place)
     function, calls = getattr(owner, name), itertools.count(1)
+
+    def stop() -> None:
+        if isinstance(number, Exception):
+            raise number
+        os.kill(os.getpid(), number)
 
     def stopping(*arguments: Any, **options: Any) -> Any:
         now = next(calls) == call
         if now and not after:
-            os.kill(os.getpid(), number)
+            stop()
         result = function(*arguments, **options)
         if now and after:
-            os.kill(os.getpid(), number)
+            stop()
         return result
 
     setattr(owner, name, stopping)

@@ -68,23 +68,29 @@ def first_time(curve: Curve, level: float) -> float:
     return min(times, default=float("inf"))
 
 
-def levels_of(curves: Mapping[str, Curve], beginning: float) -> list[dict[str, Any]]:
+def levels_of(curves: Mapping[str, Curve], beginning: float) -> dict[str, Any]:
     """For every error that one of the others was seen at, below the start's: seconds of each method to get there.
 
     Returns:
-        One record a level, the largest first: "error", "seconds" by method (None: never), "ours" and "others" the
-        first of each, "sooner" whether ours is before.
+        "error": the levels, the largest first; "seconds": of each method, one a level (None: never).
     """
-    others = {name: curve for name, curve in curves.items() if not name.startswith("ours")}
-    seen = sorted({e for curve in others.values() for e in curve["error"] if e < beginning}, reverse=True)
-    records = []
-    for level in seen:
-        seconds = {name: first_time(curve, level) for name, curve in curves.items()}
-        ours = min((s for name, s in seconds.items() if name not in others), default=float("inf"))
-        them = min(seconds[name] for name in others)
-        times = {name: _finite(s) for name, s in seconds.items()}
-        records.append({"error": level, "seconds": times, "ours": _finite(ours), "others": them, "sooner": ours < them})
-    return records
+    others = [curve for name, curve in curves.items() if not name.startswith("ours")]
+    seen = sorted({e for curve in others for e in curve["error"] if e < beginning}, reverse=True)
+    seconds = {name: [_finite(first_time(curve, level)) for level in seen] for name, curve in curves.items()}
+    return {"error": seen, "seconds": seconds}
+
+
+def firsts(levels: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """At each of `levels_of` the seconds of our first method and of the first of the others; infinite: never."""
+    ours, others = (
+        [times for name, times in levels["seconds"].items() if name.startswith("ours") is mine]
+        for mine in (True, False)
+    )
+
+    def first(methods: list[list[float | None]], level: int) -> float:
+        return min((t for times in methods if (t := times[level]) is not None), default=float("inf"))
+
+    return [(first(ours, level), first(others, level)) for level in range(len(levels["error"]))]
 
 
 def _finite(seconds: float) -> float | None:
@@ -139,21 +145,21 @@ def many(sizes: Sequence[int]) -> dict[str, float]:
 
 def levels_table(found: Mapping[str, Any]) -> str:
     """A few levels of one problem as a Markdown table: least seconds of each method."""
-    levels = found["levels"]
-    picked = [levels[i] for i in sorted({round(x) for x in np.linspace(0, len(levels) - 1, min(6, len(levels)))})]
+    errors, seconds = found["levels"]["error"], found["levels"]["seconds"]
+    picked = sorted({round(x) for x in np.linspace(0, len(errors) - 1, min(6, len(errors)))})
     rows = [
-        (name, *("" if level["seconds"][name] is None else f"{level['seconds'][name]:.3g}" for level in picked))
+        (name, *("" if seconds[name][level] is None else f"{seconds[name][level]:.3g}" for level in picked))
         for name in found["curves"]
     ]
-    return table(rows, ("seconds to the relative error", *(f"{level['error']:.4f}" for level in picked)))
+    return table(rows, ("seconds to the relative error", *(f"{errors[level]:.4f}" for level in picked)))
 
 
 def factorization_table(result: Mapping[str, Any]) -> str:
     """Error against seconds of the factorizations, their compile time and memory, and the sweep with many concepts."""
     parts = []
     for name, found in result["problems"].items():
-        levels = found["levels"]
-        sooner = sum(record["sooner"] for record in levels)
+        levels = firsts(found["levels"])
+        sooner = sum(ours < others for ours, others in levels)
         parts.append(
             f"{name}, {' x '.join(map(str, found['shape']))}, {found['k']} concepts: ours is there sooner at "
             f"{sooner} of {len(levels)} error levels.\n\n{levels_table(found)}"
@@ -216,11 +222,10 @@ def main() -> None:
             beginning = float(np.linalg.norm(a - z @ d) / np.linalg.norm(a))
             levels = levels_of(curves, beginning)
             problems[name] = {"shape": a.shape, "k": k, "start": beginning, "curves": curves, "levels": levels}
-            if levels:
-                ratios[f"{name}: share of levels with ours sooner"] = sum(r["sooner"] for r in levels) / len(levels)
-                # A level never reached by ours counts as a ratio near 0, so that it cannot hide.
-                worst = min(r["others"] / r["ours"] if r["ours"] else 1e-3 for r in levels)
-                ratios[f"{name}: others / ours, least over levels"] = worst
+            if pairs := firsts(levels):
+                ratios[f"{name}: share of levels with ours sooner"] = sum(a < b for a, b in pairs) / len(pairs)
+                # A level never reached by ours has the ratio 0, so that it cannot hide.
+                ratios[f"{name}: others / ours, least over levels"] = min(b / a for a, b in pairs)
     concepts = many((100, 30, 300) if args.quick else (20_000, 512, 10_000))
     versions = {name: __import__(name).__version__ for name in ("sklearn", "torch")}
     result = {"problems": problems, "many": concepts, "rounds": rounds, "versions": versions, "ratios": ratios}

@@ -22,8 +22,8 @@ def uniform_power(exponent: float) -> Callable[..., Array]:
 
 
 def identity_plus_noise(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Identity + U(-0.5e-4, 0.5e-4), (in, out): the authors' start of the 1x1 convolution."""
-    return jnp.eye(shape[0], shape[1], dtype=dtype) + centred_noise(key, shape, dtype)
+    """Identity + U(-0.5e-4, 0.5e-4), (..., in, out): the authors' start of the 1x1 convolution."""
+    return jnp.eye(shape[-2], shape[-1], dtype=dtype) + centred_noise(key, shape, dtype)
 
 
 def centred_noise(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:

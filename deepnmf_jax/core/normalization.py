@@ -41,9 +41,9 @@ def sums_by_product(a: Array, factor: float = 1.0) -> Array:
 def normalize_patches(p: ArrayLike) -> Array:
     """x = p / (sum p + 1e-19) along the last axis, in forward and reverse mode.
 
-    Any unit will do: the constant is left out of sums below 6e-14, and rows whose sum overflows are divided by a power
-    of two first. Entries below the smallest normal number (1.2e-38 in float32) count as 0, as in all programs
-    that XLA compiles for a CPU.
+    Any unit will do: the constant is left out of sums below 6e-14, and rows whose sum is near the largest number or
+    beyond it are divided by a power of two first. Entries below the smallest normal number (1.2e-38 in float32) count
+    as 0, as in all programs that XLA compiles for a CPU.
 
     Args:
         p: (..., n), non-negative. Whole numbers and truth values are taken as float32.
@@ -80,8 +80,11 @@ def _divided(p: Array) -> tuple[Array, Array]:
     wide = accumulated(p)
     sums = sums_by_product(wide)
     # A second product is cheaper than to look for the largest entries.
-    small = 2.0 ** -(int(jnp.finfo(wide.dtype).maxexp) // 2)
-    overflows = jnp.isinf(sums)
+    most = int(jnp.finfo(wide.dtype).maxexp)
+    small = 2.0 ** -(most // 2)
+    # Not only where the sum is infinite: XLA multiplies with 1 / sum, which it takes for 0 below the smallest normal
+    # number.
+    overflows = sums > 2.0 ** (most - 4)
     unit = jnp.where(overflows, small, 1).astype(wide.dtype)
     sums = jnp.where(overflows, sums_by_product(wide, small), sums)
     total = divisible(sums)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from deepnmf_jax.core.dtypes import plain
+
 Padding = str | int | Sequence[int | tuple[int, int]]
 
 
@@ -17,11 +19,16 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def has_axes(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a sequence or an array of one entry an axis; an array without axes is a number."""
+    return isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def per_axis(name: str, value: int | Sequence[int] | None, rank: int, default: int = 1) -> tuple[int, ...]:
     """One positive number for each of `rank` spatial axes. ValueError if there are more, fewer, or a smaller one."""
     if value is None:
         value = default
-    values: tuple[Any, ...] = tuple(value) if isinstance(value, (Sequence, np.ndarray)) else (value,) * rank
+    values: tuple[Any, ...] = tuple(map(plain, value)) if has_axes(value) else (plain(value),) * rank
     if len(values) != rank or not all(is_whole(v) and v >= 1 for v in values):
         raise ValueError(f"{name} = {value!r}, but it must be one positive number for each of {rank} spatial axes")
     return tuple(int(v) for v in values)
@@ -36,8 +43,8 @@ def pads(
         if padding not in ("SAME", "VALID"):
             raise ValueError(f"padding = {padding!r}; use 'SAME', 'VALID', a number, or one number or pair an axis")
         return [(int(a), int(b)) for a, b in lax.padtype_to_pads(size, window, strides, padding)]
-    entries = list(padding) if isinstance(padding, (Sequence, np.ndarray)) else [padding] * len(kernel)
-    pairs: list[tuple[Any, ...]] = [tuple(p) if isinstance(p, (Sequence, np.ndarray)) else (p, p) for p in entries]
+    entries = list(padding) if has_axes(padding) else [plain(padding)] * len(kernel)
+    pairs: list[tuple[Any, ...]] = [tuple(p) if has_axes(p) else (p, p) for p in entries]
     if len(pairs) != len(kernel) or any(len(p) != 2 or not all(is_whole(n) and n >= 0 for n in p) for p in pairs):
         raise ValueError(
             f"padding = {padding!r}; use non-negative numbers or pairs, one for each of {len(kernel)} axes"
@@ -64,7 +71,7 @@ def extract_patches(
         ValueError: too few axes, settings of another length than `kernel_size`, or a kernel larger than the map.
     """
     images = jnp.asarray(images)
-    rank = len(kernel_size) if isinstance(kernel_size, (Sequence, np.ndarray)) else 1
+    rank = len(kernel_size) if has_axes(kernel_size) else 1
     kernel = per_axis("kernel_size", kernel_size, rank)
     if images.ndim < rank + 1:
         raise ValueError(

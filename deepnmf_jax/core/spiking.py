@@ -24,8 +24,8 @@ from deepnmf_jax.core.updates import TINY
 
 # Spikes drawn at once: a longer chunk needs more memory, a shorter one draws more slowly.
 CHUNK = 32
-# Activities that a loop over the spikes keeps in a core's cache (256 kB of float32).
-TILE = 1 << 16
+# Activities that a loop over the spikes keeps in a core's cache, with as many products (128 kB of float32 each).
+TILE = 1 << 15
 GRADIENTS = ("approximate", "scaled", "implicit")
 IMPLEMENTATIONS = ("xla",)
 
@@ -137,7 +137,7 @@ def spike_update(h: Array, w: Array, spike: Array, step: Array | float) -> Array
     Returns:
         the new activities (..., k).
     """
-    return _update(h, w.T.at[spike].get(mode="fill", fill_value=jnp.nan), jnp.asarray(step, h.dtype))
+    return _update(h, _column(w.T, spike), jnp.asarray(step, h.dtype))
 
 
 def infer_from_spikes(
@@ -173,7 +173,8 @@ def infer_from_spikes(
     (wide,) = in_common(w)
     h = jnp.full(shape, 1 / w.shape[0], wide.dtype) if start is None else jnp.asarray(start, wide.dtype)
     steps = spike_steps(spikes.shape[0], epsilon, decay, wide.dtype)
-    move = lambda h, at: (spike_update(h, wide, *at), None)  # noqa: E731 - the body of a scan
+    columns = wide.T  # once: within the scan each gather would have to collect a column
+    move = lambda h, at: (_update(h, _column(columns, at[0]), at[1]), None)  # noqa: E731 - the body of a scan
     return jax.lax.scan(move, h, (spikes, steps))[0].astype(w.dtype)
 
 
@@ -226,6 +227,11 @@ def _check_steps(epsilon: float, decay: float) -> None:
     checks.check_number("decay", decay, 0)
 
 
+def _column(columns: Array, spike: Array) -> Array:
+    """Rows of w^T (n, k), those of the spikes (...); NaN for numbers outside 0 ... n - 1. -> (..., k)."""
+    return columns.at[spike].get(mode="fill", fill_value=jnp.nan)
+
+
 def _update(h: Array, weights: Array, step: Array) -> Array:
     """`spike_update` given the column of w of each row's spike. h, weights (..., k), step ()."""
     v = h * weights
@@ -241,7 +247,8 @@ def _settle(key: Array, x: Array, w: Array, steps: Array) -> Array:
     """h after the spikes with these steps. x (..., n) and w (k, n) of one dtype -> (..., k)."""
     shape, k = x.shape[:-1], w.shape[0]
     keys = row_keys(key, shape)
-    if len(shape) < 2:
+    # Sides that jax.export leaves open cannot be cut.
+    if len(shape) < 2 or not all(isinstance(size, int) for size in shape):
         return _settle_tile((keys, x), w, steps)
     # In tiles whose h stays in the cache. The first axis is left whole: a batch may be spread over devices.
     rows = math.prod(shape[1:])
@@ -268,7 +275,8 @@ def _settle_tile(rows: tuple[Array, Array], w: Array, steps: Array) -> Array:
 
     def chunk(h: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
         number, steps = at
-        return jax.lax.scan(spike, h, (_draw(keys, number, table, n), steps), unroll=4)[0], None
+        # Not unrolled: XLA would compute each spike's products anew in the next ones', which costs a third more.
+        return jax.lax.scan(spike, h, (_draw(keys, number, table, n), steps))[0], None
 
     h = uniform_start(x, w.shape[0])
     whole, rest = divmod(len(steps), CHUNK)

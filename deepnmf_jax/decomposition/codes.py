@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.updates.conjugate import conjugate_step
 from deepnmf_jax.decomposition.updates.derivative import Problem, follow
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, in_view
 from deepnmf_jax.decomposition.updates.newton import newton_step
@@ -53,9 +54,9 @@ def solve_codes(
 ) -> tuple[Array, CodesReport]:
     """Codes Z^T (k, n) of A (n, p) for D (k, p), and how the search ended.
 
-    Squared error is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated gradients;
-    other divergences by the multiplicative rule, with Newton steps between its sweeps for up to 128 atoms. Not
-    differentiable in reverse: see `encode`.
+    Squared error is solved by coordinate descent, whatever solver found D, or with "pgd" by accelerated gradients, both
+    with conjugate gradients on the positive codes between the sweeps; other divergences by the multiplicative rule,
+    with Newton steps between its sweeps for up to 128 atoms. Not differentiable in reverse: see `encode`.
     """
     found = search(None, max_iter, Target(a, penalties, weights), d, settings, tol)
     return found.state, CodesReport(found.sweeps, found.converged & ~jnp.isnan(found.value), found.value)
@@ -84,8 +85,13 @@ def search(
         return ~(now > goal) | (landing & (goal > 0) & is_rounding(before, now))
 
     step = step_of(half, settings_for_codes(settings))
-    mend = newton_step(half, settings.beta) if landing else lambda zt: zt
-    return descend(first if start is None else start, stop_at, step, left, stop, every=CHECK_EVERY, mend=mend)
+    mend = newton_step(half, settings.beta) if landing else None
+    opens = half.has_gram(settings.beta)
+    if opens:
+        # From 0 it is also a good start.
+        mend = conjugate_step(half)
+    begin = first if start is None else start
+    return descend(begin, stop_at, step, left, stop, every=CHECK_EVERY, mend=mend, mend_first=opens)
 
 
 def find_codes(

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start, with_missing_filled
+from deepnmf_jax.decomposition.io.host import beside, holds_zeros, scaled, stacked, transposed
 from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.io.units import unit_of_objective
 from deepnmf_jax.decomposition.streaming import FromBatches
@@ -24,12 +25,7 @@ from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, r
 from deepnmf_jax.decomposition.updates.loop import history_length, in_view
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_solver
-from deepnmf_jax.decomposition.updates.starts import INITS, compiled_start
-
-
-@jax.jit
-def _scaled_transpose(zt: Array, root: Array | float) -> Array:
-    return (zt * root).T
+from deepnmf_jax.decomposition.updates.starts import INITS, start_of
 
 
 class NMF(FromBatches):
@@ -49,7 +45,7 @@ class NMF(FromBatches):
             are solved until the projected gradient of each is below 0.01 tol of the largest one at Z = 0.
         verbose: a progress bar, with the objective in `fit` and the gradient left (relative, see `tol`) in `encode`.
         n_components: k.
-        init: "nndsvda", "nndsvd", "random".
+        init: "nndsvda", "nndsvd", "nndsvdar", "random".
         max_iter: sweeps of `fit` and of `encode`; None: 500 and 300.
         random_state: seed; the same one gives the same result on the same device.
         beta_loss: "frobenius" (2), "kullback-leibler" (1), "itakura-saito" (0) or the number beta.
@@ -60,6 +56,7 @@ class NMF(FromBatches):
         n_restarts: so many starts at once (the first by `init`, the others random); the best one is kept.
         warm_start: whether `fit` goes on from the last dictionary and codes, if the shapes are the same.
         inner_iter: repeats of the column loop of "hals" (updates of "mu") for each product with A.
+        shuffle: whether "hals" goes through the atoms in an order drawn once a fit; D has the order of the start.
 
     Attributes:
         report_: how the fit ended (`Report`).
@@ -97,6 +94,7 @@ class NMF(FromBatches):
         n_restarts: int = 1,
         warm_start: bool = False,
         inner_iter: int = 3,
+        shuffle: bool = False,
     ) -> None:
         super().__init__(
             nb_concepts,
@@ -111,7 +109,7 @@ class NMF(FromBatches):
         )
         self.init, self.warm_start = check_choice("init", init, INITS), check_flag("warm_start", warm_start)
         self.n_restarts = check_integer("n_restarts", n_restarts, 1)
-        self.inner_iter = check_integer("inner_iter", inner_iter, 1)
+        self.inner_iter, self.shuffle = check_integer("inner_iter", inner_iter, 1), check_flag("shuffle", shuffle)
         self.beta_loss = plain(beta_loss)
         self.alpha_W, self.alpha_H = check_number("alpha_W", alpha_W, 0), plain(alpha_H)
         if self.alpha_H != "same":
@@ -189,43 +187,76 @@ class NMF(FromBatches):
     def _starts(self, data: Data, start: tuple[Array, Array] | None) -> tuple[Array, Array]:
         """Starting factors of every restart, Z^T (r, k, n) and D (r, k, p)."""
         filled = with_missing_filled(data)
-        keys = jax.random.split(self._key(), self.n_restarts)
         starts = [] if start is None else [start]
         for i in range(len(starts), self.n_restarts):
-            starts.append(compiled_start(keys[i], filled, self.nb_concepts, self.init if i == 0 else "random"))
-        if SOLVERS[self.solver].keeps_zeros and any(bool(jnp.any(f == 0)) for pair in starts for f in pair):
+            key = partial(self._key_of, i)
+            starts.append(start_of(key, filled, self.nb_concepts, self.init if i == 0 else "random"))
+        if SOLVERS[self.solver].keeps_zeros and any(holds_zeros(f) for pair in starts for f in pair):
             warnings.warn(
                 f"the start of solver={self.solver!r} holds zeros, which it can never leave; use init='nndsvda' or "
                 "'random'",
                 UserWarning,
                 stacklevel=4,
             )
-        return jnp.stack([zt for zt, _ in starts]), jnp.stack([d for _, d in starts])
+        zts, ds = zip(*starts, strict=True)
+        return stacked(zts), stacked(ds)
+
+    def _key_of(self, start: int) -> Array:
+        return jax.random.split(self._key(), self.n_restarts)[start]
 
     def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
-        target = self._target(data)
+        target, beta = self._target(data), self._settings.beta
         zts, ds = self._starts(data, start)
+        order = np.random.default_rng(self.random_state).permutation(self.nb_concepts) if self.shuffle else None
+        if order is not None:
+            zts, ds = zts[:, order], ds[:, order]
         compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
-        root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, self._settings.beta)
+        root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, beta)
         with progress.bar(self.verbose, limit, "fit", unit) as report:
             done = in_view(compiled, (zts, ds), limit, report)
-        done, self._d, divergences = best_of(done, target.penalties, root)
+        done, best, d, divergences = best_of(done, target.penalties, root)
+        if order is not None:
+            back = np.argsort(order)
+            d, done = d[back], done._replace(state=done.state._replace(zt=done.state.zt[back], d=done.state.d[back]))
+        self._d = beside(d, data.a)
         zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol)
-        z, error, dead = judge(zt, done.state.d, target, root, self._settings.beta)
+        first = judge(zts[best], ds[best], target, root, beta)
+        last = judge(zt, done.state.d, target, root, beta)
+        z = beside(last.z, data.a)
         # In float64, which holds the square of whatever float32 does.
-        self.restart_errors_ = np.sqrt(2 * np.maximum(np.asarray(divergences, np.float64), 0) * unit)
+        self.restart_errors_ = np.sqrt(2 * np.maximum(divergences, 0) * unit)
         history = np.asarray(done.history, np.float64)[: int(done.looks)]
-        self.report_ = report_of(done, history, int(dead))
+        self.report_ = report_of(done, history, int(last.dead), (float(first.gradient), float(last.gradient)))
         self.n_dead_ = self.report_.n_dead
         if self.warm_start:
             self._zt = z.T
         n_iter, converged = self.report_.iterations, self.report_.converged
-        self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(error) * unit, 0)))
+        self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(last.divergence) * unit, 0)))
         return self._restore(z), self.D
+
+    def with_dictionary(self, D: Any, A: Any = None) -> Self:
+        """Take D (k, p) for the dictionary in place of a fit, so that `encode` has it. Returns self.
+
+        Args:
+            D: the dictionary, of any kind of matrix.
+            A: data of the size of that to be encoded; None: such that codes are as large as D.
+
+        Raises:
+            ValueError: another number of concepts; entries that are negative, NaN or infinite.
+        """
+        dtype = arrays.dtype_for(D, self.dtype)
+        with arrays.with_precision(dtype):
+            given = read_data(D, dtype, self.device, sparse=False)
+            if given.a.shape[0] != self.nb_concepts:
+                raise ValueError(f"D has {given.a.shape[0]} rows; it must have {self.nb_concepts}, one a concept")
+            scale = given.scale**2 if A is None else self._read(A, dtype, features=given.a.shape[1]).scale
+            self._begin(D, given)
+            self._d, self._scale = arrays.to_dense(D, dtype, self.device), scale
+        return self
 
     def _solve_codes(self, target: Target, limit: int, tol: float) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
-        d = self._dictionary() / math.sqrt(self._scale)
+        d = scaled(self._dictionary(), 1 / math.sqrt(self._scale))
         with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
             return find_codes(target, d, self._settings, limit, tol, report)
 
@@ -264,8 +295,20 @@ class NMF(FromBatches):
             return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
         with jax.ensure_compile_time_eval(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
-            z = _scaled_transpose(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
-            return self._restore(z, arrays.kind_of(A), A)
+            z = transposed(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
+            return self._restore(beside(z, data.a), arrays.kind_of(A), A)
+
+    def starting_factors(self, A: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The start Z (n, k) and D (k, p) that `fit` makes by `init` for A, as numpy."""
+        dtype = arrays.dtype_for(A, self.dtype)
+        with arrays.with_precision(dtype):
+            data = self._read(A, dtype)
+            root = math.sqrt(data.scale)
+            if data.zero:
+                n, p = data.a.shape
+                return np.zeros((n, self.nb_concepts), dtype), np.zeros((self.nb_concepts, p), dtype)
+            zt, d = start_of(self._key, data.a, self.nb_concepts, self.init)
+            return np.asarray(zt).T * root, np.asarray(d) * root
 
     def init_nndsvda(self, A: Any) -> tuple[Any, Any]:
         """NNDSVDa start (Z, D) for A, of its kind and dtype; zeros are filled with sqrt(mean(A) / k)."""
@@ -275,6 +318,6 @@ class NMF(FromBatches):
             if data.zero:
                 zt, d = (jnp.zeros((self.nb_concepts, m), dtype) for m in data.a.shape)
             else:
-                zt, d = compiled_start(self._key(), data.a, self.nb_concepts, "nndsvda")
+                zt, d = start_of(self._key, data.a, self.nb_concepts, "nndsvda")
             root = math.sqrt(data.scale)
-            return tuple(self._restore(f * root, arrays.kind_of(A), A) for f in (zt.T, d))  # type: ignore[return-value]
+            return tuple(self._restore(beside(f * root, data.a), arrays.kind_of(A), A) for f in (zt.T, d))  # type: ignore[return-value]

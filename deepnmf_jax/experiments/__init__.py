@@ -12,7 +12,10 @@ EXPERIMENTS = (
     "clustering_studies",
     "cost",
     "gradients",
+    "local_learning",
+    "robustness",
     "spikes",
+    "variants",
 )
 
 

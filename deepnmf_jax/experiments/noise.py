@@ -27,47 +27,61 @@ def _mixed(images: Array, other: Array, level: float) -> Array:
     return (1 - level) * _shares(images) + level * _shares(other)
 
 
-def _uniform(key: Array, images: Array, level: float) -> Array:
+def _uniform(key: Array, images: Array, level: float, pictures: Array) -> Array:
     return _mixed(images, jax.random.uniform(key, images.shape), level)
 
 
-def _holes(key: Array, images: Array, level: float) -> Array:
+def _picture(key: Array, images: Array, level: float, pictures: Array) -> Array:
+    return _mixed(images, pictures[jax.random.randint(key, images.shape[:1], 0, len(pictures))], level)
+
+
+def _holes(key: Array, images: Array, level: float, pictures: Array) -> Array:
     return _shares(jnp.where(jax.random.uniform(key, images.shape) > level, images, 0))
 
 
-def _filled_holes(key: Array, images: Array, level: float) -> Array:
+def _filled_holes(key: Array, images: Array, level: float, pictures: Array) -> Array:
     places, fill = jax.random.split(key)
     kept = jax.random.uniform(places, images.shape) > level
     # The released script leaves the image as it is here, so that its fill is nearly 0 beside it.
     return _shares(jnp.where(kept, _shares(images), _shares(jax.random.uniform(fill, images.shape))))
 
 
-def _gaussian(key: Array, images: Array, level: float) -> Array:
+def _gaussian(key: Array, images: Array, level: float, pictures: Array) -> Array:
     # Activities need an input that is not negative.
     return _shares(jnp.maximum(images + level * jax.random.normal(key, images.shape), 0))
 
 
-KINDS: dict[str, Callable[[Array, Array, float], Array]] = {
+KINDS: dict[str, Callable[[Array, Array, float, Array], Array]] = {
     "uniform": _uniform,
+    "picture": _picture,
     "holes": _holes,
     "holes with noise": _filled_holes,
     "gaussian": _gaussian,
 }
 
 
-def add_noise(key: Array, images: Array, kind: str, level: float) -> Array:
+def add_noise(key: Array, images: Array, kind: str, level: float, pictures: Array | None = None) -> Array:
     """Images (batch, height, width, channels), float in [0, 1], with noise; of the same sums, each at least 0.
 
     Args:
         key: of the noise.
         kind: one of `KINDS`. "uniform": (1 - level) image + level noise, both divided by their sums, the noise U(0, 1)
-            a pixel and channel; "holes": each pixel and channel is 0 with the probability `level`; "holes with noise":
-            such holes hold uniform noise; "gaussian": a deviation of `level` is added, what falls below 0 is cut.
+            a pixel and channel; "picture": the same with one of `pictures` in place of the noise, drawn for each image;
+            "holes": each pixel and channel is 0 with the probability `level`; "holes with noise": such holes hold
+            uniform noise; "gaussian": a deviation of `level` is added, what falls below 0 is cut.
         level: 0 or more; at most 1, but for "gaussian".
+        pictures: (number, height, width, channels), float in [0, 1], for "picture" alone: training images, as in the
+            paper's scripts.
 
     Raises:
-        ValueError: another kind, or a level outside what it allows.
+        ValueError: another kind, a level outside what it allows, or no pictures of the images' shape for "picture".
     """
     check_choice("noise", kind, tuple(KINDS))
     check_number("level", level, 0, math.inf if kind == "gaussian" else 1)
-    return KINDS[kind](key, images, level) * _total(images)
+    if kind == "picture" and (pictures is None or not len(pictures) or pictures.shape[1:] != images.shape[1:]):
+        given = "none" if pictures is None else f"those of shape {pictures.shape}"
+        raise ValueError(
+            f"the noise 'picture' mixes images of shape {images.shape} with pictures, and {given} are given; give "
+            f"training images (number, {', '.join(map(str, images.shape[1:]))})"
+        )
+    return KINDS[kind](key, images, level, jnp.asarray(0.0 if pictures is None else pictures)) * _total(images)

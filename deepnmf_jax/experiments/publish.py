@@ -20,7 +20,7 @@ SHELF = ROOT / "deepnmf_jax" / "pretrained"
 
 
 def publish(workdir: Path, name: str, config_file: str, shelf: Path = SHELF, seed: int | None = None) -> Path:
-    """The best variables (by validation) of a finished run, with its metrics and results -> the network's folder.
+    """The best variables (by validation) of a finished run, with its results -> the network's folder.
 
     Args:
         workdir: of the run.
@@ -45,7 +45,7 @@ def publish(workdir: Path, name: str, config_file: str, shelf: Path = SHELF, see
     settings = record.results["config"]["model"]
     write_network(shelf / name, settings, run.dataset.num_classes, run.image_shape, variables)
     more = {"config_file": config_file, "class_names": list(run.dataset.class_names)}
-    record._replace(results={**record.results, **more}).write(shelf / name)
+    record._replace(results={**record.results, **more}).write_results(shelf / name)
     return shelf / name
 
 

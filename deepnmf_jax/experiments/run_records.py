@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deepnmf_jax.experiments.tables import rounded
+from deepnmf_jax.experiments.tables import as_json, rounded
 from deepnmf_jax.files import write_atomically
 
 # Of several seeds, and not of one of them.
@@ -24,7 +24,11 @@ class Record(NamedTuple):
         # Six digits are more than two machines agree in.
         lines = "".join(json.dumps(rounded(line, 6)) + "\n" for line in self.metrics)
         write_atomically(folder / "metrics.jsonl", lines)
-        write_atomically(folder / "results.json", json.dumps(self.results, indent=2, sort_keys=True) + "\n")
+        self.write_results(folder)
+
+    def write_results(self, folder: Path) -> None:
+        """Writes results.json alone."""
+        write_atomically(folder / "results.json", as_json(dict(sorted(self.results.items()))))
 
 
 def read(workdir: Path) -> list[Record]:

@@ -5,14 +5,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from deepnmf_jax.core import initializers
 from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.core.dtypes import promoted
 from deepnmf_jax.core.normalization import unit_rows
-from deepnmf_jax.core.patches import Padding, extract_patches, split_groups
+from deepnmf_jax.core.patches import Padding, extract_patches, has_axes, split_groups
 from deepnmf_jax.layers.nmf_layer import NMFLayer, rectified
 
 
@@ -21,7 +20,7 @@ def _grouped_patches(layer: "NMFConv | NormalizedConv", inputs: Array) -> Array:
     check_integer("features", layer.features, 1)
     check_integer("feature_group_count", layer.feature_group_count, 1)
     kernel = layer.kernel_size
-    rank = len(kernel) if isinstance(kernel, (Sequence, np.ndarray)) else 1
+    rank = len(kernel) if has_axes(kernel) else 1
     inputs = rectified(inputs, axes=rank + 1)
     channels, groups = inputs.shape[-1], int(layer.feature_group_count)
     if channels % groups or layer.features % groups:

@@ -65,6 +65,7 @@ class Block(nn.Module):
             shapes allow.
         pooling: "average", "max", "nmf", "conv" (learned, with batch norm) or "none"; 2x2, on maps of at least 2x2.
         groups: of channels, of the first layer.
+        mixing_groups: of channels, of the `LocalMixing`.
         use_bias: of the first layer, if it is a convolution.
         batch_norm: settings of `BatchNorm`, which stands where the map is larger than one position.
         nmf: settings of the NMF layers, those of `deepnmf_jax.infer` and `local_learning`.
@@ -79,6 +80,7 @@ class Block(nn.Module):
     residual: bool = False
     pooling: str = "none"
     groups: int = 1
+    mixing_groups: int = 1
     use_bias: bool = True
     batch_norm: Mapping[str, Any] | None = None
     nmf: Mapping[str, Any] | None = None
@@ -100,7 +102,7 @@ class Block(nn.Module):
             y = NormalizedConv(**shape, use_bias=self.use_bias, name="conv")(y)
         y = self._normalize(y, "bn_a", train)
         if self.mixing:
-            y = self._normalize(LocalMixing(name="mix")(y), "bn_b", train)
+            y = self._normalize(LocalMixing(feature_group_count=self.mixing_groups, name="mix")(y), "bn_b", train)
         if self.residual and y.shape == x.shape:
             skip = self.param("skip", nn.initializers.ones, (self.features,), jnp.float32)
             y = y + (jnp.sign(skip) * skip).reshape(1, 1, 1, -1) * x

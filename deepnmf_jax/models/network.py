@@ -47,6 +47,7 @@ class Network(InferenceFields):
         groups: of channels in the first layer of each block: one number a block, each dividing the input and output
             channels; or one integer (or a sequence of one), which applies where it divides both while other blocks
             keep 1. It must divide those of a block at least.
+        mixing_groups: of channels in the 1x1 convolution of each block, by the same rule.
         pooling: "average" (the paper's), "max", "nmf", "conv" (the authors' code's learned variants) or "none"; one
             for all blocks but the last two, which have none, or one a block, separated by commas.
         preprocessing: of the images, without trainable parameters. "none"; or what follows is normalised to mean 0
@@ -83,6 +84,7 @@ class Network(InferenceFields):
     padding: str = "VALID"
     width: float = 1
     groups: int | Sequence[int] = 1
+    mixing_groups: int | Sequence[int] = 1
     pooling: str = "average"
     preprocessing: str = "none"
     whitening: Sequence[int] = (3, 1, 10)
@@ -124,6 +126,8 @@ class Network(InferenceFields):
         shapes = self._blocks(x.shape[-1])
         nmf = self._nmf(len(shapes))
         pooling = self._pooling(len(shapes))
+        outputs = [shape.features for shape in shapes]
+        mixing_groups = block_groups(self.mixing_groups, outputs, outputs, "mixing_groups")
         for i, shape in enumerate(shapes):
             block = Block(
                 features=shape.features,
@@ -135,6 +139,7 @@ class Network(InferenceFields):
                 residual=self.residual,
                 pooling=pooling[i],
                 groups=shape.groups,
+                mixing_groups=mixing_groups[i],
                 use_bias=self.use_bias,
                 batch_norm=self._batch_norm(),
                 nmf=nmf[i],
@@ -257,8 +262,10 @@ def _divisors(blocks: Sequence[tuple[int, int]]) -> str:
     return "; ".join(parts)
 
 
-def block_groups(groups: int | Sequence[int], inputs: Sequence[int], outputs: Sequence[int]) -> tuple[int, ...]:
-    """Groups of each block, which goes from inputs[i] to outputs[i] channels.
+def block_groups(
+    groups: int | Sequence[int], inputs: Sequence[int], outputs: Sequence[int], name: str = "groups"
+) -> tuple[int, ...]:
+    """Groups of each block, where a layer goes from inputs[i] to outputs[i] channels; `name` is that of the setting.
 
     Raises:
         ValueError: a count below 1, one integer that divides the channels of no block, a sequence of a length other
@@ -268,19 +275,19 @@ def block_groups(groups: int | Sequence[int], inputs: Sequence[int], outputs: Se
     counts = list(groups) if isinstance(groups, (Sequence, np.ndarray)) else [groups]
     blocks = list(zip(inputs, outputs, strict=True))
     for count in counts:
-        check_integer("groups", count, 1)
+        check_integer(name, count, 1)
     counts = [int(count) for count in counts]
     if len(counts) == 1:
         found = tuple(counts[0] if a % counts[0] == b % counts[0] == 0 else 1 for a, b in blocks)
         if counts[0] > 1 and max(found) == 1:
-            raise ValueError(f"groups = {groups!r} divides the channels of no block; {_divisors(blocks)}")
+            raise ValueError(f"{name} = {groups!r} divides the channels of no block; {_divisors(blocks)}")
         return found
     if len(counts) != len(blocks):
-        raise ValueError(f"groups = {groups!r}; give one integer, or one for each of {len(blocks)} blocks")
+        raise ValueError(f"{name} = {groups!r}; give one integer, or one for each of {len(blocks)} blocks")
     for i, (count, (a, b)) in enumerate(zip(counts, blocks, strict=True)):
         if a % count or b % count:
             raise ValueError(
-                f"groups = {groups!r}: {count} groups do not divide block {i + 1}, which has {a} input and {b} output "
+                f"{name} = {groups!r}: {count} groups do not divide block {i + 1}, which has {a} input and {b} output "
                 "channels; one integer for all blocks skips the blocks that it does not divide"
             )
     return tuple(counts)

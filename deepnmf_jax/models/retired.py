@@ -19,6 +19,7 @@ ADDED: dict[str, Any] = {
     "augmentation.pad": 0,
     "augmentation.cutout": 0,
     "model.block_settings": (),
+    "model.mixing_groups": (1,),
     "model.num_spikes": 0,
     "model.spike_epsilon": 1.0,
     "model.spike_decay": 0.5,

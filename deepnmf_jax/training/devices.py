@@ -10,6 +10,8 @@ import logging
 import os
 import platform
 import sys
+import threading
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,10 +19,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from deepnmf_jax.compiled import enable_compilation_cache
+from deepnmf_jax.programs import Ended, sentence
+
 _log = logging.getLogger(__name__)
 DATA = "data"
 # Seconds without a sign of life after which a process counts as gone; a check is due within as many again at most.
 _SILENCE = 50
+# Seconds that a process which has failed waits for the others, which may have failed alike.
+_FAREWELL = 10
 MATMUL_PRECISIONS = ("float32", "tensorfloat32")
 # Parameters of glibc's mallopt (malloc.h).
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -66,8 +73,7 @@ def start(cache: str, coordinator: str | None, num_processes: int | None, proces
     if not _accelerator_expected():
         keep_freed_memory()
     if cache and _usable(cache):
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        enable_compilation_cache(cache)
     if coordinator:
         _join(coordinator, num_processes, process_id)
     # Where an accelerator's plugin is installed and the accelerator is not there: late, which helps smaller blocks.
@@ -115,30 +121,52 @@ def _join(coordinator: str, num_processes: int | None, process_id: int | None) -
     # Where another process is silent, JAX says so and aborts; the stacks of Python's threads would hide its message.
     faulthandler.disable()
     _log.info(
-        "process %d of %d; where one is stopped or killed the others end within two minutes, and all started again go "
-        "on from the last checkpoint",
+        "process %d of %d; where one fails, is stopped or killed the others end within two minutes, and all started "
+        "again go on from the last checkpoint",
         jax.process_index(),
         jax.process_count(),
     )
 
 
-def leave(error: RuntimeError) -> None:
-    """Ends this process at once with a message, if it is one of several: what they compute together has failed.
+def leave(error: Exception) -> None:
+    """Ends this process with a message and status 1, if it is one of several: the others must not wait for it.
 
-    JAX would wait for the others first, and abort when they do not answer.
+    At its end JAX waits for the others for five minutes; they, in turn, wait for this one in what they compute. When it
+    is gone, so is the connection, and they end too. Where all fail alike, such as by a wrong setting, each has
+    `_FAREWELL` seconds for its own message.
     """
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or isinstance(error, Ended):
         return
-    reason = str(error).strip().partition("\n")[0]
-    reason = reason if len(reason) <= 200 else f"{reason[:80]} ... {reason[-120:]}"
-    print(
-        f"process {jax.process_index()} of {jax.process_count()}: what the processes compute together failed, as it "
-        f"does where another one has ended ({reason}); see what the others say, and start all of them again to go on "
-        "from the last checkpoint",
-        file=sys.stderr,
-        flush=True,
-    )
+    who = f"process {jax.process_index()} of {jax.process_count()}"
+    again = "start all of them again to go on from the last checkpoint"
+    lost = _lost_connection(error)
+    if lost:
+        reason = str(lost).strip().partition("\n")[0]
+        reason = reason if len(reason) <= 200 else f"{reason[:80]} ... {reason[-120:]}"
+        text = (
+            f"what the processes compute together failed, as it does where another one has ended ({reason}); see what "
+        )
+        text += f"the others say, and {again}"
+    else:
+        if (said := sentence(error)) is None:
+            traceback.print_exception(error)
+        text = f"{said or type(error).__name__}; the others end with this one: {again}"
+    print(f"{who}: {text}", file=sys.stderr, flush=True)
+    if not lost:
+        farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        farewell.start()
+        farewell.join(_FAREWELL)
     os._exit(1)
+
+
+def _lost_connection(error: BaseException | None) -> BaseException | None:
+    """The error, among this one and its causes, that says that another process has ended; None: there is none."""
+    while error:
+        # On a CPU some come as ValueError.
+        if isinstance(error, (OthersGoneError, jax.errors.JaxRuntimeError)) or "Gloo" in str(error):
+            return error
+        error = error.__cause__
+    return None
 
 
 def _accelerator_expected() -> bool:

@@ -62,7 +62,8 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
             # All is saved; what is left can be stopped at any moment, and SIGTERM lets it come to its end.
             interruption.release(signal.SIGINT)
             try:
-                return report(run, workdir, training.state, training.records, training.seconds)
+                records = training.log.records if training.log else []
+                return report(run, workdir, training.state, records, training.seconds)
             except OSError as error:
                 raise OSError(f"{_reason(error)}; training is complete, and {training.last_checkpoint()}") from error
 
@@ -87,9 +88,8 @@ class Training:
         self.unsaved_best = False
         # The first process of a run writes for all.
         writes = jax.process_index() == 0
-        known: dict[str, Any] = {"saved": meta.get("records") if restored else [], "every": run.steps_per_epoch}
+        known: dict[str, Any] = {"saved": meta.get("records") if restored else "", "every": run.steps_per_epoch}
         self.log = MetricsLog(workdir / "metrics.jsonl", step=start, **known) if writes else None
-        self.records: list[dict[str, Any]] = self.log.records if self.log else []
         drawn = writes and installed("tensorboardX", "TensorBoard files")
         self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
         everywhere = replicated(run.mesh)
@@ -259,8 +259,8 @@ class Training:
         # Orbax would make the folders anew.
         if self.log and not os.path.exists(config := self.workdir / "config.json"):
             raise FileNotFoundError(errno.ENOENT, f"cannot save step {step}: {config} is no longer there")
-        # With the records so far, from which damaged lines of metrics.jsonl are mended.
-        meta = {**meta, "same_bits": self.same_bits, "records": self.records}
+        # With the lines so far, from which damaged ones of metrics.jsonl are mended.
+        meta = {**meta, "same_bits": self.same_bits, "records": self.log.text if self.log else ""}
         self.checkpoints.save(step, jax.device_get(self.state), meta, best=self.unsaved_best)
         self.unsaved_best, self.saved = False, step
 

@@ -107,7 +107,7 @@ class MetricsLog:
     A file that another program removes or changes meanwhile is written anew, with a warning.
 
     Attributes:
-      records: all lines of the file, oldest first.
+      text: all lines of the file, oldest first: as Python's objects they would fill the memory of a long run.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class MetricsLog:
         path: str | os.PathLike[str],
         *,
         step: int = 0,
-        saved: list[dict[str, Any]] | None = None,
+        saved: str | list[dict[str, Any]] | None = None,
         every: int = 0,
     ):
         """Opens the log of a run that resumes at `step`: drops lines of later steps and a torn last one.
@@ -123,8 +123,9 @@ class MetricsLog:
         Args:
           path: of the file.
           step: that the run resumes at.
-          saved: the records up to that step, as the checkpoint has them. What differs from them in the file is named
-            in a warning and written anew. Without them, lines that stand twice or out of order are put in order.
+          saved: the lines up to that step, as the checkpoint has them (an older one has them as a list of records).
+            What differs from them in the file is named in a warning and written anew. Without them, lines that stand
+            twice or out of order are put in order.
           every: steps from a line to the next; without `saved`, a warning names the lines that are missing.
 
         Raises:
@@ -147,16 +148,21 @@ class MetricsLog:
                     "repair it, or delete the folder to start anew"
                 )
             earlier = [record for record in records if record and record["step"] <= step]
-            self.records = _in_order(earlier, self.path, every, step)
+            kept = _in_order(earlier, self.path, every, step)
         else:
+            kept = _records(saved) if isinstance(saved, str) else saved
             readable = [record for record in records if record is None or record["step"] <= step]
-            if reason := differing_line(readable, saved):
+            if reason := differing_line(readable, kept):
                 _log.warning("%s: %s; written anew from the checkpoint", self.path, reason)
-            self.records = list(saved)
-        kept = _lines(self.records)
-        if written != kept.encode():
-            write_atomically(self.path, kept)
-        self._size = len(kept.encode())
+        self.text = "".join(_to_json(record, "record", indent=None) + "\n" for record in kept)
+        self._last: int | None = kept[-1]["step"] if kept else None
+        if written != self.text.encode():
+            write_atomically(self.path, self.text)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The lines as objects."""
+        return _records(self.text)
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds one line.
@@ -166,13 +172,12 @@ class MetricsLog:
           OSError: the line cannot be written; the lines before are intact.
         """
         line = _to_json(record, "record", indent=None) + "\n"
-        plain = json.loads(line)
-        step = plain.get("step")
+        step = json.loads(line).get("step")
         if type(step) is not int:
             raise ValueError(f"a metrics record needs an integer 'step', got {step!r}")
-        if self.records and step <= self.records[-1]["step"]:
+        if self._last is not None and step <= self._last:
             raise ValueError(
-                f"{self.path} already has a line of step {self.records[-1]['step']}, got one of step {step}; "
+                f"{self.path} already has a line of step {self._last}, got one of step {step}; "
                 "open the log with MetricsLog(path, step=...) to go back"
             )
         self._mend()
@@ -183,20 +188,20 @@ class MetricsLog:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
-        self._size += len(line.encode())
-        self.records.append(plain)
+        self.text, self._last = self.text + line, step
 
     def _mend(self) -> None:
         """Writes the lines so far again if the file is not as long as they are."""
         there = self.path.stat().st_size if self.path.is_file() else None
-        if there != self._size:
-            write_atomically(self.path, _lines(self.records))
-            what = "was removed" if there is None else f"has {there} bytes in place of {self._size}"
+        # JSON of ASCII alone, so that characters are bytes.
+        if there != (size := len(self.text)):
+            write_atomically(self.path, self.text)
+            what = "was removed" if there is None else f"has {there} bytes in place of {size}"
             _log.warning("%s %s while the run went on; its lines so far are written again", self.path, what)
 
 
-def _lines(records: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(_to_json(record, "record", indent=None) + "\n" for record in records)
+def _records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _in_order(records: Sequence[dict[str, Any]], path: Path, every: int, step: int) -> list[dict[str, Any]]:

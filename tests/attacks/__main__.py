@@ -1,6 +1,6 @@
 """Attacks on a run and its files, counted: what ends right, what is refused in words, and what is wrong.
 
-python -m tests.attacks [--kills=100 --flips=200 ... --minutes=60 --seed=0] [--page=docs/develop/attacks.md]
+python -m tests.attacks [--kills=100 --flips=200 ... --minutes=60 --seed=0] [--record]
 """
 
 import argparse
@@ -9,12 +9,16 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from docs import attacks as tables
 from tests.attacks.damages import DAMAGES, hostile_data, hostile_workdirs
 from tests.attacks.growth import growth
 from tests.attacks.kills import kills
@@ -22,7 +26,6 @@ from tests.attacks.laboratory import Laboratory, Verdict, judge
 from tests.attacks.power import cuts
 from tests.compilation import compile_as
 
-START, END = "<!-- attacks: written by make attack -->", "<!-- end of attacks -->"
 COUNTS = {"kills": 100, "power": 60, "flips": 200, "cuts": 40, "zeros": 40, "lost": 40, "lines": 20, "hostile": 42}
 # So many shapes, and epochs, of each kind; a verdict a kind.
 GROWTH = 60
@@ -62,41 +65,35 @@ def attacks(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, It
         return random.Random(f"{options.seed} {name}")
 
     if options.kills:
-        yield "kills", kills(folder / "programs", options.kills, rng("kills"), options.minutes / 2)
+        half = time.monotonic() + 30 * options.minutes
+        found = kills(folder / "programs", options.kills, rng("kills"))
+        yield "kills", takewhile(lambda _: time.monotonic() < half, found)
     compile_as("quick")
     laboratory = Laboratory(folder / "laboratory")
     yield "power cuts", cuts(laboratory, options.power, rng("power"))
     for name, row in ROWS.items():
         yield row, damaged(laboratory, name, getattr(options, name), rng(name))
     yield "hostile files", hostile(laboratory, options.hostile)
-    yield "growth", growth(options.growth)
+    if options.growth:
+        # Half of the time for all eight kinds.
+        yield "growth", growth(options.growth, options.minutes / 16)
 
 
-def count(
-    kinds: Iterable[tuple[str, Iterable[Verdict]]], seconds: float, say: Callable[[str], None]
-) -> dict[str, dict[str, int]]:
-    """Counts verdicts by kind, until the time is over; says what is wrong at once."""
-    started, table = time.monotonic(), {}
+def count(kinds: Iterable[tuple[str, Iterable[Verdict]]], seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Counts verdicts by kind, until the time is over, and the places of kills; says what is wrong at once."""
+    started, kinds_found, struck = time.monotonic(), {}, Counter[str]()
     for kind, verdicts in kinds:
-        row = table[kind] = dict.fromkeys(("right", "refused", "wrong"), 0)
+        row = kinds_found[kind] = dict.fromkeys(tables.WORDS, 0)
         for verdict in verdicts:
             row[verdict.word] += 1
+            struck.update([verdict.place] if verdict.place else [])
             if verdict.word == "wrong":
                 say(f"WRONG: {kind}: {verdict.why}")
             if time.monotonic() > started + seconds:
                 say(f"the time is over in: {kind}")
                 break
         say(f"{kind}: {sum(row.values())} tried, {row}, {time.monotonic() - started:.0f} s")
-    return table
-
-
-def markdown(table: dict[str, dict[str, int]], command: str) -> str:
-    """The table of the page."""
-    lines = ["| attack | tried | right | refused | wrong |", "| --- | --- | --- | --- | --- |"]
-    total = {word: sum(row[word] for row in table.values()) for word in ("right", "refused", "wrong")}
-    for kind, row in {**table, "together": total}.items():
-        lines.append(f"| {kind} | {sum(row.values())} | {row['right']} | {row['refused']} | {row['wrong']} |")
-    return "\n".join([f"`{command}`, {time.strftime('%Y-%m-%d', time.gmtime())}:", "", *lines])
+    return {"kinds": kinds_found, "struck": dict(sorted(struck.items()))}
 
 
 def main() -> int:
@@ -107,19 +104,18 @@ def main() -> int:
     parser.add_argument("--growth", type=int, default=GROWTH, help=f"shapes of each kind (default {GROWTH})")
     parser.add_argument("--minutes", type=float, default=60, help="no new attack after so long (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of the random places (default 0)")
-    parser.add_argument("--page", type=Path, help="file whose table is written anew")
+    parser.add_argument("--record", type=Path, nargs="?", const=tables.ATTACKS, help="keep the counts (make pages)")
     options = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="attacks-") as folder:
-        table = count(attacks(options, Path(folder)), 60 * options.minutes, lambda line: print(line, flush=True))
-    text = markdown(table, " ".join(["python -m tests.attacks", *(a for a in sys.argv[1:] if "--page" not in a)]))
-    print(text)
-    if options.page:
-        page = options.page.read_text()
-        before, after = page.partition(START)[0], page.partition(END)[2]
-        options.page.write_text(f"{before}{START}\n{text}\n{END}{after}")
-    return int(any(row["wrong"] for row in table.values()))
+        found = count(attacks(options, Path(folder)), 60 * options.minutes, lambda line: print(line, flush=True))
+    command = " ".join(["python -m tests.attacks", *(a for a in sys.argv[1:] if not a.startswith("--record"))])
+    record = {**tables.source(command), **found}
+    print(tables.attacks_table(record))
+    if options.record:
+        tables.write(options.record, record)
+    return int(any(row["wrong"] for row in found["kinds"].values()))
 
 
 if __name__ == "__main__":

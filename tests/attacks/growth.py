@@ -1,6 +1,6 @@
 """Growth: shapes that never come again, and epochs without end, must not fill the memory.
 
-python -m tests.attacks.growth [--shapes=300] [--compiled=usual] [kind ...] prints a table.
+python -m tests.attacks.growth [--shapes=300] [--minutes=20] [--compiled=usual] [--record] [kind ...] prints a table.
 """
 
 import argparse
@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,22 +16,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from docs import attacks as tables
 from tests.attacks.laboratory import PATIENCE, Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 # Above what the programs may take stand Python, JAX, and what a call compiles before the next look.
 MEGABYTES, SPARE_MAPPINGS = 1500, 6000
+# In the course of a process.
+POINTS = 40
+# By how much the memory of a run may grow.
+EPOCHS_GROW = 1.05
 RNG = np.random.default_rng(0)
 
 
 class Growth(NamedTuple):
-    """Of a process: shapes (or epochs) that were done, most memory and mappings, times that programs were given up."""
+    """Of a process: shapes (or epochs) that were done, most memory and mappings, times that programs were given up.
+
+    `course`: after so many shapes, the memory and mappings of that moment.
+    """
 
     shapes: int
     megabytes: int
     mappings: int
     given_up: int
-    seconds: float
+    seconds: int
+    course: list[list[int]]
 
 
 def matrix(n: int, p: int) -> np.ndarray:
@@ -102,12 +110,19 @@ def layers() -> Callable[[int], Any]:
     return lambda i: layer.apply(variables, jnp.ones((1, 8, 9 + i, 2))).block_until_ready()
 
 
-def epochs(folder: Path, count: int) -> None:
+def epochs(folder: Path, count: int, look: Callable[[], None]) -> None:
     """A run of so many epochs of two steps, on images of 8 x 8, by the plateau rule."""
     from configs import quickstart
     from deepnmf_jax.training import loop, reports
     from tests.programs import TWO_BLOCKS
 
+    end_epoch = loop.Training._end_epoch
+
+    def end_and_look(*arguments: Any) -> None:
+        end_epoch(*arguments)
+        look()
+
+    loop.Training._end_epoch = end_and_look  # type: ignore[method-assign]
     reports._draw = lambda *_: None
     labels = np.arange(24) % 3
     images = RNG.integers(0, 255, (24, 8, 8, 1), np.uint8)
@@ -133,47 +148,53 @@ KINDS = {
 
 
 class Watch:
-    """The most memory and mappings of this process, looked at now and then."""
+    """The most memory and mappings of this process, and their course."""
 
-    def __init__(self) -> None:
-        self.megabytes = self.mappings = 0
+    def __init__(self, total: int) -> None:
+        self.megabytes = self.mappings = self.done = 0
+        self.every = max(total // POINTS, 1)
+        self.course: list[list[int]] = []
 
     def look(self) -> None:
+        """After each shape or epoch."""
         from deepnmf_jax.compiled import mappings
 
         status = Path("/proc/self/status").read_text()
         resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        self.megabytes = max(self.megabytes, int(resident.split()[1]) // 1024)
-        self.mappings = max(self.mappings, mappings() or 0)
+        megabytes, now = int(resident.split()[1]) // 1024, mappings() or 0
+        self.megabytes, self.mappings = max(self.megabytes, megabytes), max(self.mappings, now)
+        self.done += 1
+        if self.done % self.every == 0:
+            self.course.append([self.done, megabytes, now])
+            print(*self.course[-1], file=sys.stderr, flush=True)
 
-    def forever(self) -> None:
-        while True:
-            self.look()
-            time.sleep(1)
 
-
-def measure(kind: str, shapes: int) -> Growth:
-    """Does all this in this process."""
+def measure(kind: str, shapes: int, minutes: float) -> Growth:
+    """Does all this in this process, or as many shapes as the minutes allow (of epochs, all)."""
     from deepnmf_jax import compiled
 
-    watch, started = Watch(), time.monotonic()
+    watch, started = Watch(shapes), time.monotonic()
     if kind == "epochs":
-        threading.Thread(target=watch.forever, daemon=True).start()
         with tempfile.TemporaryDirectory() as folder:
-            epochs(Path(folder), shapes)
+            epochs(Path(folder), shapes, watch.look)
     else:
         do = KINDS[kind]()
         for i in range(shapes):
+            if time.monotonic() > started + 60 * minutes:
+                break
             do(i)
             watch.look()
-    return Growth(shapes, watch.megabytes, watch.mappings, compiled.BOUND.times, round(time.monotonic() - started))
+    seconds = round(time.monotonic() - started)
+    return Growth(watch.done, watch.megabytes, watch.mappings, compiled.BOUND.times, seconds, watch.course)
 
 
-def in_its_process(kind: str, shapes: int, how: str) -> Growth | str:
+def in_its_process(kind: str, shapes: int, how: str, minutes: float = 600) -> Growth | str:
     """`measure` in a process of its own; what it said if it failed."""
-    command = [sys.executable, "-m", "tests.attacks.growth", "--here", f"--shapes={shapes}", f"--compiled={how}", kind]
+    options = [f"--shapes={shapes}", f"--minutes={minutes}", f"--compiled={how}"]
+    command = [sys.executable, "-m", "tests.attacks.growth", "--here", *options, kind]
+    longest = max(PATIENCE, min(20 * shapes, 120 * minutes))
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(PATIENCE, 20 * shapes))
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=longest)
     except subprocess.TimeoutExpired:
         return "took too long"
     if done.returncode:
@@ -188,40 +209,53 @@ def judged(kind: str, found: Growth | str) -> Verdict:
     if isinstance(found, str):
         return Verdict("wrong", f"{kind}: {found}")
     within = found.megabytes < MEGABYTES and found.mappings < MAPPINGS + SPARE_MAPPINGS
+    if kind == "epochs":
+        settled = [megabytes for epoch, megabytes, _ in found.course if epoch >= tables.SETTLED]
+        within &= not settled or max(settled) <= EPOCHS_GROW * settled[0]
     return Verdict("right" if within else "wrong", f"{kind}: {found}")
 
 
-def growth(shapes: int) -> Iterator[Verdict]:
-    """So many shapes of every kind, and so many epochs."""
-    for kind in (*KINDS, "epochs") if shapes else ():
-        yield judged(kind, in_its_process(kind, shapes, "quick"))
+def growth(shapes: int, minutes: float) -> Iterator[Verdict]:
+    """So many shapes of every kind, or as many as the minutes allow for each, and so many epochs."""
+    for kind in (*KINDS, "epochs"):
+        yield judged(kind, in_its_process(kind, shapes, "quick", minutes))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join((*KINDS, 'epochs'))}")
     parser.add_argument("--shapes", type=int, default=300, help="shapes, or epochs (default 300)")
+    parser.add_argument("--minutes", type=float, default=600, help="no new shape of a kind after so long (default 600)")
     parser.add_argument("--compiled", default="quick", help="as tests/compilation.py has it (default quick)")
+    parser.add_argument("--record", action="store_true", help="keep what was found (make pages)")
     parser.add_argument("--here", action="store_true", help="in this process, as a line of JSON")
     options = parser.parse_args()
     if options.here:
-        import jax
-
-        from tests.compilation import compile_as
-
-        jax.config.update("jax_platforms", "cpu")
-        compile_as(options.compiled)
-        warnings.simplefilter("ignore")
-        print(json.dumps(measure(*options.kinds, options.shapes)))
+        _here(*options.kinds, options)
         return 0
-    print("| what | shapes | most memory (MB) | most mappings | given up | seconds |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    words = set()
+    found = {}
     for kind in options.kinds or (*KINDS, "epochs"):
-        found = in_its_process(kind, options.shapes, options.compiled)
-        print(f"| {kind} | {' | '.join(map(str, found)) if isinstance(found, Growth) else found} |", flush=True)
-        words.add(judged(kind, found).word)
-    return int("wrong" in words)
+        found[kind] = in_its_process(kind, options.shapes, options.compiled, options.minutes)
+        print(kind, *found[kind][:-1] if isinstance(found[kind], Growth) else found[kind], flush=True)
+    if options.record:
+        kept = {kind: each._asdict() for kind, each in found.items() if isinstance(each, Growth)}
+        tables.add_growth(kept, " ".join(["python -m tests.attacks.growth", *sys.argv[1:]]))
+    return int(any(judged(kind, each).word == "wrong" for kind, each in found.items()))
+
+
+def _here(kind: str, options: argparse.Namespace) -> None:
+    import jax
+
+    from deepnmf_jax.training.devices import keep_freed_memory
+    from tests.compilation import compile_as
+
+    jax.config.update("jax_platforms", "cpu")
+    if kind == "epochs":
+        # As main.py does.
+        keep_freed_memory()
+    compile_as(options.compiled)
+    warnings.simplefilter("ignore")
+    print(json.dumps(measure(kind, options.shapes, options.minutes)))
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ EXPECTED = (ValueError, OSError)
 
 
 class Verdict(NamedTuple):
-    """How an attack ended: "right", "refused" or "wrong", and what it was."""
+    """How an attack ended: "right", "refused" or "wrong", what it was, and of kills at which place."""
 
     word: str
     why: str
+    place: str = ""
 
 
 class Laboratory:

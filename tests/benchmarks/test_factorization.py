@@ -36,15 +36,16 @@ def test_levels_are_the_errors_of_the_others_below_the_start() -> None:
         "theirs: d": curve([[0.6]], [0.47]),
     }
     levels = factorization.levels_of(curves, 0.9)
-    assert [record["error"] for record in levels] == [0.47, 0.46, 0.25]
-    assert [record["sooner"] for record in levels] == [True, True, False]
-    assert levels[0]["seconds"] == {"ours: a": 1.0, "ours: b": 0.5, "theirs: c": 3.0, "theirs: d": 0.6}
-    assert (levels[1]["ours"], levels[1]["others"]) == (1.0, 3.0)
-    assert levels[2]["ours"] is None and levels[2]["others"] == 9.0 and levels[2]["seconds"]["theirs: d"] is None
+    assert levels["error"] == [0.47, 0.46, 0.25]
+    assert {name: times[0] for name, times in levels["seconds"].items()} == {
+        "ours: a": 1.0, "ours: b": 0.5, "theirs: c": 3.0, "theirs: d": 0.6
+    }  # fmt: skip
+    assert levels["seconds"]["theirs: d"] == [0.6, None, None]
+    assert factorization.firsts(levels) == [(0.5, 0.6), (1.0, 3.0), (float("inf"), 9.0)]
 
 
 def test_the_table_has_some_levels_and_gaps_where_a_method_did_not_get() -> None:
-    levels = [{"error": e, "seconds": {"ours: a": 0.5, "theirs: b": None}} for e in np.linspace(0.9, 0.1, 40)]
+    levels = {"error": list(np.linspace(0.9, 0.1, 40)), "seconds": {"ours: a": [0.5] * 40, "theirs: b": [None] * 40}}
     written = factorization.levels_table({"levels": levels, "curves": {"ours: a": {}, "theirs: b": {}}})
     head, _, ours, theirs = written.splitlines()
     assert head.count("|") == ours.count("|") == 8 and "0.9000" in head and "0.1000" in head

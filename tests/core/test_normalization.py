@@ -67,6 +67,15 @@ def test_smaller_numbers_than_normal_ones_are_refused_or_nothing_beside_others()
         np.testing.assert_array_equal(normalize(np.zeros((2, 3))), 0)
 
 
+def test_sums_whose_inverse_is_no_normal_number():
+    """XLA multiplies with the inverse, and takes it for 0."""
+    rows = np.float32([[3, 1], [1.5, 0.5], [1, 0]])
+    for dtype in ("float32", "float64"):
+        largest = np.ldexp(1.0, int(np.finfo(dtype).maxexp) - 2).astype(dtype)
+        for normalize in (*BOTH, *map(jax.jit, BOTH)):
+            np.testing.assert_allclose(normalize(rows.astype(dtype) * largest), [[0.75, 0.25]] * 2 + [[1, 0]])
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "bool"])
 def test_whole_numbers_are_floats(dtype):
     counts = np.array([[3, 0, 120], [1, 1, 0]]).astype(dtype)

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from deepnmf_jax import infer_spiking, normalize_patches, normalize_weights
+from deepnmf_jax import infer, infer_spiking, normalize_patches, normalize_weights
 from deepnmf_jax.core import spiking
-from deepnmf_jax.core.divergences import certificate
+from deepnmf_jax.core.divergences import certificate, kl_divergence
 from deepnmf_jax.core.gradients import approximate_adjoint, implicit_adjoint
 from deepnmf_jax.core.spiking import draw_spikes, infer_from_spikes, spike_steps, spike_update
 from deepnmf_jax.core.updates import em_step
+from deepnmf_jax.data.datasets import load_dataset
 
 KEY = jax.random.key(7)
 TWO_DEVICES = """
@@ -42,6 +43,14 @@ def problem(rows=(3, 4), n=12, k=5, seed=0, power=2.0, dtype=np.float64):
     rng = np.random.default_rng(seed)
     x = normalize_patches(jnp.asarray(rng.random((*rows, n)) ** power, dtype))
     return x, normalize_weights(jnp.asarray(rng.random((k, n)), dtype))
+
+
+def digits():
+    """Patches of handwritten digits, 5 x 5, and random weights of eight units."""
+    images = load_dataset("mnist5k").test_images[:4].astype(np.float32)
+    patches = np.stack([images[:, row : row + 5, column : column + 5] for row, column in ((8, 12), (12, 10), (14, 14))])
+    w = np.random.default_rng(0).random((8, 25), np.float32)
+    return normalize_patches(jnp.asarray(patches.reshape(-1, 25))), normalize_weights(jnp.asarray(w))
 
 
 class TestOneSpike:
@@ -129,18 +138,23 @@ class TestManySpikes:
         h = infer_spiking(KEY, normalize_patches(x.at[..., :4].set(0)), w, num_spikes=300, decay=0.0)
         assert jnp.isfinite(h).all() and jnp.abs(h.sum(-1) - 1).max() < 1e-5
 
-    def test_decaying_steps_go_to_the_optimum_and_constant_ones_level_out(self):
-        x, w = problem(rows=(4, 4), n=20, k=6, dtype=np.float32)
+    @pytest.mark.parametrize("inputs", ["random", "patches of digits"])
+    def test_decaying_steps_go_to_the_optimum_and_constant_ones_level_out(self, inputs):
+        x, w = problem(rows=(4, 4), n=20, k=6, dtype=np.float32) if inputs == "random" else digits()
+        least = kl_divergence(x, w, infer(x, w, num_iters=3000))
 
-        def gap(num_spikes, **steps):
-            return float(certificate(x, w, infer_spiking(KEY, x, w, num_spikes=num_spikes, **steps)).mean())
+        def gaps(num_spikes, **steps):
+            h = infer_spiking(KEY, x, w, num_spikes=num_spikes, **steps)
+            return float(certificate(x, w, h).mean()), float((kl_divergence(x, w, h) - least).mean())
 
-        decaying = [gap(spikes, decay=0.75) for spikes in (200, 2000, 20_000)]
+        decaying = [gaps(spikes, decay=0.75)[0] for spikes in (200, 2000, 20_000)]
         assert decaying[0] > 2 * decaying[1] > 4 * decaying[2]
         assert decaying[2] < 0.01
-        coarse, fine = (gap(20_000, epsilon=epsilon, decay=0.0) for epsilon in (0.2, 0.05))
+        (coarse, above), (fine, less) = (gaps(20_000, epsilon=epsilon, decay=0.0) for epsilon in (0.2, 0.05))
         assert coarse > 5 * decaying[2]
-        assert 2 < (coarse / fine) < 8
+        # The divergence is quadratic about its minimum, the certificate linear: like e, and like its root.
+        assert 2.5 < (above / less) < 6
+        assert 1.5 < (coarse / fine) < 3.5
 
 
 class TestSameBits:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deepnmf_jax import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF
 from deepnmf_jax.decomposition import ConvergenceWarning, choose_k
+from deepnmf_jax.decomposition.dn2mfgl.units import at_unit_length
 from deepnmf_jax.decomposition.io.checked import read_data
 from deepnmf_jax.decomposition.selection import held_out
 from deepnmf_jax.decomposition.updates.objective import Penalties, rescaled
@@ -156,6 +158,23 @@ def test_units_are_found_where_xla_sees_nothing() -> None:
     assert read_data(np.diag([1.0, 1e-300]), np.dtype("float64")).unit == 0.25
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_each_sample_has_length_one_whatever_its_own_size(dtype: str) -> None:
+    limits = np.finfo(dtype)
+    least, middle = limits.minexp - limits.nmant, limits.minexp // 2
+    exponents = np.array([least + 8, limits.minexp, middle - 1, middle + 1, 0, limits.maxexp - 1])
+    x = np.ldexp(A[: len(exponents)], exponents[:, None]).astype(dtype)
+    x[0, 0] = 0
+    expected = np.ldexp(x.astype(np.longdouble), -exponents[:, None])
+    expected = expected / np.sqrt(np.sum(expected**2, axis=1, keepdims=True))
+    x = jnp.asarray(x)
+    for way in (at_unit_length, jax.jit(at_unit_length), jax.vmap(lambda row: at_unit_length(row[None])[0])):
+        np.testing.assert_allclose(way(x), expected.astype(dtype), rtol=8 * float(limits.eps))
+    slope = jax.jit(jax.grad(lambda x: at_unit_length(x)[:, 1].sum()))(x[3:5])
+    assert np.isfinite(slope).all() and np.all(np.asarray(slope)[:, 1] > 0)
+    assert not at_unit_length(jnp.zeros((2, 3), dtype)).any()
+
+
 GROUPS = np.repeat(np.arange(3), 12)
 SAMPLES = np.random.default_rng(2).random((36, 5)) + 6 * np.eye(3, 5)[GROUPS]
 
@@ -168,7 +187,7 @@ def same_groups(labels: np.ndarray) -> bool:
 def test_clusters_at_any_unit(normalize: bool) -> None:
     pytest.importorskip("sklearn")
     for robust in ("sample",) if normalize else ("sample", "none"):
-        for exponent in (-100, -40, 0, 50, 90):
+        for exponent in (-134, -100, -40, 0, 50, 90):
             x = times(SAMPLES, exponent, "float32")
             model = Dn2MFGL((4, 3), 3, normalize=normalize, robust=robust, max_iter=40)
             if not normalize and robust == "sample" and exponent < 0:
@@ -177,6 +196,12 @@ def test_clusters_at_any_unit(normalize: bool) -> None:
                 continue
             model.fit(x)
             assert same_groups(model.labels_) and same_groups(model.predict(x))
+            if exponent == -134:
+                expected = model.transform(x)
+                assert expected.max() > 0.1
+                np.testing.assert_allclose(jax.jit(model.transform)(x), expected, atol=1e-5)
+                of_one = jax.vmap(lambda row, model=model: model.transform(row[None])[0])
+                np.testing.assert_allclose(of_one(x), expected, atol=1e-5)
             codes = model.embedding_.astype(np.float64)
             assert np.isfinite(codes).all() and model.loss_history_[-1] > 0
             if not normalize:

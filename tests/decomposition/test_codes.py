@@ -38,8 +38,9 @@ def test_the_report_says_how_it_ended() -> None:
     a, d = problem()
     _, report = SOLVE(a, d, Penalties(), tol=1e-6, max_iter=300)
     assert report.converged and 0 < report.iterations < 300 and report.residual <= 1e-8
-    _, report = SOLVE(a, d, Penalties(), tol=1e-6, max_iter=1)
-    assert not report.converged and report.iterations == 1
+    rng = np.random.default_rng(0)
+    _, report = SOLVE(rng.random((9, 30)), rng.random((20, 30)), Penalties(), tol=1e-6, max_iter=1)
+    assert not report.converged and report.iterations == 1 and report.residual > 1e-8
 
 
 @pytest.mark.slow
@@ -88,4 +89,4 @@ def test_jit_and_vmap() -> None:
     expected = encode(a, d)
     np.testing.assert_allclose(jax.jit(encode)(a, d), expected, atol=1e-12)
     mapped = jax.jit(jax.vmap(lambda row: encode(row[None], d)[0]))(jnp.asarray(a))
-    np.testing.assert_allclose(mapped, expected, atol=1e-6)
+    np.testing.assert_allclose(mapped, expected, atol=1e-5)

@@ -23,6 +23,7 @@ LAYERS = {
     "pooling": (NMFPool(acceleration="multistep", **STOPPING), (5, 6, 2)),
     "unrolled": (NMFConv(4, (3, 3), gradient="unrolled", acceleration="adaptive", num_iters=3), (5, 6, 2)),
     "mixing": (LocalMixing(), (5, 6, 2)),
+    "mixing, groups": (LocalMixing(feature_group_count=2), (5, 6, 2)),
     "normalised convolution": (NormalizedConv(4, (3, 3), feature_group_count=2), (5, 6, 2)),
     "whitening": (PatchWhitening(features=4), (5, 6, 2)),
 }
@@ -131,6 +132,8 @@ def test_infer_of_no_rows():
         (NMFDense(3), (2, 0), "at least one entry"),
         (NMFDense(3), (), "at least one axis"),
         (LocalMixing(), (2, 4, 0), "at least one entry"),
+        (LocalMixing(feature_group_count=3), (2, 4), "feature_group_count = 3 must divide the 4 input channels"),
+        (LocalMixing(feature_group_count=0), (2, 4), "feature_group_count = 0"),
         (NMFConv(3, (2, 2)), (2, 5, 5, 0), "at least one entry"),
         (NMFConv(3, (2, 2)), (5, 5), "2 spatial axes and channels last"),
         (NMFConv(3, (2, 2)), (2, 0, 5, 1), "does not fit a padded map"),

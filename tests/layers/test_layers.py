@@ -131,6 +131,29 @@ def test_mixing_starts_at_the_identity_and_equals_a_loop(images):
         np.testing.assert_allclose(ours[position], [z @ params["kernel"][:, j] + j for j in range(4)], rtol=1e-12)
 
 
+@pytest.mark.parametrize("groups", [1, 3, 6])
+def test_grouped_mixing_is_dense_mixing_with_blocks_on_the_diagonal(groups):
+    x = jax.random.normal(jax.random.key(0), (2, 3, 6), "float64")
+    layers = [LocalMixing(feature_group_count=count, param_dtype="float64") for count in (groups, 1)]
+    start = layers[0].init(jax.random.key(1), x)["params"]["kernel"]
+    side = 6 // groups
+    assert np.abs(start - np.eye(side)).max() <= 0.5e-4
+    blocks = np.random.default_rng(1).normal(size=(groups, side, side))
+    kernels = blocks.reshape(start.shape), jax.scipy.linalg.block_diag(*blocks)
+
+    def output(layer, kernel):
+        return layer.apply({"params": {"kernel": kernel, "bias": jnp.arange(6.0)}}, x)
+
+    ours, expected = map(output, layers, kernels)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+    ours, expected = (
+        jax.grad(lambda kernel, layer=layer: (output(layer, kernel) ** 2).sum())(kernel)
+        for layer, kernel in zip(layers, kernels, strict=True)
+    )
+    diagonal = [expected[g * side : (g + 1) * side, g * side : (g + 1) * side] for g in range(groups)]
+    np.testing.assert_allclose(ours.reshape(blocks.shape), diagonal, rtol=1e-12)
+
+
 @pytest.mark.parametrize("rank, kernel", [(1, (3,)), (1, 3), (3, (2, 3, 2))])
 def test_one_and_three_spatial_axes(rank, kernel):
     x = jax.random.normal(jax.random.key(0), (2, *(5, 6, 4)[:rank], 3), "float64")

@@ -1,6 +1,7 @@
 """Layers and networks that count spikes in place of iterations."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -96,3 +97,19 @@ def test_an_image_of_many_spikes_is_nearly_the_image():
     logits = network.apply(variables, IMAGES)
     near, far = (jnp.abs(n.apply(variables, IMAGES, rngs=SPIKES) - logits).max() for n in (many, few))
     assert near < far / 5
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        pytest.param(NMFConv(3, (3, 3), num_spikes=2), id="layer"),
+        pytest.param(small(num_spikes=2, input_spikes=2), id="network", marks=pytest.mark.slow),
+    ],
+)
+def test_export_with_an_open_batch_size_gives_the_same_bits(module):
+    variables, key = module.init(KEY, IMAGES), jax.random.key_data(SPIKES["spikes"])
+    # jax.export takes plain arrays: a key travels as its data.
+    run = jax.jit(lambda v, x, key: module.apply(v, x, rngs={"spikes": jax.random.wrap_key_data(key)}))
+    sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 12, 12, 3"), jnp.float32)
+    program = jax.export.export(run)(variables, sizes, jax.ShapeDtypeStruct(key.shape, key.dtype))
+    assert (program.call(variables, IMAGES, key) == run(variables, IMAGES, key)).all()

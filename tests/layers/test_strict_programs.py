@@ -147,6 +147,7 @@ def test_settings_are_scalars_of_numpy_and_one_side_of_a_square():
         (NMFPool((2, 2), 2, **plain), NMFPool(2, np.int64(2), **scalars)),
         (NMFPool(**plain), NMFPool(window_shape=np.int64(2), **scalars)),
         (NormalizedConv(4, (3, 3)), NormalizedConv(np.int64(4), (np.int64(3),) * 2, feature_group_count=np.int64(1))),
+        (NMFConv(4, (3,), padding=1, num_iters=2), NMFConv(np.array(4), np.array(3), padding=np.array(1), num_iters=2)),
         (NMFConv(4, (3,), num_iters=2), NMFConv(4, 3, num_iters=2)),  # an integer is one axis, as in Flax
         (PatchWhitening(3, 1, 4), PatchWhitening(np.int64(3), np.int64(1), np.int64(4))),
     ]

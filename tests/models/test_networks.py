@@ -51,15 +51,18 @@ def test_operations_are_those_of_the_products():
     assert by_path["block1/nmf"] == 576 * 75 * 32 * 2 * 2 * 20
     assert by_path["block2/nmf"] == 64 * 800 * 64 * 2 * 2 * 20
     assert by_path["block2/mix"] == 64 * 64 * 64 * 2
-    grouped = {row.path: row.operations for row in layer_rows(models.CNMF1x1(groups=(1, 4, 2, 1)), (28, 28, 3))}
+    model = models.CNMF1x1(groups=(1, 4, 2, 1), mixing_groups=16)
+    grouped = {row.path: row.operations for row in layer_rows(model, (28, 28, 3))}
     assert grouped["block2/nmf"] * 4 == by_path["block2/nmf"]
+    assert grouped["block3/mix"] * 16 == by_path["block3/mix"] and grouped["block4/mix"] == by_path["block4/mix"]
 
 
 def test_summary_names_each_layer_with_its_groups():
-    table = models.summarize(models.CNMF1x1(groups=16), (28, 28, 3)).splitlines()
+    table = models.summarize(models.CNMF1x1(groups=16, mixing_groups=8), (28, 28, 3)).splitlines()
     groups = {line.split()[0]: line for line in table}
     assert "16" in groups["block2/nmf"].split() and "16" in groups["block3/nmf"].split()
     assert "16" not in groups["block1/nmf"].split() and "16" not in groups["block4/nmf"].split()
+    assert "8" in groups["block1/mix"].split() and "8" not in groups["block4/mix"].split()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,7 @@ def test_summary_names_each_layer_with_its_groups():
     [
         {},
         {"mixing": False, "layer": "conv"},
-        {"pooling": "nmf"},
+        {"pooling": "nmf", "mixing_groups": 2},
         {"pooling": "conv", "layer": "conv"},
         {"preprocessing": "whitening", "rectification": "on_off"},
         {"features": (8, 8, 8), "kernels": (3, 3, 0, 1), "padding": "SAME", "residual": True},
@@ -166,6 +169,8 @@ def test_wrong_images(images, message):
         ({"width": 0}, "width = 0"),
         ({"num_classes": 0}, "num_classes = 0"),
         ({"groups": (1, 3, 1, 1)}, "3 groups do not divide block 2"),
+        ({"mixing_groups": (1, 3, 1, 1)}, "mixing_groups = .*3 groups do not divide block 2, which has 64"),
+        ({"mixing_groups": 7}, "mixing_groups = 7 divides the channels of no block"),
         ({"local_learning": ("kl", "kl")}, "one for each of 4"),
         ({"num_iters": -1}, "num_iters = -1"),
         ({"block_settings": ({}, {})}, "one mapping for each of 4"),

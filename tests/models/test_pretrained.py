@@ -132,7 +132,7 @@ def test_the_networks_of_the_package(name):
     """Each is small, complete, without pickle, finite, and has its recorded settings and number of parameters."""
     found = load_pretrained(name)
     folder = Path(pretrained.__file__).parents[1] / "pretrained" / name
-    assert {f.name for f in folder.iterdir()} == {"network.json", "variables.npz", "results.json", "metrics.jsonl"}
+    assert {f.name for f in folder.iterdir()} == {"network.json", "variables.npz", "results.json"}
     assert sum(f.stat().st_size for f in folder.iterdir()) < 2e6
     assert sum(a.size for a in jax.tree.leaves(found.variables["params"])) == found.results["parameters"]
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(found.variables))

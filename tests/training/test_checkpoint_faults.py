@@ -37,36 +37,49 @@ def save_for_ever(workdir: Path) -> None:
         print(step, file=sys.stderr, flush=True)
 
 
-def gather_for_ever(address: str, index: int, number: int) -> None:
-    """One of two processes that wait for each other again and again, of which the second gets a signal."""
-    devices._SILENCE = 10
+def gather_for_ever(address: str, index: int, failing: int, failure: int | Exception) -> None:
+    """One of two processes that wait for each other again and again, of which one gets a signal or fails."""
+    devices._SILENCE, devices._FAREWELL = 10, 1
     devices.start("", address, 2, index)
     for count in itertools.count():
         try:
             devices.from_all_processes(np.int32(count))
-        except RuntimeError as error:
+            if (index, count) == (failing, 3):
+                if isinstance(failure, Exception):
+                    raise failure
+                os.kill(os.getpid(), failure)
+        except Exception as error:
             devices.leave(error)
-        if index == 1 and count == 3:
-            os.kill(os.getpid(), number)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status", "message"),
+    ("failing", "failure", "status", "message"),
     [
-        (signal.SIGKILL, 1, "process 0 of 2: what the processes compute together failed"),
-        (signal.SIGSTOP, -signal.SIGABRT, "another task died"),
+        (0, signal.SIGKILL, 1, "what the processes compute together failed"),
+        (1, signal.SIGKILL, 1, "what the processes compute together failed"),
+        (0, signal.SIGSTOP, -signal.SIGABRT, "another task died"),
+        (1, signal.SIGSTOP, -signal.SIGABRT, "another task died"),
+        (0, OSError("no cable"), 1, "what the processes compute together failed"),
+        (1, TypeError("a bug"), 1, "what the processes compute together failed"),
     ],
 )
-def test_another_process_of_the_run_ends(programs: Programs, number: int, status: int, message: str) -> None:
-    """Or is stopped: this one does not wait for ever, and says why it ends."""
+def test_another_process_of_the_run_ends(
+    programs: Programs, failing: int, failure: int | Exception, status: int, message: str
+) -> None:
+    """Or is stopped, or fails: this one does not wait for ever, and says why it ends. The first leads the others."""
     address = f"localhost:{free_port()}"
-    first, second = (programs.call(partial(gather_for_ever, address, index, number)) for index in range(2))
-    ended = first.end(status)
-    second.send(signal.SIGKILL)
-    second.end(-signal.SIGKILL)
+    both = [programs.call(partial(gather_for_ever, address, index, failing, failure)) for index in range(2)]
+    ended = both[1 - failing].end(status)
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr and "Python error" not in ended.stderr
+    if isinstance(failure, Exception):
+        said = both[failing].end(1).stderr
+        assert ("Traceback" in said) == isinstance(failure, TypeError)
+        assert f"process {failing} of 2: {type(failure).__name__}" in said
+    else:
+        both[failing].send(signal.SIGKILL)
+        both[failing].end(-signal.SIGKILL)
 
 
 class TestDisk:

@@ -19,6 +19,7 @@ from configs import base
 from deepnmf_jax.data.augmentation import Augmentation, augment
 from deepnmf_jax.data.sampling import epoch_order
 from deepnmf_jax.models import Network
+from deepnmf_jax.training import devices as devices_of_training
 from deepnmf_jax.training.devices import data_mesh, place, replicated, split_last_axis
 from deepnmf_jax.training.losses import cross_entropy_and_mse
 from deepnmf_jax.training.optimizers import create_optimizer, create_plateau
@@ -159,10 +160,15 @@ def test_eight_devices_augment_as_one_does(programs: Programs) -> None:
     assert report["image"] < 1e-6 and report["batch"] < 1e-6
 
 
+def _fail() -> None:
+    devices_of_training._FAREWELL = 1
+    stop_at("loop:Training._after_step", 1, OSError("a cable"))
+
+
 @pytest.mark.slow
 class TestSeveralProcesses:
     def test_a_run(self, programs: Programs, tmp_path: Path) -> None:
-        """Two processes are interrupted, by a signal to one of them, and started again: as one that goes through."""
+        """Two processes are interrupted, by a signal to one of them, then one fails, then they go through: as one."""
         flags = ["--config.num_epochs=1", "--config.log_every_steps=2", "--config.model.layer=conv"]
         # Biases before a batch norm would drift apart (MATH 7).
         flags += ["--config.model.mixing=False", "--config.model.use_bias=False"]
@@ -183,6 +189,9 @@ class TestSeveralProcesses:
 
         for printed in run_two(143, partial(stop_at, "loop:Training._after_step", 3, SIGTERM)):
             assert "SIGTERM: saved at step 4" in printed
+        failed, other = run_two(1, _fail)[::-1]
+        assert "process 1 of 2: OSError: a cable; the last checkpoint is" in failed
+        assert "process 0 of 2: what the processes compute together failed" in other
         for printed in run_two(0, None):
             assert "going on at step 4 of 8" in printed
         programs.run(f"--workdir={whole}", *flags)
@@ -192,7 +201,7 @@ class TestSeveralProcesses:
         assert (found["process_count"], found["device_count"]) == (2, 2)
         assert found["test_loss"] == pytest.approx(results(whole)["test_loss"], rel=1e-4)
         # Only the first process writes: one file for each start.
-        assert len(list((workdir / "tensorboard").iterdir())) == 2
+        assert len(list((workdir / "tensorboard").iterdir())) == 3
 
 
 @pytest.mark.slow

@@ -159,12 +159,15 @@ class TestMetricsLog:
             ("", "line 1, of step 4, is missing"),
             (one.replace("0.25", "0.15") + two, "line 1, of step 4, is not what the run wrote"),
         ):
-            caplog.clear()
-            path.write_text(text)
-            assert MetricsLog(path, step=8, saved=saved, every=4).records == saved
-            assert path.read_text() == one + two
-            warned = [f"{path}: {reason}; written anew from the checkpoint"] if reason and reason[-1] != " " else []
-            assert caplog.messages == warned
+            # As a checkpoint has them, and as an older one has them.
+            for kept in (one + two, saved):
+                caplog.clear()
+                path.write_text(text)
+                log = MetricsLog(path, step=8, saved=kept, every=4)
+                assert (log.records, log.text) == (saved, one + two)
+                assert path.read_text() == one + two
+                warned = [f"{path}: {reason}; written anew from the checkpoint"] if reason and reason[-1] != " " else []
+                assert caplog.messages == warned
 
     def test_full_disk(self, tmp_path: Path) -> None:
         log = MetricsLog(tmp_path / "metrics.jsonl")

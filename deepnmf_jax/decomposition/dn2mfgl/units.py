@@ -13,7 +13,14 @@ from jax import Array, lax
 
 from deepnmf_jax.decomposition.dn2mfgl.fit import Factors, Solution
 from deepnmf_jax.decomposition.io.checked import read_data
-from deepnmf_jax.decomposition.io.units import ROOM, least_unit, power, unit_near, unit_of_objective
+from deepnmf_jax.decomposition.io.units import (
+    ROOM,
+    least_unit,
+    power,
+    towards_one,
+    unit_near,
+    unit_of_objective,
+)
 
 # Data within this factor of 1 are computed with as they are; the released code, whose guards are absolute numbers, as
 # far as squares of float32 go.
@@ -47,14 +54,15 @@ def read_samples(
         ValueError: as `read_data`.
     """
     data = read_data(X, dtype, features=features, scale=1.0, sparse=False)
-    if 0 < data.unit < least_unit(dtype) or not (normalize or is_near(data.unit, released)):
+    if not (normalize or is_near(data.unit, released)):
         data = read_data(X, dtype, features=features, sparse=False)
     x = jnp.asarray(data.a)
     return (at_unit_length(x), 1.0) if normalize else (x, data.scale)
 
 
 def at_unit_length(x: Array) -> Array:
-    """Samples x (n, m) at length 1; one of zeros stays one, and passes no gradient."""
+    """Samples x (n, m) >= 0 at length 1, however small or large; one of zeros stays one, and passes no gradient."""
+    x = towards_one(x)
     # By the largest entry first: squares of small numbers vanish in float32.
     largest = jnp.max(x, axis=1, keepdims=True)
     some = largest > 0

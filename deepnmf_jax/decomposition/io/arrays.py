@@ -177,7 +177,8 @@ def to_jax(x: Any, dtype: np.dtype, device: Any = None) -> Array | BCOO:
     elif is_torch(x):
         array = _from_torch(x, dtype)
     else:
-        array = jnp.asarray(reading.narrowed(reading.host(x), dtype))
+        # jnp.asarray would compile a program that copies.
+        array = jax.device_put(reading.narrowed(reading.host(x), dtype), may_alias=False)
     return array if device is None else jax.device_put(array, device_of(device))
 
 
@@ -197,7 +198,8 @@ def _from_torch(x: Any, dtype: np.dtype) -> Array:
     """A dense tensor, by DLPack where JAX has its device."""
     if x.is_complex():
         check_real(np.dtype("complex64"))
-    x = x.detach().to(getattr(sys.modules["torch"], dtype.name))
+    # torch may keep a sign beside the numbers, as in z.conj().imag, which DLPack does not hand on.
+    x = x.detach().resolve_neg().to(getattr(sys.modules["torch"], dtype.name))
     try:
         return jax.dlpack.from_dlpack(x.contiguous())
     except Exception:  # a device that this JAX does not have

@@ -12,6 +12,7 @@ from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import is_concrete
 from deepnmf_jax.decomposition.io.arrays import check_real, is_batches, to_dense, to_jax, to_numpy
+from deepnmf_jax.decomposition.io.host import namespace, where_it_lies
 from deepnmf_jax.decomposition.io.units import divided, least_unit, unit_near
 
 # Rows and columns are numbered in 32 bits.
@@ -139,7 +140,8 @@ def read_traced(
         known = part if known is None or part is None else known * part
     if known is not None:
         a = jnp.where(known > 0, a, 0)
-    return a / scale, known
+    # A division by 1 would lose numbers that XLA takes for 0.
+    return a if scale == 1 else a / scale, known
 
 
 def check_shape(shape: tuple[int, ...], features: int | None = None) -> None:
@@ -204,16 +206,16 @@ def read_start(init: Any, data: Data, k: int, device: Any = None) -> tuple[Array
     return z.T / root, d / root
 
 
-@jax.jit
-def _survey(a: Array | BCOO) -> tuple[Array, Array, Array, Array]:
+@where_it_lies
+def _survey(values: Array) -> tuple[Array, Array, Array, Array]:
     """Whether all entries are finite, the smallest one, the largest absolute value, and the mean of those (over the
     largest where that is below 1: the sum of very small numbers over their count is 0)."""
-    values = a.data if isinstance(a, BCOO) else a
-    sizes = jnp.abs(values)
-    largest = jnp.max(sizes, initial=0)
-    unit = jnp.where(largest > 0, jnp.minimum(largest, 1), 1)
-    mean = jnp.sum(sizes / unit / float(max(values.size, 1)))
-    return jnp.all(jnp.isfinite(values)), jnp.min(values, initial=jnp.inf), largest, mean
+    xp = namespace(values)
+    sizes = xp.abs(values)
+    smallest, largest = xp.min(values, initial=xp.inf), xp.max(sizes, initial=0)
+    unit = xp.where(largest > 0, xp.minimum(largest, 1), 1)
+    mean = xp.sum(sizes / unit / float(max(values.size, 1)))
+    return xp.isfinite(largest) & xp.isfinite(smallest), smallest, largest, mean
 
 
 def check_values(
@@ -227,7 +229,8 @@ def check_values(
         ValueError: says how many entries are NaN, infinite, negative (or zero), and the first place.
     """
     values = a.data if isinstance(a, BCOO) else a
-    finite, smallest, largest, mean = _survey(a)
+    with np.errstate(all="ignore"):
+        finite, smallest, largest, mean = _survey(values)
     if lift is None and float(largest) < least_unit(a.dtype):
         lift = float(jnp.finfo(a.dtype).tiny)
         return check_values(divided(a, lift), weights, nonnegative, positive, lift)

@@ -8,8 +8,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.experimental.sparse import BCOO
+
+from deepnmf_jax.decomposition.io.host import beside, on_host
 
 # Two units that differ by more: squares of the one vanish beside those of the other, in float64 too.
 FAR = 2.0**40
@@ -62,7 +64,7 @@ def divided(a: Array | BCOO, unit: float, size: float = math.inf) -> Array | BCO
     if unit == 1:
         return a
     if min(unit, size) >= least_unit(a.dtype):
-        return _divide(a, unit)
+        return beside(np.asarray(a) / unit, a) if on_host(a) else _divide(a, unit)
     exponent = -round(math.log2(unit))
     if isinstance(a, BCOO):
         return BCOO((_shifted(a.data, exponent), a.indices), shape=a.shape)
@@ -86,3 +88,25 @@ def _shifted(a: Array, exponent: int) -> Array:
     with np.errstate(over="ignore", under="ignore"):
         moved = np.ldexp(np.asarray(a), exponent)
     return jax.device_put(jnp.asarray(moved), a.sharding)
+
+
+def towards_one(x: Array) -> Array:
+    """x (n, m) >= 0, rows of very small or large numbers times a power of 2, exactly: for what keeps no unit.
+
+    Compiled code too, which takes numbers below the smallest normal one for 0, sees them: their bits, read as a whole
+    number, count units of the smallest one there is.
+    """
+    limits = jnp.finfo(x.dtype)
+    whole = jnp.int32 if limits.bits == 32 else jnp.int64
+
+    def bits_of(number: float) -> Array:
+        return lax.bitcast_convert_type(jnp.asarray(number, x.dtype), whole)
+
+    # The bits of numbers of one sign are in the order of the numbers.
+    bits = lax.bitcast_convert_type(x, whole)
+    largest = jnp.max(bits, axis=1, keepdims=True)
+    small, large = largest < bits_of(2.0 ** (limits.minexp // 2)), largest > bits_of(2.0 ** (limits.maxexp // 2))
+    factor = jnp.where(small, 2.0**-limits.minexp, jnp.where(large, 2.0 ** -(limits.maxexp // 2), 1)).astype(x.dtype)
+    lost = small & (bits < bits_of(2.0**limits.minexp))
+    # The derivative is that of the product for all.
+    return x * factor + lax.stop_gradient(jnp.where(lost, bits.astype(x.dtype) * 2.0**-limits.nmant, 0))

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.io.host import namespace, where_it_lies
 from deepnmf_jax.decomposition.updates import loop
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.loop import Descent, over_starts
@@ -29,18 +30,21 @@ from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, s
 Pair = tuple[Array, Array]
 
 
+# An atom without effect at so many looks in a row is replaced, if that lowers the objective.
+LOOKS_DEAD = 2
+
+
 class Factorization(NamedTuple):
     """What the sweeps of NMF change, and what is known of it from the last look.
 
-    zt (k, n) the codes transposed, d (k, p) the dictionary; gradient () and first_gradient () norm of the projected
-    gradient then and at the start; dead (k,) atoms without effect; revived () how many have been replaced.
+    zt (k, n) the codes transposed, d (k, p) the dictionary; dead (k,) for how many looks each atom has been without
+    effect; stuck () whether one has been so for two, and may be replaced; revived () how many have been replaced.
     """
 
     zt: Array
     d: Array
-    gradient: Array
-    first_gradient: Array
     dead: Array
+    stuck: Array
     revived: Array
 
 
@@ -58,11 +62,11 @@ class Report(NamedTuple):
 
 def without_effect(zt: Array, d: Array) -> Array:
     """Whether each atom (k,) has no codes or is 0 itself; the smallest normal number, as "mu" leaves it, is 0 too."""
-    none = jnp.finfo(d.dtype).tiny
-    return ~(jnp.any(zt > none, axis=1) & jnp.any(d > none, axis=1))
+    xp = namespace(zt, d)
+    none = xp.finfo(d.dtype).tiny
+    return ~(xp.any(zt > none, axis=1) & xp.any(d > none, axis=1))
 
 
-@partial(jax.jit, static_argnames=("settings", "length"))
 def fit(
     start: Pair | Descent[Factorization],
     stop_at: Array | int,
@@ -73,10 +77,37 @@ def fit(
 ) -> Descent[Factorization]:
     """Sweeps from every start at once, Z^T (r, k, n) and D (r, k, p), or from where an earlier call ended.
 
-    They end by `loop.relative_fall`, at a projected gradient of 0, or when `stop_at` of them are made. Every field of
-    the result has the first axis. `length` of the history: at least stop_at // 10 + 2 (`history_length`). The codes are
-    those of the last sweep, one step of the dictionary behind; `codes.solve_codes` brings them up to date.
+    They end by `loop.relative_fall`, or when `stop_at` of them are made. Every field of the result has the first axis.
+    `length` of the history: at least stop_at // 10 + 2 (`history_length`). The codes are those of the last sweep, one
+    step of the dictionary behind; `codes.solve_codes` brings them up to date.
+
+    The sweeps are one compiled program; that which replaces dead atoms is compiled when the first one is seen.
     """
+    now = start if isinstance(start, Descent) else _beginning(*start, length)
+    while True:
+        now = sweeps(now, stop_at, target, settings, tol)
+        if not np.any(np.asarray(now.state.stuck)):
+            return now
+        now = _with_dead_replaced(now, target, settings, tol)
+
+
+def _beginning(zt: Array, d: Array, length: int) -> Descent[Factorization]:
+    starts, k = zt.shape[:2]
+    none = np.zeros(starts, np.int32)
+    state = Factorization(zt, d, np.zeros((starts, k), np.int32), none > 0, none)  # type: ignore[arg-type]
+    nothing = np.full((starts, length), np.nan, zt.dtype)
+    return Descent(state, np.full(starts, np.inf, zt.dtype), none, nothing, none, none > 0)  # type: ignore[arg-type]
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def sweeps(
+    now: Descent[Factorization],
+    stop_at: Array | int,
+    target: Target,
+    settings: SolverSettings,
+    tol: Array | float,
+) -> Descent[Factorization]:
+    """`fit` as far as no dead atom is to be replaced: where one is `stuck`, its descent waits."""
     beta = settings.beta
     revives = beta == 2 and target.weights is None and not SOLVERS[settings.solver].keeps_zeros
 
@@ -84,29 +115,40 @@ def fit(
         zt, d = sweep(state.zt, state.d, target, settings)
         return state._replace(zt=zt, d=d)
 
-    def mend(state: Factorization) -> Factorization:
-        zt, d, revived, dead = state.zt, state.d, state.revived, without_effect(state.zt, state.d)
-        if revives:
-            zt, d, more = _revive(zt, d, dead & state.dead, target.a, target.penalties)
-            revived = revived + more
-        gradient = projected_gradient_norm(zt, d, target, beta)
-        return Factorization(zt, d, gradient, state.first_gradient, dead, revived)
+    def look(state: Factorization) -> Factorization:
+        dead = jnp.where(without_effect(state.zt, state.d), state.dead + 1, 0)
+        return state._replace(dead=dead, stuck=jnp.any(dead >= LOOKS_DEAD))
 
     def value(state: Factorization) -> Array:
         return objective(state.zt, state.d, target, beta)
 
     def stop(before: Array, now: Array, state: Factorization) -> Array:
-        return loop.relative_fall(before, now, tol) | (state.gradient == 0)
+        return loop.relative_fall(before, now, tol) | state.stuck
 
-    def begin(zt: Array, d: Array) -> Factorization:
-        gradient = projected_gradient_norm(zt, d, target, beta)
-        return Factorization(zt, d, gradient, gradient, without_effect(zt, d), jnp.zeros((), jnp.int32))
+    def one(now: Descent[Factorization]) -> Descent[Factorization]:
+        return loop.descend(now, stop_at, step, value, stop, mend=look if revives else None, mend_first=True)
 
-    def one(start: Pair | Descent[Factorization]) -> Descent[Factorization]:
-        first = start if isinstance(start, Descent) else begin(*start)
-        return loop.descend(first, stop_at, step, value, stop, length=length, mend=mend)
+    return over_starts(one, now)
 
-    return over_starts(one, start)
+
+@partial(jax.jit, static_argnames=("settings",))
+def _with_dead_replaced(
+    now: Descent[Factorization], target: Target, settings: SolverSettings, tol: Array | float
+) -> Descent[Factorization]:
+    """The descents of which `sweeps` left some waiting: atoms replaced, and the last look made again."""
+
+    def one(now: Descent[Factorization]) -> Descent[Factorization]:
+        state = now.state
+        zt, d, more = _revive(state.zt, state.d, state.dead >= LOOKS_DEAD, target.a, target.penalties)
+        value = objective(zt, d, target, settings.beta)
+        converged = loop.relative_fall(now.history[now.looks - 2], value, tol)
+        history = now.history.at[now.looks - 1].set(value, mode="drop")
+        dead = jnp.where(without_effect(zt, d), state.dead, 0)
+        state = Factorization(zt, d, dead, jnp.zeros_like(state.stuck), state.revived + more)
+        waited = Descent(state, value, now.sweeps, history, now.looks, converged)
+        return jax.tree.map(lambda new, old: jnp.where(now.state.stuck, new, old), waited, now)
+
+    return over_starts(one, now)
 
 
 def _revive(zt: Array, d: Array, dead: Array, a: Array | BCOO, penalties: Penalties) -> tuple[Array, Array, Array]:
@@ -148,27 +190,53 @@ def _worst_row(a: Array | BCOO, zt: Array, d: Array) -> tuple[Array, Callable[[A
     return row, lambda vector: product(vector[None], a.T)[0] - product(product(vector[None], d.T), zt)[0]
 
 
-# The arithmetic around a fit is compiled in a few pieces: one operation after the other, each would be a program of
-# its own for every new shape, and to compile them takes longer than the fit of a small matrix.
-@jax.jit
 def best_of(
-    done: Descent[Factorization], penalties: Penalties, root: Array | float
-) -> tuple[Descent[Factorization], Array, Array]:
-    """Of the fits from all starts: the one with the least objective, its dictionary times `root`, all divergences."""
-    best = jnp.argmin(jnp.where(jnp.isnan(done.value), jnp.inf, done.value))
-    divergences = done.value - jax.vmap(penalty, (0, 0, None))(done.state.zt, done.state.d, penalties)
+    done: Descent[Factorization], penalties: Penalties, root: float
+) -> tuple[Descent[Factorization], int, Array, np.ndarray]:
+    """Of the fits from all starts the one with the least objective: itself, its number, its dictionary times `root`;
+    and the divergences of all (r,), as numpy."""
+    values = np.asarray(done.value, np.float64)
+    best = int(np.argmin(np.where(np.isnan(values), np.inf, values)))
+    chosen, d, of_penalties = _chosen(done, best, penalties, root)
+    return chosen, best, d, values - np.asarray(of_penalties)
+
+
+@where_it_lies
+def _chosen(
+    done: Descent[Factorization], best: int, penalties: Penalties, root: float
+) -> tuple[Descent[Factorization], Array, list[Array]]:
+    zts, ds = done.state.zt, done.state.d
+    of_penalties = [penalty(zts[i], ds[i], penalties) for i in range(len(zts))]
     done = jax.tree.map(lambda x: x[best], done)
-    return done, done.state.d * root, divergences
+    return done, done.state.d * root, of_penalties
 
 
-@partial(jax.jit, static_argnames=("beta",))
-def judge(zt: Array, d: Array, target: Target, root: Array | float, beta: float) -> tuple[Array, Array, Array]:
-    """Codes Z (n, k) times `root` from Z^T, their divergence from A, and how many atoms are without effect."""
-    return (zt * root).T, divergence(zt, d, target, beta), jnp.sum(without_effect(zt, d))
+class Judgement(NamedTuple):
+    """Of Z^T and D at the end of a fit: codes Z (n, k) in the unit of the data, divergence from A, how many atoms are
+    without effect, norm of the projected gradient."""
+
+    z: Array
+    divergence: Array
+    dead: Array
+    gradient: Array
 
 
-def report_of(done: Descent[Factorization], history: np.ndarray, n_dead: int) -> Report:
-    """The report of one fit whose objectives were `history`, with so many atoms without effect at the end."""
+def judge(zt: Array, d: Array, target: Target, root: float, beta: float) -> Judgement:
+    """Of Z^T (k, n) and D (k, p); the codes are multiplied with `root`."""
+    here = beta == 2 and target.weights is None
+    return (_judge if here else _judge.compiled)(zt, d, target, root, beta=beta)
+
+
+@partial(where_it_lies, static=("beta",))
+def _judge(zt: Array, d: Array, target: Target, root: float, beta: float) -> Judgement:
+    gradient = projected_gradient_norm(zt, d, target, beta)
+    return Judgement((zt * root).T, divergence(zt, d, target, beta), without_effect(zt, d).sum(), gradient)
+
+
+def report_of(done: Descent[Factorization], history: np.ndarray, n_dead: int, gradients: tuple[float, float]) -> Report:
+    """The report of one fit whose objectives were `history`, with so many atoms without effect at the end, and the
+    norms of the projected gradient at the start and at the end."""
     change = (history[-2] - history[-1]) / (history[-2] if history[-2] > 0 else 1) if len(history) > 1 else np.inf
-    gradient = float(done.state.gradient) / (float(done.state.first_gradient) or 1.0)
-    return Report(bool(done.converged), int(done.sweeps), float(change), gradient, n_dead, int(done.state.revived))
+    first, last = gradients
+    ended = bool(done.converged) or last == 0
+    return Report(ended, int(done.sweeps), float(change), last / (first or 1.0), n_dead, int(done.state.revived))

@@ -35,7 +35,7 @@ def hals_step(half: Half, inner: int = 1) -> Callable[[Array], Array]:
     else:
         c, b = half.gram()
         once = partial(coordinate_sweep, c=c, b=b)
-    return lambda x: lax.fori_loop(0, inner, lambda _, x: once(x), x)
+    return once if inner == 1 else lambda x: lax.fori_loop(0, inner, lambda _, x: once(x), x)
 
 
 def anls_step(half: Half) -> Callable[[Array], Array]:

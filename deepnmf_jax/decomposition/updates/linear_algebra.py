@@ -1,8 +1,11 @@
 """Products of dense and sparse matrices, and a safe length for steps along a gradient."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
+
+from deepnmf_jax.decomposition.io.host import namespace, product_of
 
 POWER_ITERATIONS = 20
 
@@ -13,6 +16,8 @@ def product(a: Array | BCOO, b: Array | BCOO) -> Array:
         return a @ jnp.asarray(b)
     if isinstance(b, BCOO):
         return jnp.asarray(a) @ b
+    if namespace(a, b) is np:
+        return product_of(a, b)
     return jnp.matmul(a, b, precision="highest")
 
 

@@ -11,10 +11,11 @@ and codes for a fixed dictionary look at the projected gradient instead (`codes.
 """
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 CHECK_EVERY = 10
@@ -54,7 +55,8 @@ def descend(
     stop: Rule[StateT],
     *,
     length: int = 1,
-    mend: Callable[[StateT], StateT] = lambda state: state,
+    mend: Callable[[StateT], StateT] | None = None,
+    mend_first: bool = False,
     every: int = CHECK_EVERY,
 ) -> Descent[StateT]:
     """Sweeps from a first state, or from where an earlier descent ended, until `stop` says so or `stop_at` are made.
@@ -66,26 +68,32 @@ def descend(
         value: the objective, looked at before the first sweep and after every `every` sweeps.
         stop: the rule that ends it; before the first sweep it is asked with an infinite value before.
         length: entries of the history.
-        mend: what is done to the state before each look but the first.
+        mend: what is done to the state before each look but the first; None: nothing.
+        mend_first: whether it is done before the first look too.
         every: sweeps between two looks.
     """
 
     def running(now: Descent[StateT]) -> Array:
-        return (now.sweeps < stop_at) & ~now.converged
+        return (now.looks == 0) | (now.sweeps < stop_at) & ~now.converged
 
     def some_sweeps(now: Descent[StateT]) -> Descent[StateT]:
+        # The first look is one of the loop, so that the objective is compiled once.
+        first = now.looks == 0
         count = jnp.minimum(every - now.sweeps % every, stop_at - now.sweeps) if every > 1 else 1
-        state = mend(lax.fori_loop(0, count, lambda _, state: sweep(state), now.state))
+        count = jnp.where(first, 0, count)
+        state = lax.fori_loop(0, count, lambda _, state: sweep(state), now.state)
+        if mend is not None:
+            state = mend(state) if mend_first else lax.cond(first, lambda state: state, mend, state)
         new = value(state)
         history = now.history.at[now.looks].set(new, mode="drop")
         return Descent(state, new, now.sweeps + count, history, now.looks + 1, stop(now.value, new, state))
 
     if not isinstance(start, Descent):
-        first = value(start)
-        history = jnp.full(length, jnp.nan, first.dtype).at[0].set(first)
-        none, one = jnp.zeros((), jnp.int32), jnp.ones((), jnp.int32)
-        start = Descent(start, first, none, history, one, stop(jnp.full_like(first, jnp.inf), first, start))
-    return lax.while_loop(running, some_sweeps, start)
+        floats = [x.dtype for x in jax.tree.leaves(start) if jnp.issubdtype(x.dtype, jnp.floating)]
+        dtype, none = jnp.result_type(*floats), np.int32(0)
+        nothing: Any = np.asarray(np.inf, dtype), none, np.full(length, np.nan, dtype), none, np.False_
+        start = jax.tree.map(jnp.asarray, Descent(start, *nothing))
+    return lax.while_loop(running, some_sweeps, cast(Descent[StateT], start))
 
 
 def relative_fall(before: Array, now: Array, tol: Array | float) -> Array:
@@ -131,8 +139,8 @@ def in_view(
         return advance(start, max_iter)
     for stop_at in (*range(CHECK_EVERY, max_iter, CHECK_EVERY), max_iter):
         now = advance(start, stop_at)
-        report(int(jnp.max(now.sweeps)), float(jnp.nanmin(now.value)))
-        if bool(jnp.all(now.converged)):
+        report(int(np.max(np.asarray(now.sweeps))), float(np.nanmin(np.asarray(now.value))))
+        if np.all(np.asarray(now.converged)):
             break
         start = now
     return now

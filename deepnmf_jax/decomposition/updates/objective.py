@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.io.host import namespace
 from deepnmf_jax.decomposition.io.units import power
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence, beta_terms
 from deepnmf_jax.decomposition.updates.linear_algebra import product
@@ -50,7 +51,11 @@ class Half(NamedTuple):
     def gram(self) -> tuple[Array, Array]:
         """C = F A^T - l1 (k, m) and B = F F^T + l2 (k, k): minimised is 0.5 <X, B X> - <C, X> where no weights are."""
         b, c = product(self.f, self.f.T), product(self.f, self.a.T)
-        return c - self.l1, b + self.l2 * jnp.eye(len(b), dtype=b.dtype)
+        return c - self.l1, b + self.l2 * namespace(b).eye(len(b), dtype=b.dtype)
+
+    def has_gram(self, beta: float) -> bool:
+        """Whether the divergence is a function of the Gram matrices, which are cheaper than A - X^T F."""
+        return beta == 2 and self.weights is None and not self.prefers_residual()
 
     def prefers_residual(self) -> bool:
         """Whether A - X^T F costs less than Gram matrices: dense A, and more atoms than features."""
@@ -114,13 +119,9 @@ def at_unit(given: float, factor: float, scale: float) -> float:
 
 def penalty(zt: Array, d: Array, penalties: Penalties) -> Array:
     """The four penalty terms, a scalar."""
+    xp = namespace(zt, d)
     l1_z, l2_z, l1_d, l2_d = penalties
-    return (
-        l1_z * jnp.sum(jnp.abs(zt))
-        + 0.5 * l2_z * jnp.sum(zt**2)
-        + l1_d * jnp.sum(jnp.abs(d))
-        + 0.5 * l2_d * jnp.sum(d**2)
-    )
+    return l1_z * xp.sum(xp.abs(zt)) + 0.5 * l2_z * xp.sum(zt**2) + l1_d * xp.sum(xp.abs(d)) + 0.5 * l2_d * xp.sum(d**2)
 
 
 def has_many_atoms(shape: tuple[int, ...], k: int) -> bool:
@@ -131,19 +132,26 @@ def has_many_atoms(shape: tuple[int, ...], k: int) -> bool:
 
 def square_sum(a: Array | BCOO) -> Array:
     """Sum of the squares of the entries of A, dense or sparse."""
-    return jnp.sum((a.data if isinstance(a, BCOO) else a) ** 2)
+    return namespace(a).sum((a.data if isinstance(a, BCOO) else a) ** 2)
 
 
 def squared_error(a: Array | BCOO, zt: Array, d: Array) -> Array:
     """0.5 ||A - Z D||^2 by Gram matrices; where that cancels and A is dense, by the difference itself."""
+    xp = namespace(a, zt, d)
+
+    def exact() -> Array:
+        return 0.5 * square_sum(a - product(zt.T, d))
+
     if not isinstance(a, BCOO) and has_many_atoms(a.shape, zt.shape[0]):
-        return 0.5 * jnp.sum((a - product(zt.T, d)) ** 2)
+        return exact()
     m, n = product(zt, a), product(zt, zt.T)
     total = square_sum(a)
-    gram = 0.5 * jnp.maximum(total - 2 * jnp.sum(m * d) + jnp.sum(n * product(d, d.T)), 0)
+    gram = 0.5 * xp.maximum(total - 2 * xp.sum(m * d) + xp.sum(n * product(d, d.T)), 0)
     if isinstance(a, BCOO):
         return gram
-    return jax.lax.cond(gram < CANCELLATION * total, lambda: 0.5 * jnp.sum((a - product(zt.T, d)) ** 2), lambda: gram)
+    if xp is np:
+        return exact() if gram < CANCELLATION * total else gram
+    return jax.lax.cond(gram < CANCELLATION * total, exact, lambda: gram)
 
 
 def divergence(zt: Array, d: Array, target: Target, beta: float = 2.0) -> Array:
@@ -160,7 +168,8 @@ def objective(zt: Array, d: Array, target: Target, beta: float = 2.0) -> Array:
 
 def feasible_part(x: Array, gradient: Array) -> Array:
     """The gradient where x > 0, its negative part where x = 0: zero exactly at a minimum over x >= 0."""
-    return jnp.where(x > 0, gradient, jnp.minimum(gradient, 0))
+    xp = namespace(x, gradient)
+    return xp.where(x > 0, gradient, xp.minimum(gradient, 0))
 
 
 def projected_gradient(x: Array, c: Array, b: Array) -> Array:
@@ -171,7 +180,7 @@ def projected_gradient(x: Array, c: Array, b: Array) -> Array:
 def gradient_of(half: Half, beta: float = 2.0) -> Callable[[Array], Array]:
     """Projected gradient of the objective with respect to X (k, m): zero exactly at the best X of this half."""
     f, a, l1, l2, weights = half
-    if beta == 2 and weights is None and not half.prefers_residual():
+    if half.has_gram(beta):
         c, b = half.gram()
         return lambda x: projected_gradient(x, c, b)
 
@@ -189,4 +198,5 @@ def projected_gradient_norm(zt: Array, d: Array, target: Target, beta: float = 2
     """2-norm of the projected gradient with respect to both factors, a scalar."""
     of_codes = gradient_of(target.for_codes(d), beta)(zt)
     of_dictionary = gradient_of(target.for_dictionary(zt), beta)(d)
-    return jnp.sqrt(jnp.sum(of_codes**2) + jnp.sum(of_dictionary**2))
+    xp = namespace(of_codes, of_dictionary)
+    return xp.sqrt(xp.sum(of_codes**2) + xp.sum(of_dictionary**2))

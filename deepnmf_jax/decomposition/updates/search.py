@@ -43,7 +43,9 @@ def gradient_left(half: Half, beta: float) -> Callable[[Array], Array]:
     """
     gradient = gradient_of(half, beta)
     first = start_of(half.a, half.f, beta != 2)
-    if beta == 2:
+    if half.has_gram(beta):
+        unit = jnp.max(half.gram()[0], axis=0)
+    elif beta == 2:
         unit = jnp.max(jnp.abs(gradient(first)), axis=0)
     else:
         unit = jnp.max(beta_terms(cast(Array, half.a), first.T, half.f, beta, half.weights)[0], axis=1)
