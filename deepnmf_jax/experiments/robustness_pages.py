@@ -175,7 +175,11 @@ def claim(record: Mapping[str, Any]) -> Finding:
             behind = [kind for kind, verdict in verdicts.items() if verdict.startswith("-")]
             even = [kind for kind in verdicts if kind not in (*ahead, *behind)]
             parts = (("more in", ahead), ("less in", behind), ("not told apart in", even))
-            told = "; ".join(f"{label} {', '.join(kinds)}" for label, kinds in parts if kinds)
+            told = "; ".join(
+                f"{label} {'all kinds of noise' if len(kinds) == len(verdicts) else ', '.join(kinds)}"
+                for label, kinds in parts
+                if kinds
+            )
             verdict = HOLDS if len(ahead) == len(verdicts) else IN_PART if ahead else NOT
-            return f"{name}, {len(ours.clean)} seeds: CNMF+1x1 keeps, beside CNN+1x1, {told}", verdict
+            return f"{name}, {len(ours.clean)} seeds, accuracy that CNMF+1x1 keeps against CNN+1x1: {told}", verdict
     return "one seed each: see the table", NOT_RUN
