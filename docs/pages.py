@@ -25,7 +25,7 @@ from deepnmf_jax.experiments import (
     accuracy_rows,
     claims,
     clustering_studies,
-    cost,
+    cost_pages,
     gradients,
     local_learning,
     robustness_pages,
@@ -87,7 +87,7 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     },
     {
         "claims": claims.claims_table,
-        "cost": partial(on_page, "cost", cost.cost_table),
+        "cost": partial(on_page, "cost", cost_pages.cost_table),
         "accuracy_figure": accuracy_figure.committed_table,
         "fashion_figure": partial(accuracy_figure.committed_table, "fashion_mnist", 5),
         "gradients_angles": partial(on_page, "gradients", gradients.gradients_table),
