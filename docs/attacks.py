@@ -67,11 +67,11 @@ NAMES = {
 }
 
 
-def add_growth(found: Mapping[str, Mapping[str, Any]]) -> None:
+def add_growth(found: Mapping[str, Mapping[str, Any]], command: str) -> None:
     """Keeps what was found of each kind in place of what was there."""
     record = read(GROWTH) if GROWTH.exists() else {}
     kinds = {**record.get("kinds", {}), **found}
-    write(GROWTH, {**source("python -m tests.attacks.growth"), "kinds": kinds})
+    write(GROWTH, {**source(command), "kinds": kinds})
 
 
 def growth_table(record: Mapping[str, Any]) -> str:

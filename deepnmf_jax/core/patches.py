@@ -19,7 +19,7 @@ def is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def has_axes(value: Any) -> bool:
+def has_axes(value: Any) -> TypeGuard[Sequence[Any]]:
     """Whether it is a sequence or an array of one entry an axis; an array without axes is a number."""
     return isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim > 0)
 

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -234,21 +234,24 @@ class NMF(FromBatches):
         self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(last.divergence) * unit, 0)))
         return self._restore(z), self.D
 
-    def with_dictionary(self, D: Any) -> "NMF":
+    def with_dictionary(self, D: Any, A: Any = None) -> Self:
         """Take D (k, p) for the dictionary in place of a fit, so that `encode` has it. Returns self.
+
+        Args:
+            D: the dictionary, of any kind of matrix.
+            A: data of the size of that to be encoded; None: such that codes are as large as D.
 
         Raises:
             ValueError: another number of concepts; entries that are negative, NaN or infinite.
         """
         dtype = arrays.dtype_for(D, self.dtype)
         with arrays.with_precision(dtype):
-            data = read_data(D, dtype, self.device, sparse=False)
-            if data.a.shape[0] != self.nb_concepts:
-                raise ValueError(f"D has {data.a.shape[0]} rows; it must have {self.nb_concepts}, one a concept")
-            self._begin(D, data)
-            self._d = arrays.to_dense(D, dtype, self.device)
-            # Data is as large as the square of the dictionary, where both factors are of one size.
-            self._scale = data.scale**2
+            given = read_data(D, dtype, self.device, sparse=False)
+            if given.a.shape[0] != self.nb_concepts:
+                raise ValueError(f"D has {given.a.shape[0]} rows; it must have {self.nb_concepts}, one a concept")
+            scale = given.scale**2 if A is None else self._read(A, dtype, features=given.a.shape[1]).scale
+            self._begin(D, given)
+            self._d, self._scale = arrays.to_dense(D, dtype, self.device), scale
         return self
 
     def _solve_codes(self, target: Target, limit: int, tol: float) -> Array:

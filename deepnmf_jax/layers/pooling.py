@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jax import Array
 
+from deepnmf_jax.core.dtypes import plain
 from deepnmf_jax.core.patches import Padding, extract_patches, has_axes
 from deepnmf_jax.layers.nmf_layer import NMFLayer, rectified
 
@@ -33,7 +34,7 @@ class NMFPool(NMFLayer):
                 complex numbers.
         """
         given = self.window_shape
-        window = tuple(given) if has_axes(given) else (given, given)
+        window = tuple(given) if has_axes(given) else (plain(given),) * 2
         strides = window if self.strides is None else self.strides
         x = rectified(inputs, axes=len(window) + 1)
         patches = extract_patches(x, window, strides=strides, padding=self.padding)

@@ -1,5 +1,6 @@
 """What scikit-learn's protocol checks, its warnings, and where they point."""
 
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -16,20 +17,37 @@ from deepnmf_jax import decomposition
 from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.decomposition.io.reading import has_hidden
 from deepnmf_jax.decomposition.protocol import DtypeError
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 
 FLOATS = [np.float64, np.float32]
+# Entries of a sparse X that NMF writes out for another divergence than the squared error.
+LARGEST_WRITTEN_OUT = 2**26
 
 
 def validated(estimator: Any, X: Any, reset: bool) -> Any:
-    """X as scikit-learn checks it, non-negative; dense or sparse."""
-    if issparse(X) and not estimator.__sklearn_tags__().input_tags.sparse:
-        raise ValueError(
-            f"X is sparse, but beta_loss = {estimator.beta_loss!r} needs the reconstruction of every entry, so dense "
-            "data: X.toarray()"
-        )
+    """X as scikit-learn checks it, non-negative; dense or sparse. ValueError also for zeros that it rules out."""
     X = validate_data(estimator, unmasked(X), accept_sparse=("csr", "csc"), dtype=FLOATS, reset=reset)
     check_non_negative(X, f"{type(estimator).__name__} (input X)")
+    beta = beta_of(getattr(estimator, "beta_loss", 2.0))
+    if beta <= 0 and (not np.all(X.data) or X.nnz < math.prod(X.shape) if issparse(X) else not np.all(X)):
+        raise ValueError(
+            "When beta_loss <= 0 and X contains zeros, the solver may diverge. Add a small number to a dense X, or use "
+            "a beta_loss above 0."
+        )
     return X
+
+
+def written_out(X: Any, beta_loss: Any) -> Any:
+    """X, dense where the divergence needs the reconstruction of every entry. ValueError for one too large for that."""
+    if not issparse(X) or beta_loss in (2, "frobenius"):
+        return X
+    if math.prod(X.shape) > LARGEST_WRITTEN_OUT:
+        raise ValueError(
+            f"X is sparse, of shape {X.shape}, and would be written out, since beta_loss = {beta_loss!r} needs the "
+            f"reconstruction of every entry: that is for {LARGEST_WRITTEN_OUT} entries at most; MiniBatchNMF writes "
+            "out one batch at a time"
+        )
+    return X.toarray()
 
 
 def unmasked(X: Any, name: str = "X") -> Any:

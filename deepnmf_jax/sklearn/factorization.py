@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_non_negative
 
-from deepnmf_jax.sklearn.checks import FLOATS, level_of_caller, read_factor, their_warnings, unmasked
+from deepnmf_jax.sklearn.checks import FLOATS, level_of_caller, read_factor, their_warnings, unmasked, written_out
 from deepnmf_jax.sklearn.nmf import NMF
 
 
@@ -23,7 +23,7 @@ def non_negative_factorization(
     """X ~ W H in one call: W (n, k), H (k, p), sweeps.
 
     Args:
-        X: (n, p), non-negative, dense or with the squared error sparse.
+        X: (n, p), non-negative, dense or sparse, as in `NMF.fit`.
         W: with init="custom" the start (n, k).
         H: with init="custom" the start (k, p); with update_H=False what stays as it is.
         n_components: k; "auto": that of a given H, else p.
@@ -46,7 +46,13 @@ def non_negative_factorization(
         )
     X = check_array(unmasked(X), accept_sparse=("csr", "csc"), dtype=FLOATS)
     check_non_negative(X, "NMF (input X)")
-    H = read_factor("H", H, (None if n_components in (None, "auto") else n_components, X.shape[1]), X.dtype)
-    core = model._make_core(len(H)).with_dictionary(H)
+    H = read_factor("H", H, (_rows(n_components), X.shape[1]), X.dtype)
+    X = written_out(X, model.beta_loss)
+    core = model._make_core(len(H)).with_dictionary(H, X)
     with their_warnings():
         return core.encode(X), H, core.max_iter or 1
+
+
+def _rows(n_components: int | str | None) -> int | None:
+    """Of the H that is given; None: any number."""
+    return n_components if isinstance(n_components, int) else None

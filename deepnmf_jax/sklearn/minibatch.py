@@ -5,6 +5,7 @@ import math
 import warnings
 from typing import Any, Self
 
+import jax
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -101,7 +102,8 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X = self._read(X, reset=True)
         with with_precision(X.dtype):
             W, H = self._start(X, W, H)
-            W, H, steps = self._descend(X, W, H)
+            W, self._memory, steps = self._descend(X, W, H)
+            H, self._share = np.array(self._memory.h), min(self.batch_size, len(W)) / len(W)
             if self.fresh_restarts:
                 W = self._codes(X, H, self._transform_limit())
             per_pass = math.ceil(len(W) / self.batch_size)
@@ -109,8 +111,8 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             self.reconstruction_err_ = self._error(X, W, H)
         if self.n_iter_ == self.max_iter and self.tol > 0:
             warnings.warn(
-                f"MiniBatchNMF stopped after max_iter = {self.max_iter} passes before it reached tol = {self.tol:g}; "
-                "raise max_iter, or tol",
+                f"Maximum number of iterations {self.max_iter} reached. Increase it to improve convergence. (Passes of "
+                f"MiniBatchNMF over X; or raise tol = {self.tol:g}.)",
                 ConvergenceWarning,
                 stacklevel=level_of_caller(),
             )
@@ -128,11 +130,12 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             if first:
                 H = self._start(X, W, H)[1]
                 self._memory, self._steps = minibatch.remembered(_on_device(H)), 0
+                self._share = min(self.batch_size, X.shape[0]) / X.shape[0]
             batch = _on_device(X)
             codes = minibatch.solve_codes(
                 batch, self._memory.h, self._penalties(len(batch)), self._beta, self.fresh_restarts_max_iter, self.tol
             )
-            self._memory = self._step(batch, codes, self._memory, 1.0)[0]
+            self._memory = self._step(batch, codes, self._memory, self._share)[0]
             self._publish(np.array(self._memory.h), 1, self._steps + 1)
         self.__dict__.pop("reconstruction_err_", None)
         return self
@@ -157,12 +160,6 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_number("tol", self.tol, 0)
         check_number("forget_factor", self.forget_factor, 0, 1)
         X = validated(self, X, reset=reset)
-        lowest = X.data.min(initial=0.0) if issparse(X) else X.min()
-        if self._beta <= 0 and (issparse(X) or lowest == 0):
-            raise ValueError(
-                "When beta_loss <= 0 and X contains zeros, the solver may diverge. Please add small values to X, or "
-                "use a positive beta_loss."
-            )
         return X
 
     def _start(self, X: Any, W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +174,7 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         core = decomposition.NMF(k, init=init, random_state=seed)
         return core.starting_factors(X)
 
-    def _descend(self, X: Any, W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    def _descend(self, X: Any, W: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, minibatch.Memory, int]:
         n, W = X.shape[0], np.array(W)
         batches = list(gen_batches(n, self.batch_size))
         memory, mean, least, waited, done = minibatch.remembered(_on_device(H)), None, math.inf, 0, 0
@@ -190,7 +187,7 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 )
             else:
                 w = minibatch.improved_codes(x, W[part], memory.h, penalties, self._beta)
-            memory, cost, change = self._step(x, w, memory, len(x) / n)
+            memory, cost, change = self._step(x, w, memory, min(self.batch_size, n) / n)
             W[part] = w
             done += 1
             # The first cost is that of the start.
@@ -204,7 +201,7 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             patience = self.max_no_improvement
             if (self.tol > 0 and float(change) <= self.tol) or (patience is not None and waited >= patience):
                 break
-        return W, np.array(memory.h), done
+        return W, memory, done
 
     def _step(self, x: Any, w: Any, memory: minibatch.Memory, share: float) -> tuple[minibatch.Memory, Any, Any]:
         return minibatch.step(x, w, memory, self._penalties(len(x)), self._beta, self.forget_factor**share)
@@ -251,6 +248,5 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 
 def _on_device(x: Any) -> Any:
-    import jax
-
+    """A batch as an array of JAX, written out if it is sparse."""
     return jax.device_put(x.toarray() if issparse(x) else x, may_alias=False)

@@ -12,7 +12,16 @@ from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition.protocol import AvailableIf
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches
-from deepnmf_jax.sklearn.checks import FLOATS, check_init, read_start, their_warnings, unmasked, validated, width_of
+from deepnmf_jax.sklearn.checks import (
+    FLOATS,
+    check_init,
+    read_start,
+    their_warnings,
+    unmasked,
+    validated,
+    width_of,
+    written_out,
+)
 
 # Their names of solvers, and ours.
 THEIR_SOLVERS = {"cd": "hals"}
@@ -83,7 +92,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """Learn H from X and return W (n, k).
 
         Args:
-            X: (n, p), non-negative; dense, or with the squared error sparse.
+            X: (n, p), non-negative, dense or sparse; with another divergence than the squared error a sparse one is
+                written out.
             y: ignored.
             W: with init="custom" the start (n, k), of the dtype of X; otherwise ignored with a RuntimeWarning.
             H: with init="custom" the start (k, p), likewise.
@@ -93,7 +103,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 start that is missing or full of zeros; an argument of the constructor outside what it allows.
             TypeError: (a ValueError too) a start of another dtype than X.
         """
-        X = validated(self, X, reset=True)
+        X = written_out(validated(self, X, reset=True), self.beta_loss)
         start = read_start(self, X, W, H)
         core = self._make_core(X.shape[1] if start is None else len(start[1]))
         check_init(self.init, core.nb_concepts, X.shape)
@@ -130,7 +140,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def transform(self, X: Any) -> np.ndarray:
         """W (n, k) of X (n, p) for the learned H."""
         check_is_fitted(self)
-        return self._core.encode(validated(self, X, reset=False))
+        return self._core.encode(written_out(validated(self, X, reset=False), self.beta_loss))
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Data (n, p) from codes W (n, k), dense or sparse. ValueError for codes of another width, NaN or infinite."""
@@ -185,9 +195,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.components_.shape[0]
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may expect: non-negative input, with the squared error also sparse; dtypes kept."""
+        """What scikit-learn may expect: non-negative input, dense or sparse; dtypes kept."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
-        tags.input_tags.sparse = self._squared_error
+        tags.input_tags.positive_only = tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -238,7 +238,8 @@ def main() -> int:
         found[kind] = in_its_process(kind, options.shapes, options.compiled, options.minutes)
         print(kind, *found[kind][:-1] if isinstance(found[kind], Growth) else found[kind], flush=True)
     if options.record:
-        tables.add_growth({kind: each._asdict() for kind, each in found.items() if isinstance(each, Growth)})
+        kept = {kind: each._asdict() for kind, each in found.items() if isinstance(each, Growth)}
+        tables.add_growth(kept, " ".join(["python -m tests.attacks.growth", *sys.argv[1:]]))
     return int(any(judged(kind, each).word == "wrong" for kind, each in found.items()))
 
 

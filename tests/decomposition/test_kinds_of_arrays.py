@@ -331,6 +331,7 @@ def test_after_partial_fit_nothing_is_said_of_the_fit_before() -> None:
     assert model.partial_fit(a[6:]).n_iter_ == 2
 
 
+@pytest.mark.filterwarnings("ignore:Sparse (CSR tensor|invariant):UserWarning")  # once a process, of torch
 def test_torch() -> None:
     torch = pytest.importorskip("torch")
     a = table()
@@ -343,6 +344,10 @@ def test_torch() -> None:
         assert read(x).dtype == np.float64
         np.testing.assert_array_equal(read(x), a)
     np.testing.assert_array_equal(read(whole), whole.numpy())
+    # torch keeps the sign of this one beside its numbers.
+    conjugate = torch.complex(tensor, -tensor).conj().imag
+    assert conjugate.is_neg()
+    np.testing.assert_array_equal(read(conjugate), a)
     doubled = torch.sparse_coo_tensor([[0, 0, 1], [2, 2, 0]], [1.0, 2.0, 5.0], (2, 3))
     np.testing.assert_array_equal(read(doubled), [[0, 0, 3], [5, 0, 0]])
     for wrong in (tensor.to(torch.complex64), tensor.to(torch.complex64).to_sparse(), torch.empty(3, 2, device="meta")):

@@ -240,8 +240,6 @@ def test_tags_and_methods_tell_the_truth(solver: str, beta_loss: object) -> None
 def test_a_method_that_is_not_there_says_why() -> None:
     with pytest.raises(ValueError, match="NMF.partial_fit: batches are for the squared error"):
         NMF(3, solver="mu").partial_fit(data())
-    with pytest.raises(ValueError, match="X is sparse, but beta_loss = 'kullback-leibler'"):
-        NMF(3, solver="mu", beta_loss="kullback-leibler").fit(sparse.csr_array(data()))
 
 
 def test_masked_data_are_refused() -> None:

@@ -198,7 +198,8 @@ def _from_torch(x: Any, dtype: np.dtype) -> Array:
     """A dense tensor, by DLPack where JAX has its device."""
     if x.is_complex():
         check_real(np.dtype("complex64"))
-    x = x.detach().to(getattr(sys.modules["torch"], dtype.name))
+    # torch may keep a sign beside the numbers, as in z.conj().imag, which DLPack does not hand on.
+    x = x.detach().resolve_neg().to(getattr(sys.modules["torch"], dtype.name))
     try:
         return jax.dlpack.from_dlpack(x.contiguous())
     except Exception:  # a device that this JAX does not have

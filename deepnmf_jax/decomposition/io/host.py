@@ -29,10 +29,10 @@ def on_host(x: Any) -> bool:
         return not isinstance(x, BCOO)
     if isinstance(x, jax.core.Tracer) or jnp.issubdtype(x.dtype, jax.dtypes.extended):
         return False
-    return len(x.sharding.device_set) == 1 and all(d.platform == "cpu" for d in x.sharding.device_set)
+    return len(x.sharding.device_set) == 1 and all(getattr(d, "platform", None) == "cpu" for d in x.sharding.device_set)
 
 
-def product_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def product_of(a: Any, b: Any) -> Any:
     """a b of matrices; smaller ones by blocks that one thread multiplies.
 
     OpenBLAS wakes its threads for products of a tenth of a millisecond, and where other programs have the cores they
@@ -84,7 +84,7 @@ class where_it_lies:
         leaves, tree = jax.tree.flatten((args, named), is_leaf=lambda x: isinstance(x, BCOO))
         if not all(map(on_host, leaves)):
             return self.compiled(*args, **named)
-        args, named = tree.unflatten([np.asarray(x) if isinstance(x, Array) else x for x in leaves])
+        args, named = jax.tree.unflatten(tree, [np.asarray(x) if isinstance(x, Array) else x for x in leaves])
         return self.function(*args, **named)
 
 

@@ -180,7 +180,7 @@ def _from_tensor(x: Any) -> np.ndarray:
     torch = sys.modules["torch"]
     if x.is_complex():
         check_real(np.dtype(complex))
-    x = x.detach()
+    x = x.detach().resolve_neg()
     x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     try:
         return x.cpu().numpy()

@@ -11,7 +11,7 @@ and codes for a fixed dictionary look at the projected gradient instead (`codes.
 """
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -91,9 +91,9 @@ def descend(
     if not isinstance(start, Descent):
         floats = [x.dtype for x in jax.tree.leaves(start) if jnp.issubdtype(x.dtype, jnp.floating)]
         dtype, none = jnp.result_type(*floats), np.int32(0)
-        start = Descent(start, np.asarray(np.inf, dtype), none, np.full(length, np.nan, dtype), none, np.False_)
-        start = jax.tree.map(jnp.asarray, start)
-    return lax.while_loop(running, some_sweeps, start)
+        nothing: Any = np.asarray(np.inf, dtype), none, np.full(length, np.nan, dtype), none, np.False_
+        start = jax.tree.map(jnp.asarray, Descent(start, *nothing))
+    return lax.while_loop(running, some_sweeps, cast(Descent[StateT], start))
 
 
 def relative_fall(before: Array, now: Array, tol: Array | float) -> Array:

@@ -5,6 +5,7 @@ Z^T (k, n) and D (k, p). All of them scale with the square root of A, so that th
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ def random_start(key: Array, a: Array | BCOO, k: int) -> tuple[Array, Array]:
     return random_factor(key_z, mean, (k, a.shape[0])), random_factor(key_d, mean, (k, a.shape[1]))
 
 
-def leading_singular(key: Array | None, a: Array | BCOO, k: int) -> tuple[Array, Array, Array]:
+def leading_singular(key: Any, a: Array | BCOO, k: int) -> tuple[Array, Array, Array]:
     """The k largest singular triples of A, k <= min(n, p): U^T (k, n), s (k,), V^T (k, p), descending.
 
     Exact through the smaller Gram matrix, which loses singular values below 1e-3 of the largest in float32 (a start
@@ -82,7 +83,7 @@ def _gram(a: Array | BCOO) -> Array:
     return jnp.moveaxis(blocks, 0, 1).reshape(p, -1)[:, :p]
 
 
-def nndsvd_start(key: Array | None, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
+def nndsvd_start(key: Any, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
     """NNDSVD start. Zeros stay ("nndsvd"), become sqrt(mean(A) / k) ("nndsvda"), or random up to 0.01 times that
     ("nndsvdar"). Atoms beyond min(n, p) are random.
 
@@ -132,7 +133,7 @@ def best_scale(a: Array | BCOO, zt: Array, d: Array) -> Array:
     return xp.where((square > 0) & (along > 0), along / xp.where(square > 0, square, 1), 1)
 
 
-def init_factors(key: Array | None, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
+def init_factors(key: Any, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
     """Start Z^T (k, n), D (k, p) by one of `INITS`, scaled so that Z D is as close to A as one number can make it."""
     if init == "random":
         zt, d = random_start(key, a, k)
