@@ -289,4 +289,4 @@ def claim(record: Mapping[str, Any]) -> Finding:
     )
     if found := correlation(variants):
         ours += f"; correlation with the ratio at equal parameters {found.partial:.2f} ± {found.error:.2f}"
-    return ours, HOLDS if len(variants) == 100 else IN_PART
+    return ours, HOLDS if len(variants) == 100 else IN_PART if len(variants) >= 50 else NOT_RUN
