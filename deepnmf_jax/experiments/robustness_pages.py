@@ -127,7 +127,7 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
     curves = [c for c in curves_of(record) if c.statistics == record["config"]["statistics"][0]]
     rows = [[c for c in curves if (c.origin == "package") == package] for package in (True, False)]
     rows = [row for row in rows if row]
-    figure = Figure(figsize=(WIDTH, 0.8 + 1.35 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.15 * len(rows)), layout="constrained")
     panels = figure.subplots(max(len(rows), 1), len(kinds), sharey=True, squeeze=False)
     for row, axes_of_row in zip(rows, panels, strict=False):
         for axes, kind in zip(axes_of_row, kinds, strict=True):
@@ -136,6 +136,7 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
                     _draw_curve(axes, c, kind)
             axes.set(ylim=(0, 100), xlim=(0, record["config"]["levels"][kind][-1]))
             axes.tick_params(labelsize=7)
+            axes.grid(visible=False)
         origin = "of the package" if row[0].origin == "package" else "trained for this"
         axes_of_row[0].set_ylabel(f"{origin}:\ntest accuracy, %", fontsize=8)
     for axes, kind in zip(panels[0], kinds, strict=True):
