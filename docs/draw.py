@@ -23,11 +23,14 @@ from deepnmf_jax.experiments import (
     accuracy_figure,
     clustering_pictures,
     clustering_studies,
+    cost_pages,
     curves,
+    gradients,
     robustness_pages,
     spikes_tables,
     sum_of_parts,
 )
+from deepnmf_jax.experiments.cells import FOLDER as RESULTS
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import load_pretrained
@@ -55,6 +58,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "settling": spikes_tables.draw_settling,
     "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
+    "cost": lambda: cost_pages.draw_cost(json.loads((RESULTS / "cost" / "results.json").read_text())),
+    "gradients": lambda: gradients.draw_gradients(json.loads((RESULTS / "gradients" / "results.json").read_text())),
     "robustness": robustness_pages.draw_committed,
     "growth": lambda: speed.draw_growth(record("growth")),
 }

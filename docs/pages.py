@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gpu import roofline
 from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
-from benchmarks.speed import dn2mfgl, factorization, growth, layer, profile, startup, step
+from benchmarks.speed import dn2mfgl, factorization, first_fit, growth, layer, profile, startup, step
 from benchmarks.speed import spikes as speed_of_spikes
 from deepnmf_jax.experiments import (
     acceleration,
@@ -25,7 +25,7 @@ from deepnmf_jax.experiments import (
     accuracy_rows,
     claims,
     clustering_studies,
-    cost,
+    cost_pages,
     gradients,
     local_learning,
     robustness_pages,
@@ -69,6 +69,7 @@ SPEED: dict[str, Callable[[], str]] = {
     "growth": partial(measured, "growth", growth.growth_table),
     "startup": partial(measured, "startup", startup.startup_table),
     "factorization": partial(measured, "factorization", factorization.factorization_table),
+    "first_fit": partial(measured, "first_fit", first_fit.first_fit_table),
     "structure": partial(measured, "dn2mfgl", lambda result: dn2mfgl.summary(result["problems"])),
     "speed_of_spikes": partial(measured, "spikes", speed_of_spikes.spikes_table),
     "counts": roofline.counts,
@@ -87,7 +88,7 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     },
     {
         "claims": claims.claims_table,
-        "cost": partial(on_page, "cost", cost.cost_table),
+        "cost": partial(on_page, "cost", cost_pages.cost_table),
         "accuracy_figure": accuracy_figure.committed_table,
         "fashion_figure": partial(accuracy_figure.committed_table, "fashion_mnist", 5),
         "gradients_angles": partial(on_page, "gradients", gradients.gradients_table),

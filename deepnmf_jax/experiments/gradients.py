@@ -245,7 +245,7 @@ def _short(value: float) -> str:
 def draw_gradients(record: Mapping[str, Any]) -> Figure:
     """Angle (above) and length (below) against the iterations, one panel a block; untrained networks dashed."""
     config, cells = record["config"], record["cells"]
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    figure = Figure(figsize=(0.85 * WIDTH, 3.7), layout="constrained")
     panels = figure.subplots(2, BLOCKS, sharex=True, sharey="row")
     for state, line in zip(STATES, ("--", "-"), strict=True):
         counts = [n for n in config["iterations"] if f"angles/{state}/{n}" in cells]
@@ -261,7 +261,7 @@ def draw_gradients(record: Mapping[str, Any]) -> Figure:
         below.set(xscale="log", yscale="log", xlabel="iterations")
         below.set_xticks(config["iterations"], [str(n) for n in config["iterations"]])
         below.minorticks_off()
-    panels[0, 0].set(ylabel="angle to the exact gradient, degrees", ylim=(0, None))
-    panels[1, 0].set_ylabel("length over the exact one's")
+    panels[0, 0].set(ylabel="angle, degrees", ylim=(0, None))
+    panels[1, 0].set_ylabel("length / exact")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure

@@ -127,7 +127,7 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
     curves = [c for c in curves_of(record) if c.statistics == record["config"]["statistics"][0]]
     rows = [[c for c in curves if (c.origin == "package") == package] for package in (True, False)]
     rows = [row for row in rows if row]
-    figure = Figure(figsize=(WIDTH, 0.8 + 1.35 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.15 * len(rows)), layout="constrained")
     panels = figure.subplots(max(len(rows), 1), len(kinds), sharey=True, squeeze=False)
     for row, axes_of_row in zip(rows, panels, strict=False):
         for axes, kind in zip(axes_of_row, kinds, strict=True):
@@ -136,6 +136,7 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
                     _draw_curve(axes, c, kind)
             axes.set(ylim=(0, 100), xlim=(0, record["config"]["levels"][kind][-1]))
             axes.tick_params(labelsize=7)
+            axes.grid(visible=False)
         origin = "of the package" if row[0].origin == "package" else "trained for this"
         axes_of_row[0].set_ylabel(f"{origin}:\ntest accuracy, %", fontsize=8)
     for axes, kind in zip(panels[0], kinds, strict=True):
@@ -175,7 +176,11 @@ def claim(record: Mapping[str, Any]) -> Finding:
             behind = [kind for kind, verdict in verdicts.items() if verdict.startswith("-")]
             even = [kind for kind in verdicts if kind not in (*ahead, *behind)]
             parts = (("more in", ahead), ("less in", behind), ("not told apart in", even))
-            told = "; ".join(f"{label} {', '.join(kinds)}" for label, kinds in parts if kinds)
+            told = "; ".join(
+                f"{label} {'all kinds of noise' if len(kinds) == len(verdicts) else ', '.join(kinds)}"
+                for label, kinds in parts
+                if kinds
+            )
             verdict = HOLDS if len(ahead) == len(verdicts) else IN_PART if ahead else NOT
-            return f"{name}, {len(ours.clean)} seeds: CNMF+1x1 keeps, beside CNN+1x1, {told}", verdict
+            return f"{name}, {len(ours.clean)} seeds, accuracy that CNMF+1x1 keeps against CNN+1x1: {told}", verdict
     return "one seed each: see the table", NOT_RUN

@@ -49,7 +49,7 @@ def test_main_runs_it_from_the_config(tmp_path: Path) -> None:
 def test_other_modes_and_experiments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--mode=summary.*no network"):
         experiments.run(small(), "summary", "")
-    with pytest.raises(ValueError, match="'forgery' is unknown; use one of 'clustering'"):
+    with pytest.raises(ValueError, match="'forgery' is unknown; use one of 'accuracy', 'clustering'"):
         experiments.run(small(experiment="forgery"), "train", str(tmp_path))
 
 

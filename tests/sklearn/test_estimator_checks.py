@@ -11,11 +11,12 @@ sklearn = pytest.importorskip("sklearn")
 
 from sklearn.utils.estimator_checks import estimator_checks_generator  # noqa: E402
 
-from deepnmf_jax.sklearn import NMF, Dn2MFGL  # noqa: E402
+from deepnmf_jax.sklearn import NMF, Dn2MFGL, MiniBatchNMF  # noqa: E402
 
 MODELS = {
     "squared error": NMF(2, max_iter=30),
     "Kullback-Leibler": NMF(2, solver="mu", beta_loss="kullback-leibler", max_iter=30),
+    "mini-batches": MiniBatchNMF(2, max_iter=20, fresh_restarts=True),
     "Dn2MFGL": Dn2MFGL((2,), n_clusters=2, n_neighbors=2, max_iter=5),
 }
 
