@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from scipy.sparse import issparse
+from scipy.sparse import csr_matrix, issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_non_negative, validate_data
 
 from deepnmf_jax import decomposition
 from deepnmf_jax.core.checks import check_integer
-from deepnmf_jax.decomposition.io.reading import has_hidden
+from deepnmf_jax.decomposition.io.arrays import dtype_for
+from deepnmf_jax.decomposition.io.reading import entries_of, has_hidden, is_sparse
 from deepnmf_jax.decomposition.protocol import DtypeError
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 
@@ -26,7 +27,7 @@ LARGEST_WRITTEN_OUT = 2**26
 
 def validated(estimator: Any, X: Any, reset: bool) -> Any:
     """X as scikit-learn checks it, non-negative; dense or sparse. ValueError also for zeros that it rules out."""
-    X = validate_data(estimator, unmasked(X), accept_sparse=("csr", "csc"), dtype=FLOATS, reset=reset)
+    X = validate_data(estimator, readable(X), accept_sparse=("csr", "csc"), dtype=FLOATS, reset=reset)
     check_non_negative(X, f"{type(estimator).__name__} (input X)")
     beta = beta_of(getattr(estimator, "beta_loss", 2.0))
     if beta <= 0 and (not np.all(X.data) or X.nnz < math.prod(X.shape) if issparse(X) else not np.all(X)):
@@ -35,6 +36,14 @@ def validated(estimator: Any, X: Any, reset: bool) -> Any:
             "a beta_loss above 0."
         )
     return X
+
+
+def takes_zeros(estimator: Any) -> bool:
+    """Whether its beta_loss is finite where X is 0, as it is nearly everywhere in a sparse X."""
+    try:
+        return beta_of(estimator.beta_loss) > 0
+    except ValueError:  # told by `fit`
+        return True
 
 
 def written_out(X: Any, beta_loss: Any) -> Any:
@@ -50,13 +59,22 @@ def written_out(X: Any, beta_loss: Any) -> Any:
     return X.toarray()
 
 
-def unmasked(X: Any, name: str = "X") -> Any:
-    """X itself. ValueError for a masked array: scikit-learn's checks would take its hidden numbers for data."""
+def readable(X: Any, name: str = "X") -> Any:
+    """X in a form that scikit-learn's checks can read: sparse matrices of JAX and torch as scipy's, all else itself.
+
+    Raises:
+        ValueError: a masked array, whose hidden numbers would be taken for data; a sparse array that is no matrix.
+    """
     if has_hidden(X):
         raise ValueError(
             f"{name} is a masked array, and scikit-learn's protocol has no masks; fill it ({name}.filled(0)), or for "
             "data use deepnmf_jax.NMF, whose fit takes mask="
         )
+    if is_sparse(X) and not issparse(X):
+        entries = entries_of(X)
+        # Added-up entries are float64, and scipy has no bfloat16.
+        values = entries.values.astype(dtype_for(X))
+        return csr_matrix((values, (entries.rows, entries.columns)), shape=entries.shape)
     return X
 
 
@@ -98,7 +116,7 @@ def read_start(model: Any, X: Any, W: Any, H: Any) -> tuple[np.ndarray, np.ndarr
 
 def read_factor(name: str, given: Any, shape: tuple[int | None, int], dtype: np.dtype) -> np.ndarray:
     """W or H to start from, of that shape (None: any) and dtype. Raises and says what scikit-learn's NMF does."""
-    factor = check_array(unmasked(given, name), input_name=name)
+    factor = check_array(readable(given, name), input_name=name)
     for which, wanted, got in zip(("first", "second"), shape, factor.shape, strict=True):
         if wanted not in (None, got):
             raise ValueError(

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_non_negative
 
-from deepnmf_jax.sklearn.checks import FLOATS, level_of_caller, read_factor, their_warnings, unmasked, written_out
+from deepnmf_jax.sklearn.checks import FLOATS, level_of_caller, read_factor, readable, their_warnings, written_out
 from deepnmf_jax.sklearn.nmf import NMF
 
 
@@ -44,7 +44,7 @@ def non_negative_factorization(
         warnings.warn(
             "When update_H=False, the provided initial W is not used.", RuntimeWarning, stacklevel=level_of_caller()
         )
-    X = check_array(unmasked(X), accept_sparse=("csr", "csc"), dtype=FLOATS)
+    X = check_array(readable(X), accept_sparse=("csr", "csc"), dtype=FLOATS)
     check_non_negative(X, "NMF (input X)")
     H = read_factor("H", H, (_rows(n_components), X.shape[1]), X.dtype)
     X = written_out(X, model.beta_loss)

@@ -19,7 +19,16 @@ from deepnmf_jax.decomposition import minibatch
 from deepnmf_jax.decomposition.io.arrays import with_precision
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.objective import Penalties, scaled_penalties
-from deepnmf_jax.sklearn.checks import FLOATS, check_init, level_of_caller, read_start, unmasked, validated, width_of
+from deepnmf_jax.sklearn.checks import (
+    FLOATS,
+    check_init,
+    level_of_caller,
+    read_start,
+    readable,
+    takes_zeros,
+    validated,
+    width_of,
+)
 
 
 class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -150,7 +159,7 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Data (n, p) from codes W (n, k), dense or sparse. ValueError for codes of another width."""
         check_is_fitted(self)
-        codes = check_array(unmasked(X), accept_sparse=("csr", "csc"), dtype=FLOATS, ensure_min_samples=0)
+        codes = check_array(readable(X), accept_sparse=("csr", "csc"), dtype=FLOATS, ensure_min_samples=0)
         return np.asarray(codes @ self.components_)
 
     def _read(self, X: Any, reset: bool) -> Any:
@@ -240,9 +249,9 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self.components_.shape[0]
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may expect: non-negative input, dense or sparse; dtypes kept."""
+        """What scikit-learn may expect: non-negative input, sparse where zeros are allowed; dtypes kept."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = tags.input_tags.sparse = True
+        tags.input_tags.positive_only, tags.input_tags.sparse = True, takes_zeros(self)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 

@@ -16,8 +16,9 @@ from deepnmf_jax.sklearn.checks import (
     FLOATS,
     check_init,
     read_start,
+    readable,
+    takes_zeros,
     their_warnings,
-    unmasked,
     validated,
     width_of,
     written_out,
@@ -145,7 +146,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Data (n, p) from codes W (n, k), dense or sparse. ValueError for codes of another width, NaN or infinite."""
         check_is_fitted(self)
-        codes = check_array(unmasked(X), accept_sparse=("csr", "csc"), dtype=FLOATS, ensure_min_samples=0)
+        codes = check_array(readable(X), accept_sparse=("csr", "csc"), dtype=FLOATS, ensure_min_samples=0)
         if codes.shape[1] != self.n_components_:
             wrong = f"X has {codes.shape[1]} columns, but there are {self.n_components_} components"
             raise ValueError(f"{wrong}; pass codes (n_samples, {self.n_components_}), as transform returns them")
@@ -195,8 +196,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self.components_.shape[0]
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may expect: non-negative input, dense or sparse; dtypes kept."""
+        """What scikit-learn may expect: non-negative input, sparse where zeros are allowed; dtypes kept."""
         tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = tags.input_tags.sparse = True
+        tags.input_tags.positive_only, tags.input_tags.sparse = True, takes_zeros(self)
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -3,8 +3,10 @@
 import warnings
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import sparse as jsparse
 from scipy import sparse
 
 from deepnmf_jax import decomposition
@@ -18,7 +20,8 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import MinMaxScaler  # noqa: E402
 from sklearn.utils import get_tags  # noqa: E402
 
-from deepnmf_jax.sklearn import NMF  # noqa: E402
+from deepnmf_jax.sklearn import NMF, MiniBatchNMF  # noqa: E402
+from deepnmf_jax.sklearn.checks import readable  # noqa: E402
 
 
 def data(seed: int = 0) -> np.ndarray:
@@ -232,7 +235,9 @@ def test_tags_and_methods_tell_the_truth(solver: str, beta_loss: object) -> None
     valid = takes(lambda: model.fit(a))
     assert not takes(lambda: model.fit(-a))
     if valid:
-        assert tags.input_tags.sparse == takes(lambda: model.fit(sparse.csr_array(a)))
+        holes = sparse.csr_array(np.where(a > np.median(a), a, 0))
+        assert tags.input_tags.sparse == takes(lambda: model.fit(holes))
+        assert get_tags(MiniBatchNMF(beta_loss=beta_loss)).input_tags.sparse == tags.input_tags.sparse
     assert tags.input_tags.positive_only
     assert hasattr(model, "partial_fit") == takes(lambda: clone(model).partial_fit(a))
 
@@ -247,6 +252,23 @@ def test_masked_data_are_refused() -> None:
     for given in (hidden, list(hidden)):
         with pytest.raises(ValueError, match="masked array"):
             NMF(3).fit(given)
+
+
+def test_sparse_matrices_of_jax_are_scipys() -> None:
+    holes = np.where(data() > 0.7, data(), 0).astype(np.float32)
+    plain = jsparse.BCOO.fromdense(jnp.asarray(holes))
+    halves = jsparse.BCOO((jnp.tile(plain.data / 2, 2), jnp.tile(plain.indices, (2, 1))), shape=plain.shape)
+    rows = jsparse.BCOO.fromdense(jnp.asarray(holes), n_dense=1)
+    for given in (plain, halves, rows, jsparse.BCSR.fromdense(jnp.asarray(holes))):
+        found = readable(given)
+        assert sparse.issparse(found) and found.dtype == np.float32
+        np.testing.assert_allclose(found.toarray(), holes, rtol=1e-6)
+    rounded = readable(jsparse.BCOO.fromdense(jnp.asarray(holes, jnp.bfloat16)))
+    np.testing.assert_allclose(rounded.toarray(), holes, rtol=1e-2)
+    # Said by what reads them, so the estimators hand them on.
+    for method in (NMF(3).fit, NMF(3).partial_fit, MiniBatchNMF(3).fit):
+        with pytest.raises(ValueError, match="complex"):
+            method(jsparse.BCOO.fromdense(jnp.ones((20, 3), jnp.complex64)))
 
 
 def test_names_of_columns() -> None:
