@@ -13,8 +13,8 @@ from deepnmf_jax.experiments import accuracy_rows, cost_pages
 from deepnmf_jax.experiments.cells import stored
 from deepnmf_jax.experiments.tables import ROOT, table
 
-HOLDS, IN_PART, NOT, NOT_RUN = "holds", "holds in part", "does not hold", "not run"
-VERDICTS = (HOLDS, IN_PART, NOT, NOT_RUN)
+HOLDS, IN_PART, NOT, EVEN, NOT_RUN = "holds", "holds in part", "does not hold", "not told apart", "not run"
+VERDICTS = (HOLDS, IN_PART, NOT, EVEN, NOT_RUN)
 # The paper's networks from the best to the worst.
 ORDER = ("cnmf_1x1", "cnn_1x1", "cnmf", "cnn")
 # The one-step gradient keeps as much as a CNN if it keeps no more than this many times as much.

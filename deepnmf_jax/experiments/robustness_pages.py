@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deepnmf_jax.experiments.cells import stored
-from deepnmf_jax.experiments.claims import HOLDS, IN_PART, NOT, NOT_RUN, Finding
+from deepnmf_jax.experiments.claims import EVEN, HOLDS, IN_PART, NOT, NOT_RUN, Finding
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.plotting import GREEN, NETWORKS, PURPLE, WIDTH, styled
 
@@ -181,6 +181,6 @@ def claim(record: Mapping[str, Any]) -> Finding:
                 for label, kinds in parts
                 if kinds
             )
-            verdict = HOLDS if len(ahead) == len(verdicts) else IN_PART if ahead else NOT
+            verdict = HOLDS if len(ahead) == len(verdicts) else IN_PART if ahead else NOT if behind else EVEN
             return f"{name}, {len(ours.clean)} seeds, accuracy that CNMF+1x1 keeps against CNN+1x1: {told}", verdict
     return "one seed each: see the table", NOT_RUN

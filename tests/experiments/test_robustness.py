@@ -124,8 +124,9 @@ def test_the_claim_is_judged_by_seeds_that_do_not_overlap(monkeypatch):
     assert verdict == claims.HOLDS
     # As much of its accuracy as its twin, of which it has more; and less of it.
     ours, verdict = robustness.claim(record(0.56, 0.52))
-    assert ours.endswith("not told apart in all kinds of noise") and verdict == claims.NOT
-    assert robustness.claim(record(0.1, 0.2))[0].endswith("less in all kinds of noise")
+    assert ours.endswith("not told apart in all kinds of noise") and verdict == claims.EVEN
+    ours, verdict = robustness.claim(record(0.1, 0.2))
+    assert ours.endswith("less in all kinds of noise") and verdict == claims.NOT
     assert robustness.claim({"config": {"levels": {}}, "cells": {}})[1] == claims.NOT_RUN
 
 
