@@ -14,11 +14,11 @@ def get_config() -> ConfigDict:
             "experiment": "spikes",
             "data_dir": "",  # folder of the TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
             "dataset": "",  # as in configs/base.py; empty: what the networks were trained on
-            "networks": ("cnmf_1x1",),  # of `deepnmf_jax.pretrained_names`, with NMF layers
+            "networks": ("cnmf_1x1", "cnmf"),  # of `deepnmf_jax.pretrained_names`, with NMF layers
             "images": 300,  # of the test set, the first ones
             "batch_size": 50,  # images
             "seed": 0,  # of the spikes and the noise
-            "spikes": (10, 30, 100, 300, 1000, 3000, 4800),  # of each layer
+            "spikes": (1, 3, 10, 30, 100, 300, 1000, 3000, 4800),  # of each layer
             "steps": ((1.0, 0.5), (1.0, 0.75)),  # epsilon and decay
             "total": 5.0,  # constant steps of total / spikes too: together as far as so many iterations; 0: none
             "iterations": (1, 2, 3, 5, 10, 20, 40),  # of each layer, for comparison

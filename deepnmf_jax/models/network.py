@@ -83,8 +83,8 @@ class Network(InferenceFields):
     kernels: Sequence[int] = (5, 5, 0, 1)
     padding: str = "VALID"
     width: float = 1
-    groups: int | Sequence[int] = 1
-    mixing_groups: int | Sequence[int] = 1
+    groups: int | Sequence[int] = (1,)
+    mixing_groups: int | Sequence[int] = (1,)
     pooling: str = "average"
     preprocessing: str = "none"
     whitening: Sequence[int] = (3, 1, 10)

@@ -1,5 +1,6 @@
 """Settings that are gone, or that earlier versions did not have, so that configs written by those still load."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,12 +15,12 @@ RETIRED: dict[str, Any] = {
     "model.normalization": "maps",
 }
 
-# By its name in the config: what a run did before it had the setting.
+# By its name in the config: what a run did before it had the setting; lists, as in the files of runs.
 ADDED: dict[str, Any] = {
     "augmentation.pad": 0,
     "augmentation.cutout": 0,
-    "model.block_settings": (),
-    "model.mixing_groups": (1,),
+    "model.block_settings": [],
+    "model.mixing_groups": [1],
     "model.num_spikes": 0,
     "model.spike_epsilon": 1.0,
     "model.spike_decay": 0.5,
@@ -56,7 +57,7 @@ def as_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = drop_retired(config)
     for name, value in ADDED.items():
         part, setting = name.split(".")
-        kept.get(part, {}).setdefault(setting, value)
+        kept.get(part, {}).setdefault(setting, copy.copy(value))
     return kept
 
 

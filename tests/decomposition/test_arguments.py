@@ -23,7 +23,7 @@ VALUES: dict[str, Any] = {
     "l1_ratio": 1, "dtype": "float64", "n_restarts": 2, "warm_start": True, "inner_iter": 2, "l1_penalty": 0.75,
     "strict_convex": True, "layer_sizes": 3, "n_clusters": 2, "alpha": 0.5, "beta": 0, "nu": 0.25, "lam": 0.5,
     "n_neighbors": 2, "robust": "none", "mode": "well_posed", "join": "mutual", "edge_weights": "heat",
-    "normalize_graph": True, "delta": 0.5, "n_init": 2, "normalize": False,
+    "normalize_graph": True, "delta": 0.5, "n_init": 2, "normalize": False, "shuffle": True,
 }  # fmt: skip
 
 

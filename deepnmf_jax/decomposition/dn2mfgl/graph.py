@@ -63,7 +63,7 @@ def find_neighbors(x: Array | np.ndarray, n_neighbors: int, exclude_self: bool =
     x = jnp.asarray(x)
     n = x.shape[0]
     if n < 2:
-        raise ValueError("X has a single sample, which has no neighbours; pass two or more")
+        raise ValueError("X has a single sample (n_samples = 1), which has no neighbours; pass two or more")
     if n <= n_neighbors:
         raise ValueError(
             f"n_neighbors = {n_neighbors} with {n} samples; a sample needs that many others: lower n_neighbors "

@@ -85,7 +85,9 @@ class where_it_lies:
         if not all(map(on_host, leaves)):
             return self.compiled(*args, **named)
         args, named = jax.tree.unflatten(tree, [np.asarray(x) if isinstance(x, Array) else x for x in leaves])
-        return self.function(*args, **named)
+        # An overflow is told by those who look at the result, which may be JAX's too.
+        with np.errstate(all="ignore"):
+            return self.function(*args, **named)
 
 
 @where_it_lies

@@ -64,7 +64,10 @@ def divided(a: Array | BCOO, unit: float, size: float = math.inf) -> Array | BCO
     if unit == 1:
         return a
     if min(unit, size) >= least_unit(a.dtype):
-        return beside(np.asarray(a) / unit, a) if on_host(a) else _divide(a, unit)
+        if not on_host(a):
+            return _divide(a, unit)
+        with np.errstate(over="ignore", under="ignore"):
+            return beside(np.asarray(a) / unit, a)
     exponent = -round(math.log2(unit))
     if isinstance(a, BCOO):
         return BCOO((_shifted(a.data, exponent), a.indices), shape=a.shape)

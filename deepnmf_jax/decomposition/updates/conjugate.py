@@ -29,6 +29,9 @@ def conjugate_step(half: Half) -> Callable[[Array], Array]:
         downhill = c - product(b, x)
         free = jnp.where(jnp.any(x > 0, axis=0), x > 0, downhill > 0)
         rest = jnp.where(free, downhill, 0)
+        # In a unit of each column's own, a power of 2, whose squares neither vanish nor overflow.
+        unit = jnp.ldexp(jnp.ones((), x.dtype), jnp.frexp(jnp.max(jnp.abs(rest), axis=0))[1])
+        rest = rest / unit
 
         def iterate(_: int, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             change, rest, along, square = carry
@@ -39,9 +42,9 @@ def conjugate_step(half: Half) -> Callable[[Array], Array]:
             return change, rest, rest + now * inverse(square) * along, now
 
         start = jnp.zeros_like(x), rest, rest, jnp.sum(rest**2, axis=0)
-        found = jnp.maximum(x + lax.fori_loop(0, ITERATIONS, iterate, start)[0], 0)
-        move = found - x
-        rise = jnp.sum(move * (0.5 * product(b, move) - downhill), axis=0)
+        found = jnp.maximum(x + lax.fori_loop(0, ITERATIONS, iterate, start)[0] * unit, 0)
+        move = (found - x) / unit
+        rise = jnp.sum(move * (0.5 * product(b, move) - downhill / unit), axis=0)
         return jnp.where(rise < 0, found, x)
 
     return step
