@@ -85,13 +85,11 @@ def search(
         return ~(now > goal) | (landing & (goal > 0) & is_rounding(before, now))
 
     step = step_of(half, settings_for_codes(settings))
-    mend = newton_step(half, settings.beta) if landing else None
-    opens = half.has_gram(settings.beta)
-    if opens:
-        # From 0 it is also a good start.
-        mend = conjugate_step(half)
+    squared = half.has_gram(settings.beta)
+    mend = conjugate_step(half) if squared else newton_step(half, settings.beta) if landing else None
     begin = first if start is None else start
-    return descend(begin, stop_at, step, left, stop, every=CHECK_EVERY, mend=mend, mend_first=opens)
+    # Conjugate gradients are also a good start from 0.
+    return descend(begin, stop_at, step, left, stop, every=CHECK_EVERY, mend=mend, mend_first=squared)
 
 
 def find_codes(

@@ -18,7 +18,7 @@ from deepnmf_jax.core.checks import check_choice, check_flag, check_seed
 from deepnmf_jax.experiments.accuracy_rows import PAPER, RECORDS
 from deepnmf_jax.experiments.budgets import KEPT, check_budget, check_listed, recipe, train
 from deepnmf_jax.experiments.cells import Cell, Record, run_cells
-from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.experiments.tables import mean_and_deviation, table
 from deepnmf_jax.plotting import BLACK, WIDTH, network_colour, styled
 
 # The committed runs on all images: data set and epochs, and how accuracy_rows.py names them.
@@ -87,14 +87,13 @@ def accuracy_figure_table(record: Mapping[str, Any]) -> str:
     for network in record["config"]["networks"]:
         found = runs_of(record, network)
         own = [100 * cell["test_accuracy"] for cell in found]
-        mean = f"{np.mean(own):.1f}" if own else "not run"
-        spread = f" ± {np.std(own, ddof=1):.1f}" if len(own) > 1 else ""
+        accuracy = mean_and_deviation(own) if own else "not run"
         name, paper = PAPER[network]
         theirs = (
             f"{paper:.1f} ± {PAPER_DEVIATIONS[network]:.2f}" if record["config"]["dataset"] == PAPER_DATASET else ""
         )
         parameters = f"{found[0]['parameters']:,}" if found else ""
-        rows.append((name, parameters, mean + spread, len(own), theirs))
+        rows.append((name, parameters, accuracy, len(own), theirs))
     return table(rows, ("network", "parameters", "test accuracy, %", "seeds", "paper, %"))
 
 

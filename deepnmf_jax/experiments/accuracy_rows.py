@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepnmf_jax.experiments import jpeg_quality
-from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.experiments.tables import ROOT, mean_and_deviation, table
 
 RECORDS = ROOT / "docs" / "results" / "accuracy"
 
@@ -217,8 +217,7 @@ def _numbers(results: Sequence[dict[str, Any]], with_device: bool) -> dict[str, 
 
 
 def _percent(values: Sequence[float], digits: int = 2) -> str:
-    mean = f"{100 * np.mean(values):.{digits}f}"
-    return f"{mean} ± {100 * np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
+    return mean_and_deviation(100 * np.array(values), digits)
 
 
 def _conditions(rows: Sequence[Row]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepnmf_jax.core.checks import check_integer
-from deepnmf_jax.data.datasets import KNOWN, image_shape_and_classes, load_dataset, split_train_validation
+from deepnmf_jax.data.datasets import Dataset, image_shape_and_classes, load_dataset, split_train_validation
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
@@ -66,7 +66,7 @@ def recipe(name: str, config: Any, workdir: str | Path, changes: Mapping[str, An
         changes: other values of settings of configs/base.py, by dotted name.
     """
     settings = ConfigDict(_read(name))
-    side, channels = _side_and_channels(config)
+    (side, _, channels), _ = image_shape_and_classes(config.dataset)
     budget = {
         "dataset": images_of(config, workdir),
         "data_dir": config.data_dir,
@@ -119,29 +119,33 @@ def images_of(config: Any, workdir: str | Path) -> str:
         _some(labels, count)
         for labels, count in ((found.train_labels, train_count), (found.test_labels, config.test_images))
     )
-    arrays = {
-        "x_train": found.train_images[train],
-        "y_train": found.train_labels[train],
-        "x_test": found.test_images[test],
-        "y_test": found.test_labels[test],
-        "class_names": np.array(found.class_names),
-    }
     workdir.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, partial(np.savez, **arrays))
+    chosen = found._replace(
+        train_images=found.train_images[train],
+        train_labels=found.train_labels[train],
+        test_images=found.test_images[test],
+        test_labels=found.test_labels[test],
+    )
+    write_images(path, chosen)
     return str(path)
+
+
+def write_images(path: Path, dataset: Dataset) -> None:
+    """A data set as one .npz, such as `config.dataset` of a training may name."""
+    arrays: dict[str, Any] = {
+        "x_train": dataset.train_images,
+        "y_train": dataset.train_labels,
+        "x_test": dataset.test_images,
+        "y_test": dataset.test_labels,
+        "class_names": np.array(dataset.class_names),
+    }
+    write_atomically(path, partial(np.savez, **arrays))
 
 
 def _some(labels: np.ndarray, count: int) -> np.ndarray:
     if not count or count >= len(labels):
         return np.arange(len(labels))
     return split_train_validation(labels, count, seed=0).validation
-
-
-def _side_and_channels(config: Any) -> tuple[int, int]:
-    if known := KNOWN.get(config.dataset):
-        return known.image_shape[0], known.image_shape[2]
-    shape = load_dataset(config.dataset).train_images.shape
-    return shape[1], shape[3]
 
 
 def _read(name: str) -> dict[str, Any]:

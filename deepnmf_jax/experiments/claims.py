@@ -11,7 +11,7 @@ import numpy as np
 
 from deepnmf_jax.experiments import accuracy_rows, cost_pages
 from deepnmf_jax.experiments.cells import stored
-from deepnmf_jax.experiments.tables import ROOT, table
+from deepnmf_jax.experiments.tables import ROOT, mean_and_deviation, table
 
 HOLDS, IN_PART, NOT, EVEN, NOT_RUN = "holds", "holds in part", "does not hold", "not told apart", "not run"
 VERDICTS = (HOLDS, IN_PART, NOT, EVEN, NOT_RUN)
@@ -35,12 +35,6 @@ def accuracies(name: str) -> np.ndarray:
     """Test accuracy of each seed of a row of accuracy_rows.py, percent; empty: it has no record."""
     row = next(row for row in accuracy_rows.ROWS if row.name == name)
     return np.array([100 * result["test_accuracy"] for result in row.results()])
-
-
-def told(values: np.ndarray, digits: int = 1) -> str:
-    """Mean ± deviation; of one value the value."""
-    mean = f"{values.mean():.{digits}f}"
-    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> bool:
@@ -86,21 +80,21 @@ def _comparable_error() -> Finding:
         label: 100 - accuracies(name)
         for label, name in (("one step", "cnmf_1x1-fast"), ("autodiff", "cnmf_1x1-unrolled"))
     }
-    ours = ", ".join(f"{label} {told(e)} %" for label, e in errors.items())
+    ours = ", ".join(f"{label} {mean_and_deviation(e)} %" for label, e in errors.items())
     close = abs(errors["one step"].mean() - errors["autodiff"].mean()) < 1
     return f"{ours} (five epochs, 5 iterations, one seed)", HOLDS if close else NOT
 
 
 def _order(recipe: str) -> Finding:
     found = [accuracies(f"{name}-{recipe}") for name in ORDER]
-    ours = ", ".join(told(values) for values in found) + " %"
+    ours = ", ".join(mean_and_deviation(values) for values in found) + " %"
     steps = [apart(one, other) for one, other in itertools.pairwise(found)]
     return ours, HOLDS if all(steps) else IN_PART if any(steps) else NOT
 
 
 def _levels() -> Finding:
-    best = accuracies("cnmf_1x1-twenty")
-    return f"{told(best)} % for CNMF+1x1 after 20 epochs; the paper's recipe was not run to its end", NOT_RUN
+    best = mean_and_deviation(accuracies("cnmf_1x1-twenty"))
+    return f"{best} % for CNMF+1x1 after 20 epochs; the paper's recipe was not run to its end", NOT_RUN
 
 
 def _experiment(name: str, otherwise: Finding = ("", NOT_RUN)) -> Finding:
@@ -113,7 +107,7 @@ def _experiment(name: str, otherwise: Finding = ("", NOT_RUN)) -> Finding:
 
 
 def _local() -> Finding:
-    return f"{told(accuracies('cnmf-local'))} % with all blocks local (KL, five epochs)", NOT
+    return f"{mean_and_deviation(accuracies('cnmf-local'))} % with all blocks local (KL, five epochs)", NOT
 
 
 def _spikes() -> Finding:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.experiments.tables import mean_and_deviation, table
 from deepnmf_jax.models import Network
 from deepnmf_jax.plotting import BLACK, BLUE, GREEN, ORANGE, WIDTH, decades, styled
 
@@ -116,10 +116,7 @@ def cost_table(record: Mapping[str, Any]) -> str:
         if seconds:
             least, low, middle, high = (1e3 * s for s in seconds["backward"])
             spread = f"{middle:.0f} ({low:.0f} to {high:.0f}), {least:.0f}"
-        error = "not run"
-        if own.errors:
-            error = f"{100 * np.mean(own.errors):.1f}"
-            error += f" ± {100 * np.std(own.errors, ddof=1):.1f}" if len(own.errors) > 1 else ""
+        error = mean_and_deviation(100 * np.array(own.errors)) if own.errors else "not run"
         rows.append((
             program.label,
             f"{own.kept / 1e6:.1f}" if own.kept else "not run", over(own.kept, twin.kept),

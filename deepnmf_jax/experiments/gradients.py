@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from deepnmf_jax.core.checks import check_choice, check_integer, check_seed
 from deepnmf_jax.core.gradients import at_result
+from deepnmf_jax.core.iteration import uniform_start
 from deepnmf_jax.core.updates import em_step
 from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.experiments.budgets import check_budget, check_listed, recipe, train, trained
@@ -124,7 +125,7 @@ def coded(x: Array, w: Array, name: str, num_iters: Array | int, longest: int = 
     def step(h: Array) -> Array:
         return em_step(x, w, h)
 
-    start = jnp.full((*x.shape[:-1], w.shape[0]), 1 / w.shape[0], x.dtype)
+    start = uniform_start(x, w.shape[0])
     gradient, _, steps = name.partition(" ")
     if gradient == EXACT:
         # A loop whose length is traced has no reverse mode; one that holds still after num_iters has.

@@ -19,7 +19,7 @@ from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.experiments.budgets import check_budget, check_listed, check_recipe, recipe, train, trained
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.claims import IN_PART, NOT, NOT_RUN, Finding
-from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.experiments.tables import mean_and_deviation, table
 from deepnmf_jax.models import Network
 from deepnmf_jax.plotting import BLACK, BLUE, ORANGE, WIDTH, styled
 from deepnmf_jax.training.optimizers import GROUPS
@@ -192,8 +192,7 @@ def _by_reading(record: Mapping[str, Any]) -> dict[str, list[dict[str, float]]]:
 
 
 def _told(values: Sequence[float]) -> str:
-    percent = 100 * np.array(values)
-    return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}" if len(percent) > 1 else f"{percent.mean():.1f}"
+    return mean_and_deviation(100 * np.array(values))
 
 
 def local_learning_table(record: Mapping[str, Any]) -> str:

@@ -15,11 +15,10 @@ import numpy as np
 from deepnmf_jax.core.checks import check_choice, check_integer, check_number, check_seed
 from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.data.datasets import load_dataset
-from deepnmf_jax.experiments.budgets import check_budget, check_listed, images_of, recipe, train, trained
+from deepnmf_jax.experiments.budgets import check_budget, check_listed, images_of, recipe, train, trained, write_images
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.noise import KINDS, add_noise
 from deepnmf_jax.experiments.robustness_pages import claim, draw_robustness, robustness_table
-from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import Network, load_pretrained, pretrained_names
 from deepnmf_jax.programs import home
 from deepnmf_jax.training.losses import training_loss
@@ -122,14 +121,7 @@ def _noisy_images(config: Any, workdir: Path, kind: str) -> str:
         # Networks of this family do not see brightness, so that what is too bright is made darker, not cut.
         changed = changed / np.maximum(changed.max(axis=(1, 2, 3), keepdims=True), 1)
         noisy[i::TRAIN_LEVELS] = np.rint(255 * changed).astype(np.uint8)
-    arrays: dict[str, Any] = {
-        "x_train": noisy,
-        "y_train": found.train_labels,
-        "x_test": found.test_images,
-        "y_test": found.test_labels,
-        "class_names": np.array(found.class_names),
-    }
-    write_atomically(path, partial(np.savez, **arrays))
+    write_images(path, found._replace(train_images=noisy))
     return str(path)
 
 

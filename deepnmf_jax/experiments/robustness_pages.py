@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from deepnmf_jax.experiments.cells import stored
 from deepnmf_jax.experiments.claims import EVEN, HOLDS, IN_PART, NOT, NOT_RUN, Finding
-from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.experiments.tables import mean_and_deviation, table
 from deepnmf_jax.plotting import GREEN, NETWORKS, PURPLE, WIDTH, styled
 
 LABELS = {
@@ -105,7 +105,7 @@ def _verdict(ours: Curves, theirs: Curves, kind: str, value: Any) -> str:
         return ""
     a, b = value(ours, kind), value(theirs, kind)
     if a.max() >= b.min() and b.max() >= a.min():
-        return "not told apart"
+        return EVEN
     return f"{100 * (a.mean() - b.mean()):+.1f}"
 
 
@@ -116,8 +116,7 @@ def _told(curves: Curves) -> str:
 
 
 def _percent(values: np.ndarray) -> str:
-    mean = f"{100 * values.mean():.1f}"
-    return f"{mean} ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else mean
+    return mean_and_deviation(100 * values)
 
 
 @styled

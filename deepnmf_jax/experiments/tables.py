@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[2]
 _MARK = re.compile(r"^<!-- (\w+) -->$", re.MULTILINE)
 
@@ -32,6 +34,12 @@ def table(rows: Sequence[Sequence[Any]], head: Sequence[str]) -> str:
     """Rows as a Markdown table."""
     lines = [[str(c) for c in row] for row in (head, ["---"] * len(head), *rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def mean_and_deviation(values: Sequence[float] | np.ndarray, digits: int = 1) -> str:
+    """The mean of a sample and its deviation, "80.0 ± 0.3"; of one value that value."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def render(page: str, tables: Mapping[str, Callable[[], str]]) -> str:

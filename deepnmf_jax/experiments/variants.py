@@ -21,7 +21,7 @@ from deepnmf_jax.data.datasets import image_shape_and_classes
 from deepnmf_jax.experiments.budgets import check_budget, check_listed, recipe, train
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.claims import HOLDS, IN_PART, NOT_RUN, Finding
-from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.experiments.tables import mean_and_deviation, table
 from deepnmf_jax.models.network import Network, block_groups
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.plotting import GREY, VERMILLION, WIDTH, decades, styled
@@ -87,9 +87,8 @@ def _check(config: Any) -> None:
     for seed in config.front_seeds:
         check_integer("front_seeds", seed, 1)
     (*_, channels), classes = image_shape_and_classes(config.dataset)
-    features = (32, 64, 96)
     for width, name in itertools.product(config.widths, ("groups", "mixing_groups")):
-        outputs = [*(max(1, round(f * width)) for f in features), classes]
+        outputs = [*(max(1, round(f * width)) for f in Network.features), classes]
         inputs = [channels, *outputs[:-1]] if name == "groups" else outputs
         for count in config[name]:
             block_groups(count, inputs, outputs, name)
@@ -215,10 +214,8 @@ def _front_rows(record: Mapping[str, Any], best: Sequence[Variant]) -> str:
     for v in best:
         cells = [cell for name, cell in record["cells"].items() if name.startswith(f"{v.name}/")]
         tests = 100 * np.array([cell["test_accuracy"] for cell in cells])
-        told = f"{tests.mean():.1f} ± {tests.std(ddof=1):.1f}" if len(tests) > 1 else f"{tests.mean():.1f}"
-        rows.append(
-            (f"{v.width:g}", v.groups, v.mixing_groups, f"{v.parameters:,}", f"{v.ratio:.2f}", told, len(tests))
-        )
+        accuracy, size = mean_and_deviation(tests), f"{v.parameters:,}"
+        rows.append((f"{v.width:g}", v.groups, v.mixing_groups, size, f"{v.ratio:.2f}", accuracy, len(tests)))
     head = ("width", "groups of NMF", "of 1x1", "parameters", "1x1 / NMF", "test accuracy, %", "seeds")
     return table(rows, head)
 

@@ -8,7 +8,6 @@ from typing import Any, Self
 import jax
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 from sklearn.utils.validation import check_is_fitted
@@ -19,19 +18,19 @@ from deepnmf_jax.decomposition import minibatch
 from deepnmf_jax.decomposition.io.arrays import with_precision
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.objective import Penalties, scaled_penalties
+from deepnmf_jax.sklearn.base import Factorization
 from deepnmf_jax.sklearn.checks import (
     FLOATS,
     check_init,
     level_of_caller,
     read_start,
     readable,
-    takes_zeros,
     validated,
     width_of,
 )
 
 
-class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class MiniBatchNMF(Factorization):
     """Non-negative matrix factorization X ~ W H by mini-batches, with scikit-learn's names and rule; solved by JAX.
 
     Any beta divergence, and sparse X: one batch at a time is written out.
@@ -89,11 +88,6 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.alpha_W, self.alpha_H, self.l1_ratio, self.forget_factor = alpha_W, alpha_H, l1_ratio, forget_factor
         self.fresh_restarts, self.fresh_restarts_max_iter = fresh_restarts, fresh_restarts_max_iter
         self.transform_max_iter, self.random_state, self.verbose = transform_max_iter, random_state, verbose
-
-    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> Self:
-        """Learn H from X (n, p). Returns self. Arguments and errors as in `fit_transform`."""
-        self.fit_transform(X, y, W, H)
-        return self
 
     def fit_transform(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> np.ndarray:
         """Learn H from X and return W (n, k).
@@ -168,8 +162,7 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_integer("max_iter", self.max_iter, 1)
         check_number("tol", self.tol, 0)
         check_number("forget_factor", self.forget_factor, 0, 1)
-        X = validated(self, X, reset=reset)
-        return X
+        return validated(self, X, reset=reset)
 
     def _start(self, X: Any, W: Any, H: Any) -> tuple[np.ndarray, np.ndarray]:
         start = read_start(self, X, W, H)
@@ -240,20 +233,6 @@ class MiniBatchNMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _publish(self, components: np.ndarray, n_iter: int, steps: int) -> None:
         self.components_, self.n_components_, self.n_iter_ = components, len(components), n_iter
         self._n_components, self.n_steps_, self._steps = len(components), steps, steps
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "components_")
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.components_.shape[0]
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may expect: non-negative input, sparse where zeros are allowed; dtypes kept."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only, tags.input_tags.sparse = True, takes_zeros(self)
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
 
 def _on_device(x: Any) -> Any:

@@ -3,7 +3,6 @@
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -12,12 +11,12 @@ from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition.protocol import AvailableIf
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches
+from deepnmf_jax.sklearn.base import Factorization
 from deepnmf_jax.sklearn.checks import (
     FLOATS,
     check_init,
     read_start,
     readable,
-    takes_zeros,
     their_warnings,
     validated,
     width_of,
@@ -33,7 +32,7 @@ def _takes_batches(model: "NMF") -> None:
     check_batches(SolverSettings(model._solver, beta_of(model.beta_loss)))
 
 
-class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class NMF(Factorization):
     """Non-negative matrix factorization X ~ W H with scikit-learn's names and its objective; solved by JAX.
 
     Args:
@@ -83,11 +82,6 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.tol, self.max_iter, self.random_state = tol, max_iter, random_state
         self.alpha_W, self.alpha_H, self.l1_ratio = alpha_W, alpha_H, l1_ratio
         self.n_restarts, self.inner_iter, self.verbose, self.shuffle = n_restarts, inner_iter, verbose, shuffle
-
-    def fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> Self:
-        """Learn H from X (n, p). Returns self. Arguments and errors as in `fit_transform`."""
-        self.fit_transform(X, y, W, H)
-        return self
 
     def fit_transform(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> np.ndarray:
         """Learn H from X and return W (n, k).
@@ -187,17 +181,3 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.__dict__.pop("reconstruction_err_", None)
         if error is not None:
             self.reconstruction_err_ = error
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "components_")
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.components_.shape[0]
-
-    def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may expect: non-negative input, sparse where zeros are allowed; dtypes kept."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only, tags.input_tags.sparse = True, takes_zeros(self)
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

@@ -143,10 +143,8 @@ def leave(error: Exception) -> None:
     if lost:
         reason = str(lost).strip().partition("\n")[0]
         reason = reason if len(reason) <= 200 else f"{reason[:80]} ... {reason[-120:]}"
-        text = (
-            f"what the processes compute together failed, as it does where another one has ended ({reason}); see what "
-        )
-        text += f"the others say, and {again}"
+        failed = f"what the processes compute together failed, as it does where another one has ended ({reason})"
+        text = f"{failed}; see what the others say, and {again}"
     else:
         if (said := sentence(error)) is None:
             traceback.print_exception(error)

@@ -11,8 +11,8 @@ from configs.experiments import cost as cost_config
 from configs.experiments import gradients as gradients_config
 from deepnmf_jax.experiments import cells
 from deepnmf_jax.experiments import run as run_experiment
+from tests.experiments.small import DIGITS
 
-DIGITS = {"dataset": "mnist5k", "train_images": 64, "validation_images": 20, "test_images": 20, "epochs": 1}
 SMALLEST = {
     "accuracy": (accuracy_config, {"networks": ("cnn", "cnmf"), "seeds": (0,), "committed": False}),
     "cost": (
@@ -49,7 +49,7 @@ SMALLEST = {
 def test_a_stopped_command_goes_on(name, tmp_path, monkeypatch):
     module, settings = SMALLEST[name]
     config = module.get_config()
-    config.update({**DIGITS, **settings})
+    config.update({**DIGITS, "validation_images": 20, **settings})
     write, written = cells.write_atomically, []
 
     def stopping(path, content):

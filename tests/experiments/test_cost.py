@@ -9,7 +9,6 @@ from configs.experiments import cost as config_file
 from deepnmf_jax.core.gradients import GRADIENTS
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.experiments import cost, cost_pages
-from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments.cost import kept_bytes
 from deepnmf_jax.experiments.cost_pages import Program
 
@@ -76,12 +75,3 @@ def test_the_table_and_the_factors_are_those_of_the_record(record):
     assert "not run" in cost_pages.cost_table(record)
     assert cost_pages.one_step_against_autodiff(record)["backward"] is None
     cost_pages.draw_cost(record)
-
-
-@pytest.mark.parametrize(("name", "value"), [("networks", ("RNN",)), ("parts", ("speed",)), ("shown", 0)])
-def test_settings_are_checked_before_anything_is_written(tmp_path, name, value):
-    config = config_file.get_config()
-    config[name] = value
-    with pytest.raises(ValueError, match=name):
-        run_experiment(config, "train", str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()

@@ -8,7 +8,6 @@ import pytest
 from configs.experiments import gradients as config_file
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.experiments import gradients
-from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.layers import NMFDense
 from tests.core.test_inference import problem
 
@@ -75,12 +74,3 @@ def test_the_table_is_that_of_the_record():
     assert "| phantom 5 | 25° | 25° |" in text
     assert "| approximate | 90.0 |\n| scaled | not run |" in text
     assert len(gradients.draw_gradients({"config": config, "cells": cells}).axes) == 8
-
-
-@pytest.mark.parametrize(("name", "value"), [("trainings", ("exact",)), ("phantom_steps", (0,)), ("states", ("old",))])
-def test_settings_are_checked_before_anything_is_written(tmp_path, name, value):
-    config = config_file.get_config()
-    config[name] = value
-    with pytest.raises(ValueError, match=name):
-        run_experiment(config, "train", str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()

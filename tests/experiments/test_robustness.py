@@ -12,6 +12,7 @@ from deepnmf_jax.data.datasets import load_dataset
 from deepnmf_jax.experiments import claims, robustness, robustness_pages
 from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments.robustness_pages import Curves
+from tests.experiments.small import DIGITS
 
 
 @pytest.fixture
@@ -19,11 +20,7 @@ def config():
     config = config_file.get_config()
     config.update(
         {
-            "dataset": "mnist5k",
-            "train_images": 64,
-            "validation_images": 16,
-            "test_images": 20,
-            "epochs": 1,
+            **DIGITS,
             "pretrained": (),
             "networks": ("cnn_1x1", "cnmf_1x1"),
             "num_seeds": 2,
@@ -128,22 +125,3 @@ def test_the_claim_is_judged_by_seeds_that_do_not_overlap(monkeypatch):
     ours, verdict = robustness.claim(record(0.1, 0.2))
     assert ours.endswith("less in all kinds of noise") and verdict == claims.NOT
     assert robustness.claim({"config": {"levels": {}}, "cells": {}})[1] == claims.NOT_RUN
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"networks": ("cnnf",)}, "networks = 'cnnf'"),
-        ({"networks": (), "pretrained": ()}, "are empty"),
-        ({"train_noise": ("fog",)}, "train_noise = 'fog'"),
-        ({"statistics": ("none",)}, "statistics = 'none'"),
-        ({"num_seeds": 0}, "num_seeds = 0"),
-        ({"levels": {"holes": (0.5, 0.2)}}, "levels of holes = 0.2"),
-        ({"levels": {"holes": (1.5,)}}, "levels of holes = 1.5"),
-    ],
-)
-def test_wrong_settings_are_refused_before_anything_is_written(config, tmp_path, settings, message):
-    config.update(settings)
-    with pytest.raises(ValueError, match=message):
-        run_experiment(config, "train", str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()

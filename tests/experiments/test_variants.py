@@ -10,6 +10,7 @@ from configs.experiments import variants as config_file
 from deepnmf_jax.experiments import claims, variants
 from deepnmf_jax.experiments import run as run_experiment
 from deepnmf_jax.experiments.variants import Variant, correlation, front
+from tests.experiments.small import DIGITS
 
 
 @pytest.fixture
@@ -17,11 +18,7 @@ def config():
     config = config_file.get_config()
     config.update(
         {
-            "dataset": "mnist5k",
-            "train_images": 64,
-            "validation_images": 16,
-            "test_images": 20,
-            "epochs": 1,
+            **DIGITS,
             "widths": (0.25,),
             "groups": (1, 2),
             "mixing_groups": (1, 2),
@@ -117,20 +114,3 @@ def test_its_smallest_budget_trains_real_networks(config, tmp_path):
     assert cell["mixing_parameters"] == sum(c * c // 2 + c for c in (8, 16, 24, 10))
     assert 0 <= cell["test_accuracy"] <= 1
     assert "| 0.25 | 1 |" in (tmp_path / "variants.md").read_text()
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        ({"widths": ()}, "widths is empty"),
-        ({"widths": (0.0,)}, "widths = 0"),
-        ({"mixing_groups": (1, 7)}, "mixing_groups = 7 divides the channels of no block"),
-        ({"groups": (0,)}, "groups = 0"),
-        ({"epochs": 0}, "epochs = 0"),
-    ],
-)
-def test_wrong_settings_are_refused_before_anything_is_written(config, tmp_path, settings, message):
-    config.update(settings)
-    with pytest.raises(ValueError, match=message):
-        run_experiment(config, "train", str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()

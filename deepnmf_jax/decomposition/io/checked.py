@@ -229,8 +229,7 @@ def check_values(
         ValueError: says how many entries are NaN, infinite, negative (or zero), and the first place.
     """
     values = a.data if isinstance(a, BCOO) else a
-    with np.errstate(all="ignore"):
-        finite, smallest, largest, mean = _survey(values)
+    finite, smallest, largest, mean = _survey(values)
     if lift is None and float(largest) < least_unit(a.dtype):
         lift = float(jnp.finfo(a.dtype).tiny)
         return check_values(divided(a, lift), weights, nonnegative, positive, lift)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.io.host import beside, on_host
+from deepnmf_jax.decomposition.io.host import beside, where_it_lies
 
 # Two units that differ by more: squares of the one vanish beside those of the other, in float64 too.
 FAR = 2.0**40
@@ -64,10 +64,7 @@ def divided(a: Array | BCOO, unit: float, size: float = math.inf) -> Array | BCO
     if unit == 1:
         return a
     if min(unit, size) >= least_unit(a.dtype):
-        if not on_host(a):
-            return _divide(a, unit)
-        with np.errstate(over="ignore", under="ignore"):
-            return beside(np.asarray(a) / unit, a)
+        return beside(_divide(a, unit), a)
     exponent = -round(math.log2(unit))
     if isinstance(a, BCOO):
         return BCOO((_shifted(a.data, exponent), a.indices), shape=a.shape)
@@ -81,7 +78,7 @@ def multiplied(a: Array, unit: float) -> Array:
     return a * unit if unit >= least_unit(a.dtype) else _shifted(a, round(math.log2(unit)))
 
 
-@jax.jit
+@where_it_lies
 def _divide(a: Array | BCOO, unit: Array | float) -> Array | BCOO:
     return BCOO((a.data / unit, a.indices), shape=a.shape) if isinstance(a, BCOO) else a / unit
 
