@@ -23,8 +23,14 @@ def get_config() -> ConfigDict:
             "total": 5.0,  # constant steps of total / spikes too: together as far as so many iterations; 0: none
             "iterations": (1, 2, 3, 5, 10, 20, 40),  # of each layer, for comparison
             "rows": 200,  # inputs of each layer, for its divergence
-            "noise": ("uniform", "holes"),  # kinds of deepnmf_jax/experiments/noise.py; () for none
-            "levels": (0.0, 0.2, 0.4, 0.6),  # of the noise
+            "noise": {  # levels of each kind of deepnmf_jax/experiments/noise.py; {} for none
+                "uniform": (0.2, 0.4, 0.6),
+                "picture": (0.2, 0.4, 0.6),
+                "holes": (0.2, 0.4, 0.6),
+                "holes with noise": (0.2, 0.4, 0.6),
+                "gaussian": (0.04, 0.08, 0.16),
+                "fgsm": (0.0005, 0.001, 0.002, 0.004),  # one step against the iterating network
+            },
             "noise_spikes": 1000,  # of each layer, in noise, with constant steps of total / spikes
             "input_spikes": (100, 300, 1000, 3000, 10000),  # the image replaced by so many; layers iterate
         }

@@ -4,13 +4,17 @@ The images that come out have the sums of those that went in, because networks o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_number
+from deepnmf_jax.experiments.budgets import check_listed
+from deepnmf_jax.models import Network
+from deepnmf_jax.training.losses import training_loss
 
 
 def _total(images: Array) -> Array:
@@ -58,6 +62,41 @@ KINDS: dict[str, Callable[[Array, Array, float, Array], Array]] = {
     "holes with noise": _filled_holes,
     "gaussian": _gaussian,
 }
+
+
+# One step of FGSM on the images of a network, beside the kinds that know no network.
+ATTACK = "fgsm"
+
+
+def check_levels(levels: Mapping[str, Sequence[float]]) -> None:
+    """Levels of each kind of noise, or of "fgsm", as configs give them: rising, above 0.
+
+    Raises:
+        ValueError: an unknown kind, no levels, or levels that do not rise or are outside what the kind allows.
+    """
+    for kind, own in levels.items():
+        check_choice("noise", kind, (*KINDS, ATTACK))
+        check_listed(levels, kind)
+        for level, below in zip(own, (0, *own), strict=False):
+            check_number(f"levels of {kind}", level, below, math.inf if kind in ("gaussian", ATTACK) else 1, above=True)
+
+
+def attack_of(model: Network) -> Callable[[Any, Array, Array, float], Array]:
+    """One step of FGSM: (variables, images, labels, level) -> images + level sign(gradient of the loss), in [0, 1].
+
+    Source: Goodfellow et al. 2015.
+    """
+    # The gradient of the one-step approximation is not that of the loss: an attack with it would be a weaker one.
+    exact = model.clone(gradient="unrolled")
+
+    def attack(variables: Any, images: Array, labels: Array, level: float) -> Array:
+        def loss(images: Array) -> Array:
+            logits: Any = exact.apply(variables, images, train=False)
+            return training_loss(logits, labels)
+
+        return jnp.clip(images + level * jnp.sign(jax.grad(loss)(images)), 0, 1)
+
+    return jax.jit(attack)
 
 
 def add_noise(key: Array, images: Array, kind: str, level: float, pictures: Array | None = None) -> Array:

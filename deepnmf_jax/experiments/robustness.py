@@ -17,11 +17,10 @@ from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.data.datasets import load_dataset
 from deepnmf_jax.experiments.budgets import check_budget, check_listed, images_of, recipe, train, trained, write_images
 from deepnmf_jax.experiments.cells import Cell, run_cells
-from deepnmf_jax.experiments.noise import KINDS, add_noise
+from deepnmf_jax.experiments.noise import ATTACK, KINDS, add_noise, attack_of, check_levels
 from deepnmf_jax.experiments.robustness_pages import claim, draw_robustness, robustness_table
 from deepnmf_jax.models import Network, load_pretrained, pretrained_names
 from deepnmf_jax.programs import home
-from deepnmf_jax.training.losses import training_loss
 
 # The config of configs/ that trains a network, and what is changed in it.
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -64,11 +63,7 @@ def _check(config: Any) -> None:
         check_choice("statistics", statistics, ("running", "batch"))
     for name in ("num_seeds", "batch_size"):
         check_integer(name, config[name], 1)
-    for kind, levels in config.levels.items():
-        check_choice("levels", kind, (*KINDS, "fgsm"))
-        check_listed(config.levels, kind)
-        for level, below in zip(levels, (0, *levels), strict=False):
-            check_number(f"levels of {kind}", level, below, np.inf if kind in ("gaussian", "fgsm") else 1, above=True)
+    check_levels(config.levels)
 
 
 def _cells(config: Any, workdir: Path) -> list[Cell]:
@@ -80,7 +75,7 @@ def _cells(config: Any, workdir: Path) -> list[Cell]:
             for kind in ("clean", *config.levels):
                 levels = config.levels.get(kind, (0.0,))
                 # A step of FGSM goes through the network and back.
-                work = cost * len(levels) * (3 if kind == "fgsm" else 1)
+                work = cost * len(levels) * (3 if kind == ATTACK else 1)
                 cells.append(Cell(f"{name}/{statistics}/{kind}", partial(subject.curve, statistics, kind), work))
 
     images = _Images(config, workdir)
@@ -183,25 +178,15 @@ class _Subject:
                 if kind in KINDS:
                     batch = add_noise(jax.random.fold_in(key, i), batch, kind, level, pictures)
                 for seed, variables in enumerate(self.loaded[1]):
-                    seen = attack(variables, batch, wanted, level) if kind == "fgsm" else batch
+                    seen = attack(variables, batch, wanted, level) if kind == ATTACK else batch
                     right[seed] += (np.asarray(classify(variables, seen)) == wanted).sum()
             curve.append((right / len(labels)).tolist())
         return curve
 
 
 def _compiled(model: Network) -> tuple[Any, Any]:
-    # The gradient of the one-step approximation is not that of the loss: an attack with it would be a weaker one.
-    exact = model.clone(gradient="unrolled")
-
     def classify(variables: Any, images: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, images, train=False)
         return logits.argmax(-1)
 
-    def attack(variables: Any, images: jax.Array, labels: jax.Array, level: jax.Array) -> jax.Array:
-        def loss(images: jax.Array) -> jax.Array:
-            logits: Any = exact.apply(variables, images, train=False)
-            return training_loss(logits, labels)
-
-        return jnp.clip(images + level * jnp.sign(jax.grad(loss)(images)), 0, 1)
-
-    return jax.jit(classify), jax.jit(attack)
+    return jax.jit(classify), attack_of(model)

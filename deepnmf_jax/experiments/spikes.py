@@ -2,16 +2,12 @@
 
 python main.py --config=configs/experiments/spikes.py --workdir=runs/spikes [--config.data_dir=...]
 
-Every number is written as it comes, and not measured again by a later call with the same config.
+Every number is written as it comes, and not measured again by a later call.
 """
 
-import json
-import logging
 import math
-import time
 from collections.abc import Callable, Mapping
-from functools import partial
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -27,39 +23,21 @@ from deepnmf_jax.data.datasets import image_shape_and_classes, load_dataset
 from deepnmf_jax.experiments import noise
 from deepnmf_jax.experiments.acceleration import layer_inputs
 from deepnmf_jax.experiments.budgets import check_listed
-from deepnmf_jax.experiments.spikes_tables import StepRule, draw_spikes_accuracy, rule_key, spikes_table, step_rules
-from deepnmf_jax.experiments.tables import as_json
-from deepnmf_jax.files import write_atomically
+from deepnmf_jax.experiments.cells import Cell, run_cells
+from deepnmf_jax.experiments.spikes_tables import (
+    StepRule,
+    draw_spikes_accuracy,
+    noise_key,
+    noises,
+    rule_key,
+    spikes_table,
+    step_rules,
+)
 from deepnmf_jax.models import Network, load_pretrained, pretrained_names
 from deepnmf_jax.models.summary import layer_rows
-from deepnmf_jax.plotting import save
-from deepnmf_jax.training.environment import environment
 
-_log = logging.getLogger(__name__)
-
-
-class _Records:
-    """results.json of a workdir: a number is measured once."""
-
-    def __init__(self, workdir: Path, config: dict[str, Any]):
-        self.path = workdir / "results.json"
-        workdir.mkdir(parents=True, exist_ok=True)
-        self.content: dict[str, Any] = {"config": config, "machine": environment(), "seconds": 0.0, "numbers": {}}
-        if self.path.exists():
-            found = json.loads(self.path.read_text())
-            if found["config"] != json.loads(json.dumps(config)):
-                raise ValueError(f"{self.path} is of another config; choose another --workdir, or delete this one")
-            self.content = found
-
-    def measure(self, name: str, function: Callable[[], Any]) -> None:
-        """Calls the function unless the number with this name is known, and writes what it returns."""
-        if name in self.content["numbers"]:
-            return
-        start = time.monotonic()
-        self.content["numbers"][name] = function()
-        self.content["seconds"] += time.monotonic() - start
-        write_atomically(self.path, as_json(self.content))
-        _log.info("%s: %s", name, self.content["numbers"][name])
+# Settings that only say which numbers there are.
+_SELECTING = ("networks", "spikes", "steps", "iterations", "noise", "input_spikes")
 
 
 def run(config: Any, workdir: str) -> None:
@@ -70,15 +48,7 @@ def run(config: Any, workdir: str) -> None:
         FileNotFoundError: the images are not there.
     """
     _check(config)
-    records = _Records(Path(workdir), config.to_dict())
-    tasks = _tasks(config)
-    for number, (name, measure) in enumerate(tasks, start=1):
-        if name not in records.content["numbers"]:
-            _log.info("%d of %d: %s", number, len(tasks), name)
-        records.measure(name, measure)
-    write_atomically(Path(workdir) / "spikes.md", spikes_table(records.content) + "\n")
-    for suffix in ("png", "pdf"):
-        save(draw_spikes_accuracy(records.content), Path(workdir) / f"spikes.{suffix}")
+    run_cells(config, workdir, _cells(config), spikes_table, draw_spikes_accuracy, _SELECTING)
 
 
 def _check(config: Any) -> None:
@@ -101,39 +71,37 @@ def _check(config: Any) -> None:
         epsilon, decay = rule
         check_number("steps: epsilon", epsilon, 0, above=True)
         check_number("steps: decay", decay, 0)
-    for kind in config.noise:
-        check_choice("noise", kind, tuple(noise.KINDS))
-    for level in config.levels:
-        check_number("levels", level, 0, 1)
+    noise.check_levels(config.noise)
     check_number("total", config.total, 0)
 
 
-def _tasks(config: Any) -> list[tuple[str, Callable[[], Any]]]:
-    """What is measured, by its name in the record, the quick ones first."""
-    tasks: list[tuple[str, Callable[[], Any]]] = []
+def _cells(config: Any) -> list[Cell]:
+    """What is measured, network by network, the quick cells first."""
+    cells: list[Cell] = []
     for name in config.networks:
         subject = _Subject(name, config)
         for count in config.iterations:
             place = f"{name}/iterations/{count}"
-            tasks.append((f"{place}/accuracy", partial(subject.accuracy, {"num_iters": count})))
-            tasks.append((f"{place}/layers", partial(subject.layers_of_iterations, count)))
+            cells.append(Cell(f"{place}/accuracy", partial(subject.accuracy, {"num_iters": count}), count))
+            cells.append(Cell(f"{place}/layers", partial(subject.layers_of_iterations, count), count))
         for rule in step_rules(config):
             for count in config.spikes:
                 how = _settings(config, rule, count)
                 place = f"{name}/{rule_key(rule)}/{count}"
-                tasks.append((f"{place}/accuracy", partial(subject.accuracy, how)))
-                tasks.append((f"{place}/layers", partial(subject.layers_of_spikes, how)))
+                cells.append(Cell(f"{place}/accuracy", partial(subject.accuracy, how), count))
+                cells.append(Cell(f"{place}/layers", partial(subject.layers_of_spikes, how), count / 10))
         for count in config.input_spikes:
-            place = f"{name}/input spikes/{count}/accuracy"
-            tasks.append((place, partial(subject.accuracy, {"input_spikes": count})))
-        for kind in config.noise:
-            for level in config.levels:
-                spiking = _settings(config, None if config.total else config.steps[0], config.noise_spikes)
-                for label, how in (("iterations", {}), ("spikes", spiking)):
-                    place = f"{name}/{kind} {level:g}/{label}/accuracy"
-                    tasks.append((place, partial(subject.accuracy, how, (kind, level))))
-        tasks.append((f"{name}/operations", subject.operations))
-    return tasks
+            cells.append(
+                Cell(f"{name}/input spikes/{count}/accuracy", partial(subject.accuracy, {"input_spikes": count}))
+            )
+        spiking = _settings(config, None if config.total else config.steps[0], config.noise_spikes)
+        for kind, level in noises(config):
+            for label, how in (("iterations", {}), ("spikes", spiking)):
+                measure = partial(subject.accuracy, how, (kind, level) if kind else None)
+                cost = config.noise_spikes if how else 1
+                cells.append(Cell(f"{name}/{noise_key(kind, level)}/{label}/accuracy", measure, cost))
+        cells.append(Cell(f"{name}/operations", subject.operations))
+    return cells
 
 
 def _settings(config: Any, rule: StepRule, count: int) -> dict[str, Any]:
@@ -164,8 +132,13 @@ class _Subject:
             self._images = cut, dataset.test_labels[:count], pictures
         return self._images
 
+    @cached_property
+    def attack(self) -> Any:
+        """Of the iterating network: spikes have no gradient at the pixels, and each code then sees the same images."""
+        return noise.attack_of(self.found.model)
+
     def accuracy(self, how: Mapping[str, Any], with_noise: tuple[str, float] | None = None) -> float:
-        """Share of right answers with these settings of the network, on images with noise of a kind and level."""
+        """Share of right answers with these settings of the network, on images with noise of a kind and level, or "fgsm"."""
         model = self.found.model.clone(**how)
         images, labels, pictures = self.images
         key = jax.random.key(self.config.seed)
@@ -173,15 +146,19 @@ class _Subject:
         @jax.jit
         def classes(variables: Any, images: jax.Array, number: jax.Array) -> jax.Array:
             noise_key, spike_key = jax.random.split(jax.random.fold_in(key, number))
-            if with_noise:
+            if with_noise and with_noise[0] in noise.KINDS:
                 images = noise.add_noise(noise_key, images, *with_noise, jnp.asarray(pictures))
             logits: Any = model.apply(variables, images, train=False, rngs={"spikes": spike_key})
             return logits.argmax(-1)
 
         size = self.config.batch_size
-        batches = [images[i : i + size] for i in range(0, len(images), size)]
-        answers = [np.asarray(classes(self.found.variables, batch, i)) for i, batch in enumerate(batches)]
-        return float((np.concatenate(answers) == labels).mean())
+        batches = [(images[i : i + size], labels[i : i + size]) for i in range(0, len(images), size)]
+        right = 0
+        for number, (batch, wanted) in enumerate(batches):
+            if with_noise and with_noise[0] == noise.ATTACK:
+                batch = self.attack(self.found.variables, batch, wanted, with_noise[1])
+            right += int((np.asarray(classes(self.found.variables, batch, number)) == wanted).sum())
+        return right / len(labels)
 
     def layers_of_iterations(self, count: int) -> dict[str, list[float]]:
         """Of each layer, the mean KL and certificate after so many iterations, in nats."""

@@ -33,6 +33,17 @@ def rule_key(rule: StepRule) -> str:
     return "spikes, constant sum" if rule is None else f"spikes {rule[0]:g} {rule[1]:g}"
 
 
+def noises(config: Any) -> list[tuple[str, float]]:
+    """Kinds and levels of noise that a config asks for, after ("", 0.0), none; empty if it asks for none."""
+    levels = [(kind, level) for kind, own in config["noise"].items() for level in own]
+    return [("", 0.0), *levels] if levels else []
+
+
+def noise_key(kind: str, level: float) -> str:
+    """Its name in the record."""
+    return f"{kind} {level:g}" if kind else "clean"
+
+
 def rule_label(rule: StepRule, total: float) -> str:
     """Its name in tables and pictures."""
     if rule is None:
@@ -41,7 +52,7 @@ def rule_label(rule: StepRule, total: float) -> str:
 
 
 def _number(record: Mapping[str, Any], *place: Any) -> Any:
-    return record["numbers"]["/".join(str(part) for part in place)]
+    return record["cells"]["/".join(str(part) for part in place)]
 
 
 def _accuracy(record: Mapping[str, Any], *place: Any) -> str:
@@ -53,7 +64,7 @@ def _accuracy(record: Mapping[str, Any], *place: Any) -> str:
 def spikes_table(record: Mapping[str, Any]) -> str:
     """What the record holds, network by network."""
     config, parts = record["config"], []
-    layered = ("kl", "certificate")
+    layered, codes = ("kl", "certificate"), ("iterations", "spikes")
     for name in config["networks"]:
         rows = []
         curves = [("iterations", "iterations", config["iterations"])]
@@ -67,14 +78,17 @@ def spikes_table(record: Mapping[str, Any]) -> str:
         parts.append(f"{name}:\n\n{table(rows, head)}")
         rows = [(count, _accuracy(record, name, "input spikes", count)) for count in config["input_spikes"]]
         parts.append(f"{name}, the image replaced by spikes:\n\n{table(rows, ('spikes', 'accuracy, %'))}")
-        rows = [
-            (kind, code, *(_accuracy(record, name, f"{kind} {level:g}", code) for level in config["levels"]))
-            for kind in config["noise"]
-            for code in ("iterations", "spikes")
-        ]
-        if rows:
-            label = f"{name} in noise, {config['noise_spikes']} spikes a layer, accuracy in %"
-            parts.append(f"{label}:\n\n{table(rows, ('noise', 'code', *(f'level {v:g}' for v in config['levels'])))}")
+        if config["noise"]:
+            rows = [
+                (
+                    kind or "none",
+                    f"{level:g}",
+                    *(_accuracy(record, name, noise_key(kind, level), code) for code in codes),
+                )
+                for kind, level in noises(config)
+            ]
+            label = f"{name} in noise, {config['noise_spikes']} spikes a layer"
+            parts.append(f"{label}:\n\n{table(rows, ('noise', 'level', *(f'{code}, %' for code in codes)))}")
         counts = _number(record, name, "operations")
         rows = [(kind, *(f"{value:,.0f}" for value in own.values())) for kind, own in counts.items()]
         parts.append(f"{name}, operations an image:\n\n{table(rows, ('one', *counts['spike']))}")

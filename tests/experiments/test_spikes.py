@@ -30,12 +30,11 @@ def config(tmp_path):
             "total": 2.0,
             "iterations": (1,),
             "rows": 5,
-            "noise": ("holes",),
-            "levels": (0.5,),
-            "noise_spikes": 2,
+            "noise_spikes": 3,
             "input_spikes": (10,),
         }
     )
+    config.noise = {"holes": (0.5,), "fgsm": (0.01,)}
     return config
 
 
@@ -54,34 +53,41 @@ def test_goes_on_after_a_stop_without_measuring_anything_twice(config, tmp_path,
     workdir = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config, "train", str(workdir))
-    assert len(json.loads((workdir / "results.json").read_text())["numbers"]) == 4
+    assert len(json.loads((workdir / "results.json").read_text())["cells"]) == 4
     run_experiment(config, "train", str(workdir))
     assert len(asked) == len(set(asked)) + 1  # the one that was stopped is asked again
     assert {path.suffix for path in workdir.iterdir()} == {".json", ".md", ".png", ".pdf"}
     with config.unlocked():
         config.seed = 1
-    with pytest.raises(ValueError, match="another config"):
+    with pytest.raises(ValueError, match="other settings"):
         run_experiment(config, "train", str(workdir))
 
 
 @pytest.mark.slow
 def test_the_numbers_of_a_whole_run(config, tmp_path):
-    config.update({"noise": (), "input_spikes": (), "total": 0.0})
+    config.update({"input_spikes": (), "total": 0.0})
     run_experiment(config, "train", str(tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert all(0 <= value <= 1 for name, value in record["numbers"].items() if name.endswith("accuracy"))
-    one = record["numbers"]["cnmf/iterations/1/layers"]
+    assert all(0 <= value <= 1 for name, value in record["cells"].items() if name.endswith("accuracy"))
+    one = record["cells"]["cnmf/iterations/1/layers"]
     assert len(one["kl"]) == 4 and min(one["certificate"]) > 0
+    assert "| fgsm | 0.01 |" in (tmp_path / "run" / "spikes.md").read_text()
     assert "| spikes, step 1 t^-0.5 | 2 |" in (tmp_path / "run" / "spikes.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("spikes", (0,)), ("networks", ("cnn",)), ("noise", ("fog",)), ("levels", (2.0,)), ("steps", ((0.0, 1.0),))],
+    [
+        ("spikes", (0,)),
+        ("networks", ("cnn",)),
+        ("noise", {"fog": (0.1,)}),
+        ("noise", {"holes": (2.0,)}),
+        ("steps", ((0.0, 1.0),)),
+    ],
 )
 def test_settings_are_checked_before_anything_is_written(config, tmp_path, name, value):
     config[name] = value
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=f"{name}|levels"):
         run_experiment(config, "train", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
