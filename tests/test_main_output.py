@@ -66,6 +66,23 @@ def _remove_at_second_epoch(workdir: Path) -> None:
     records.MetricsLog.append = removing  # type: ignore[method-assign,assignment]
 
 
+def _lose_permissions_at_second_epoch(workdir: Path) -> None:
+    """Nothing in the workdir can be written from then on: its owner has changed, or its modes."""
+    from deepnmf_jax.training import records
+
+    append = records.MetricsLog.append
+
+    def losing(log: records.MetricsLog, record: dict[str, object]) -> None:
+        append(log, record)
+        if record["epoch"] == 2:
+            for folder in (workdir, *(path for path in workdir.rglob("*") if path.is_dir())):
+                folder.chmod(0o555)
+            if os.geteuid() == 0:  # whom modes do not stop
+                os.seteuid(65534)
+
+    records.MetricsLog.append = losing  # type: ignore[method-assign,assignment]
+
+
 def _fail_at_second_save() -> None:
     from deepnmf_jax.training.checkpoints import Checkpoints
 
@@ -95,6 +112,21 @@ class TestRun:
         change = partial(_remove_at_second_epoch, tmp_path / "run")
         ended = programs.run(f"--workdir={tmp_path / 'run'}", change=change, status=1)
         assert_one_line(ended, f"the folder {tmp_path / 'run'} is gone, and its checkpoints with it")
+
+    def test_permissions_that_are_lost(self, programs: Programs, tmp_path: Path) -> None:
+        """The last checkpoint is named, and the run goes on from it once they are back."""
+        # Another user must find the folder, to be refused there and not on the way.
+        for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+            folder.chmod(0o755)
+        workdir = tmp_path / "run"
+        change = partial(_lose_permissions_at_second_epoch, workdir)
+        ended = programs.run(f"--workdir={workdir}", change=change, status=1)
+        last = f"{workdir}/checkpoints/latest/{STEPS_PER_EPOCH}"
+        assert_one_line(ended, f"Permission denied; the last checkpoint is {last}")
+        for folder in (workdir, *(path for path in workdir.rglob("*") if path.is_dir())):
+            folder.chmod(0o755)
+        programs.run(f"--workdir={workdir}")
+        assert len(metrics(workdir)) == NUM_EPOCHS
 
     def test_a_disk_that_fails_later(self, programs: Programs, tmp_path: Path) -> None:
         """The last checkpoint is named; the run goes on from it. Ctrl-C at the end of that loses nothing."""

@@ -138,7 +138,7 @@ class _Subject:
         return noise.attack_of(self.found.model)
 
     def accuracy(self, how: Mapping[str, Any], with_noise: tuple[str, float] | None = None) -> float:
-        """Share of right answers with these settings of the network, on images with noise of a kind and level, or "fgsm"."""
+        """Share of right answers with these settings of the network, on images with noise of a kind and level."""
         model = self.found.model.clone(**how)
         images, labels, pictures = self.images
         key = jax.random.key(self.config.seed)
