@@ -12,6 +12,7 @@ import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ with ThreadPoolExecutor(1) as _thread:
 def is_tracing() -> bool:
     """Whether this thread is inside jit, grad or vmap."""
     return _state() != OUTSIDE
+
+
+def at_once() -> AbstractContextManager:
+    """Context that computes what is known now, where somebody else is tracing.
+
+    Outside of tracing it does nothing: within JAX's own context each program would be traced and compiled anew.
+    """
+    return jax.ensure_compile_time_eval() if is_tracing() else nullcontext()
 
 
 def enable_compilation_cache(folder: str | os.PathLike = "~/.cache/deepnmf_jax") -> None:

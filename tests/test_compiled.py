@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deepnmf_jax import NMF, NMFDense, compiled, infer
+from deepnmf_jax.decomposition import codes
 from tests.test_threads import assert_same, of_eight_threads
 
 A = np.random.default_rng(0).random((7, 4), np.float32)
@@ -121,9 +122,21 @@ def test_eight_threads_get_the_same_while_programs_are_given_up(monkeypatch: pyt
 
     right = [fit(i) for i in range(8)]
     # Given up in the midst of it, now by one thread and now by another.
-    tight = bound(monkeypatch, programs=16)
+    tight = bound(monkeypatch, programs=3)
     for i in range(8):
         compile_two(10 + i)
     for found, expected in zip(of_eight_threads(fit), right, strict=True):
         assert_same(found, expected)
     assert tight.times > 1
+
+
+def test_codes_are_compiled_once_by_a_fit_and_encode() -> None:
+    """The last solve of a fit and `encode` share a program."""
+    rng = np.random.default_rng(0)
+    data = rng.random((13, 5), np.float32)
+    estimator = NMF(3, max_iter=4, tol=0)
+    estimator.fit(data)
+    count = codes._compiled_search._cache_size()
+    estimator.encode(data)
+    estimator.encode(rng.random((13, 5), np.float32))
+    assert codes._compiled_search._cache_size() == count

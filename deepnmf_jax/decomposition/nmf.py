@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from deepnmf_jax.compiled import at_once
 from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, plain
 from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
@@ -293,7 +294,7 @@ class NMF(FromBatches):
             root = math.sqrt(self._scale)
             penalties = self._penalties(a.shape[0], a.shape[1], self._scale)
             return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
-        with jax.ensure_compile_time_eval(), arrays.with_precision(d.dtype):
+        with at_once(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
             z = transposed(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
             return self._restore(beside(z, data.a), arrays.kind_of(A), A)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepnmf_jax.compiled import at_once
 from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.dn2mfgl import scores, units
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments
@@ -225,7 +226,7 @@ class Dn2MFGL:
             roots = np.sqrt(np.asarray(self._feature_weights, dtype))
             d = jnp.asarray(np.asarray(self.components_, dtype) * roots)
             return encode(x * roots, d, max_iter=ENCODE_LIMIT, tol=ENCODE_TOL)
-        with jax.ensure_compile_time_eval(), arrays.with_precision(dtype):
+        with at_once(), arrays.with_precision(dtype):
             x, scale = self._read(X, dtype, self.n_features_in_)
             roots = jnp.sqrt(jnp.asarray(self._feature_weights, dtype))
             size = units.unit_of_codes(self.components_)

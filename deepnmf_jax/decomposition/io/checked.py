@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.compiled import at_once
 from deepnmf_jax.core.checks import is_concrete
 from deepnmf_jax.decomposition.io.arrays import check_real, is_batches, to_dense, to_jax, to_numpy
 from deepnmf_jax.decomposition.io.host import namespace, where_it_lies
@@ -133,8 +134,7 @@ def read_traced(
         if given is None:
             continue
         # Else jit would make constants into traced arrays, whose values cannot be looked at.
-        outside = contextlib.nullcontext() if is_traced(given) else jax.ensure_compile_time_eval()
-        with outside:
+        with contextlib.nullcontext() if is_traced(given) else at_once():
             given = jnp.asarray(given) if is_traced(given) else given
             part = read_weights(given if is_weights else None, None if is_weights else given, a, dtype, None)
         known = part if known is None or part is None else known * part
