@@ -72,7 +72,8 @@ class NMF(FromBatches):
 
     solvers = tuple(SOLVERS)
     saved_arrays: Mapping[str, Kind] = {
-        name: Kind(axes, nonnegative=True) for name, axes in (("_d", "kp"), ("_m", "kp"), ("_n", "kk"), ("_seen", ""))
+        name: Kind(axes, nonnegative=True)
+        for name, axes in (("_d", "kp"), ("_m", "kp"), ("_n", "kk"), ("_below", "kp"), ("_seen", ""))
     }
 
     def __init__(
@@ -173,9 +174,11 @@ class NMF(FromBatches):
         # Batches of a stream come without a mask, and their weights are not used.
         return read_data(a, dtype, self.device, beta=self._settings.beta, takes_mask="mask" in more, **more)
 
-    def _target(self, data: Data) -> Target:
+    def _target(self, data: Data, both: bool = True) -> Target:
+        """What is to be approximated, by codes and dictionary (`both`) or by codes alone."""
         n, p = data.a.shape
-        return Target(data.a, self._penalties(n, p, data.scale, self._scale), data.weights)
+        a = self._matrix(data.a, both)
+        return Target(a, self._penalties(n, p, data.scale, self._scale), data.weights)
 
     def _fit_zeros(self, data: Data, dtype: np.dtype) -> tuple[Any, Any]:
         n, p = data.a.shape
@@ -185,9 +188,9 @@ class NMF(FromBatches):
         self.restart_errors_ = np.zeros(1)
         return self._restore(self._zt.T), self.D
 
-    def _starts(self, data: Data, start: tuple[Array, Array] | None) -> tuple[Array, Array]:
+    def _starts(self, data: Data, target: Target, start: tuple[Array, Array] | None) -> tuple[Array, Array]:
         """Starting factors of every restart, Z^T (r, k, n) and D (r, k, p)."""
-        filled = with_missing_filled(data)
+        filled = target.a if data.weights is None else with_missing_filled(data)
         starts = [] if start is None else [start]
         for i in range(len(starts), self.n_restarts):
             key = partial(self._key_of, i)
@@ -207,7 +210,7 @@ class NMF(FromBatches):
 
     def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
         target, beta = self._target(data), self._settings.beta
-        zts, ds = self._starts(data, start)
+        zts, ds = self._starts(data, target, start)
         order = np.random.default_rng(self.random_state).permutation(self.nb_concepts) if self.shuffle else None
         if order is not None:
             zts, ds = zts[:, order], ds[:, order]
@@ -296,7 +299,7 @@ class NMF(FromBatches):
             return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
         with at_once(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
-            z = transposed(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
+            z = transposed(self._solve_codes(self._target(data, both=False), limit, tol), self._codes_unit(data))
             return self._restore(beside(z, data.a), arrays.kind_of(A), A)
 
     def starting_factors(self, A: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 With M = sum Z_t^T A_t and N = sum Z_t^T Z_t over the batches, the step of the dictionary needs nothing else (Mairal,
 Bach, Ponce and Sapiro, Online learning for matrix factorization, 2010). Batches A (b, p) are checked and scaled
-already, dense or sparse; D is (k, p).
+already, dense or sparse; D is (k, p). What other divergences than the squared error keep is in `beta_batches`.
 """
 
 import math
@@ -16,11 +16,13 @@ import numpy as np
 from jax import Array
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition import beta_batches
 from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.arrays import batches_of
 from deepnmf_jax.decomposition.io.checked import Data
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, nonzeros_of
 from deepnmf_jax.decomposition.io.units import FAR, unit_of_objective
 from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
 from deepnmf_jax.decomposition.updates.linear_algebra import product
@@ -28,11 +30,11 @@ from deepnmf_jax.decomposition.updates.objective import (
     Half,
     Penalties,
     Target,
+    divergence,
     penalty,
     rescaled,
     scaled_penalties,
     square_sum,
-    squared_error,
 )
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings, check_batches, step_of
 from deepnmf_jax.decomposition.updates.starts import compiled_start
@@ -41,7 +43,7 @@ DICTIONARY_SWEEPS = 3
 # Codes for the dictionary of the moment: sweeps, tolerance.
 CODES_LIMIT, CODES_TOL = 300, 1e-4
 
-Batch = Array | BCOO
+Batch = Matrix
 
 
 class Statistics(NamedTuple):
@@ -76,20 +78,24 @@ def _improved_codes(zt: Array, half: Half, settings: SolverSettings) -> Array:
     return step_of(half, settings)(zt)
 
 
-_error = jax.jit(squared_error)
+_divergence = jax.jit(divergence, static_argnames=("beta",))
 
 
 def step(
-    d: Array, statistics: Statistics, a: Batch, penalties_for: Callable[[int], Penalties], settings: SolverSettings
-) -> tuple[Array, Array, Statistics]:
-    """What one batch does: its codes Z^T (k, b), then the dictionary from the statistics of all batches so far.
+    d: Array,
+    zt: Array,
+    statistics: Statistics,
+    a: Batch,
+    penalties_for: Callable[[int], Penalties],
+    settings: SolverSettings,
+) -> tuple[Array, Statistics]:
+    """The dictionary from the statistics of all batches so far, A with codes Z^T (k, b) the last; and those.
 
     `penalties_for` gives those of a number of samples: those of the dictionary grow with the samples seen.
     """
-    zt = find_codes(Target(a, penalties_for(a.shape[0])), d, settings, CODES_LIMIT, CODES_TOL)
     statistics = gather(statistics, zt, a)
     penalties = penalties_for(max(1, round(float(statistics.seen))))
-    return zt, _improved(d, statistics.m, statistics.n, penalties, DICTIONARY_SWEEPS), statistics
+    return _improved(d, statistics.m, statistics.n, penalties, DICTIONARY_SWEEPS), statistics
 
 
 def epoch(
@@ -128,9 +134,11 @@ class Batches:
     A walk ends early at a batch that `outweighs` the leading one, and takes its place.
     """
 
-    def __init__(self, batches: Iterable, read: Callable[..., Data], lead: Data) -> None:
-        # `lead` is the batch in whose unit all are; `begin` finds it.
-        self.batches, self.read, self.lead = batches, read, lead
+    def __init__(
+        self, batches: Iterable, read: Callable[..., Data], lead: Data, matrix: Callable[[Batch], Batch]
+    ) -> None:
+        # `lead` is the batch in whose unit all are; `begin` finds it. `matrix` makes of a batch what the updates need.
+        self.batches, self.read, self.lead, self.matrix = batches, read, lead, matrix
         # Samples and the sum of squares of each batch, once they have been walked through.
         self.seen: list[tuple[int, float]] = []
 
@@ -145,7 +153,7 @@ class Batches:
             seen.append((a.shape[0], float(square_sum(a))))
             if self.seen and self.seen[: len(seen)] != seen:
                 break
-            yield a
+            yield self.matrix(a)
         if self.seen and seen != self.seen:
             raise ValueError(
                 "the iterable gives other batches in each epoch (a loader that shuffles?), but codes belong to "
@@ -182,10 +190,11 @@ def fit_epochs(
     `limit` of them at most, or until over ten of them the objective fell by less than `tol` times what it was.
     """
     penalties, squares = penalties_for(sum(n for n, _ in batches.seen)), sum(square for _, square in batches.seen)
+    sweep = partial(epoch, squares=squares) if settings.beta == 2 else beta_batches.epoch
     history: list[float] = []
     converged = squares == 0
     while len(history) < limit and not converged:
-        codes, d, value = epoch(batches, codes, d, penalties, settings, squares)
+        codes, d, value = sweep(batches, codes, d, penalties, settings)
         history.append(value)
         if report is not None:
             report(len(history), value)
@@ -197,13 +206,13 @@ def fit_epochs(
 def codes_of(
     batches: Batches, d: Array, penalties: Penalties, settings: SolverSettings, limit: int, tol: float
 ) -> tuple[list[np.ndarray], float]:
-    """Codes Z^T (k, b) of each batch for the dictionary D, and ||A - Z D||_F of all."""
-    codes, squares = [], 0.0
+    """Codes Z^T (k, b) of each batch for the dictionary D, and the divergence of all."""
+    codes, total = [], 0.0
     for a in batches:
         zt = find_codes(Target(a, penalties), d, settings, limit, tol)
-        squares += 2 * float(_error(a, zt, d))
+        total += float(_divergence(zt, d, Target(a), settings.beta))
         codes.append(np.asarray(zt))
-    return codes, math.sqrt(max(squares, 0))
+    return codes, total
 
 
 class FromBatches(Estimator):
@@ -217,13 +226,19 @@ class FromBatches(Estimator):
 
     def _forget(self) -> None:
         super()._forget()
+        # Sums over the batches: `Statistics`, or in `_m` and `_below` those of `beta_batches.Sums`.
         self._m: Array | None = None
         self._n: Array | None = None
+        self._below: Array | None = None
         self._seen: Array | None = None
 
     def _penalties(self, n: int, p: int, scale: float, of_dictionary: float | None = None) -> Penalties:
         given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, p)
         return rescaled(given, scale, self._settings.beta, of_dictionary)
+
+    def _matrix(self, a: Batch, both: bool) -> Batch:
+        """A as the updates need it, of codes and dictionary (`both`) or of codes alone."""
+        return nonzeros_of(a, self.nb_concepts, self._settings.beta, both) if isinstance(a, BCOO) else a
 
     def _first_dictionary(self, a: Batch) -> Array:
         return compiled_start(self._key(), a, self.nb_concepts, self.init)[1]
@@ -248,8 +263,8 @@ class FromBatches(Estimator):
         with arrays.with_precision(dtype):
             fixed = {} if d is None else {"features": d.shape[1]}
             data = self._read(batch, dtype, **fixed, **({} if d is None else {"scale": self._scale}))
-            count = 0 if self._n is None or self.n_iter_ is None else self.n_iter_
-            nothing = d is None or (self._n is None and not bool(jnp.any(d)))
+            count = 0 if self._seen is None or self.n_iter_ is None else self.n_iter_
+            nothing = d is None or (self._seen is None and not bool(jnp.any(d)))
             if nothing or outweighs(data, self._scale):
                 # The batch is the first one that counts.
                 data, count = data if d is None else self._read(batch, dtype, **fixed), 0
@@ -260,17 +275,30 @@ class FromBatches(Estimator):
                 d = self._first_dictionary(data.a)
             else:
                 d = cast(Array, d) / math.sqrt(self._scale)
-            statistics = no_statistics(d)
-            if self._m is not None and self._n is not None:
-                statistics = Statistics(self._m, self._n, jnp.asarray(self._seen, dtype))
             penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
-            zt, d, statistics = step(d, statistics, data.a, penalties_for, self._settings)
+            a = self._matrix(data.a, both=True)
+            zt = find_codes(Target(a, penalties_for(a.shape[0])), d, self._settings, CODES_LIMIT, CODES_TOL)
+            d, sums = self._improve(d, zt, a, penalties_for)
             kept = self._kind, self._like, self._scale
             self._forget()
             self._kind, self._like, self._scale = kept
-            self._m, self._n, self._seen = statistics
+            self._m, self._n, self._below, self._seen = sums
             self._d, self.n_iter_ = d * math.sqrt(self._scale), count + 1
             return zt * math.sqrt(self._scale)
+
+    def _improve(self, d: Array, zt: Array, a: Batch, penalties_for: Callable[[int], Penalties]) -> tuple[Array, tuple]:
+        """The dictionary after a batch A and its codes, and what is kept: `_m`, `_n`, `_below`, `_seen`."""
+        if self._settings.beta == 2:
+            so_far = no_statistics(d)
+            if self._m is not None and self._n is not None:
+                so_far = Statistics(self._m, self._n, jnp.asarray(self._seen, d.dtype))
+            d, (m, n, seen) = step(d, zt, so_far, a, penalties_for, self._settings)
+            return d, (m, n, None, seen)
+        sums = beta_batches.no_sums(d)
+        if self._m is not None and self._below is not None:
+            sums = beta_batches.Sums(self._m, self._below, jnp.asarray(self._seen, d.dtype))
+        d, (m, below, seen) = beta_batches.step(d, zt, sums, a, penalties_for, self._settings)
+        return d, (m, None, below, seen)
 
     def _fit_batches(self, batches: Iterable, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
         """`fit` of an iterable of batches: an epoch is a sweep; a one-shot iterator gives one pass of `partial_fit`."""
@@ -295,18 +323,20 @@ class FromBatches(Estimator):
         with arrays.with_precision(dtype):
             data = self._read(first, dtype)
             p = data.a.shape[1]
-            all_of = Batches(batches, partial(self._read, dtype=dtype, features=p), data)
+            read, matrix = partial(self._read, dtype=dtype, features=p), partial(self._matrix, both=True)
+            all_of = Batches(batches, read, data, matrix)
             start, codes = begin(all_of, self._first_dictionary, self._settings)
             data, scale = all_of.lead, all_of.lead.scale
-            unit, root = unit_of_objective(scale), math.sqrt(scale)
+            unit, root = unit_of_objective(scale, self._settings.beta), math.sqrt(scale)
             penalties_for = partial(self._penalties, p=p, scale=scale)
             with progress.bar(self.verbose, limit, "fit", unit) as report:
                 d, history, converged = fit_epochs(
                     all_of, start, codes, penalties_for, self._settings, limit, self.tol, report
                 )
             limit = self._limit(None, ENCODE_LIMIT)
-            codes, error = codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
+            codes, left = codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
+            error = math.sqrt(2 * max(left * unit, 0))
             self._begin(None, data)
             self._d = d * root
-            self._report(len(history), converged, np.asarray(history) * unit, error * scale, stacklevel=5)
+            self._report(len(history), converged, np.asarray(history) * unit, error, stacklevel=5)
             return np.concatenate([zt.T * root for zt in codes]), self.D

@@ -10,6 +10,7 @@ from typing import cast
 import jax.numpy as jnp
 from jax import Array
 
+from deepnmf_jax.decomposition.io.nonzeros import Nonzeros
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_terms
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.objective import Half
@@ -57,23 +58,31 @@ def square_root_step(x: Array, above: Array, below: Array) -> Array:
 
 
 def beta_step(x: Array, half: Half, beta: float) -> Array:
-    """One multiplicative update of X (k, m) that never raises divergence + l1 sum X + 0.5 l2 sum X^2.
-
-    X <- X * (above / (below + l1 + l2 X))^g with g = 1/(2-beta) for beta < 1, 1/(beta-1) for beta > 2, else 1. For
-    beta < 2 an L2 penalty in the denominator can raise the objective; there X is multiplied with the root of the exact
-    majoriser's derivative instead (for beta = 1 a quadratic equation).
-    """
+    """One multiplicative update of X (k, m) that never raises divergence + l1 sum X + 0.5 l2 sum X^2."""
     f, a, l1, l2, weights = half
-    x = x.T
-    above, below = beta_terms(cast(Array, a), x, f, beta, weights)
+    above, below = beta_terms(cast(Array | Nonzeros, a), x.T, f, beta, weights)
+    return rescaled_by(x, above.T, below.T, l1, l2, beta)
+
+
+def exponent_of(beta: float) -> float:
+    """The exponent with which the multiplicative rule does not raise the divergence."""
+    return 1 / (2 - beta) if beta < 1 else 1 / (beta - 1) if beta > 2 else 1.0
+
+
+def rescaled_by(x: Array, above: Array, below: Array, l1: Array | float, l2: Array | float, beta: float) -> Array:
+    """X <- X * (above / (below + l1 + l2 X))^g, all of one shape, with g of `exponent_of`.
+
+    For beta < 2 an L2 penalty in the denominator can raise the objective; there X is multiplied with the root of the
+    exact majoriser's derivative instead (for beta = 1 a quadratic equation).
+    """
     below = below + l1
     if beta >= 2:
         below = below + l2 * x
         factor = above / jnp.where(below > 0, below, 1)
-        factor = factor if beta == 2 else factor ** (1 / (beta - 1))
+        factor = factor if beta == 2 else factor ** exponent_of(beta)
     else:
         factor = _positive_root(above, below, l2 * x, 2 - beta if beta < 1 else 1.0, 3 - beta)
-    return above_underflow(x, above, x * factor).T
+    return above_underflow(x, above, x * factor)
 
 
 def _positive_root(above: Array, below: Array, extra: Array, q: float, r: float) -> Array:
