@@ -65,16 +65,27 @@ def written_out(blocks: Blocks | None, shape: tuple[int, int]) -> np.ndarray:
     for block, segments in enumerate(np.asarray(blocks.segments)):
         assert np.all(np.diff(segments) >= 0)
         np.add.at(result, (rows[block, segments][:, None], np.asarray(blocks.columns[block])), blocks.values[block])
-    np.testing.assert_array_equal(rows.ravel()[np.asarray(blocks.place)], np.arange(shape[0]))
+    place = np.asarray(blocks.place)
+    np.testing.assert_array_equal(rows.ravel()[place], np.arange(len(place)) % shape[0])
     return result
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.integers(1, 9), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99), st.sampled_from([8, 64, 2**19]))
-def test_blocks_hold_every_entry_once(n: int, p: int, share: float, seed: int, room: int) -> None:
+@given(
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.floats(0, 1),
+    st.integers(0, 99),
+    st.sampled_from([8, 64, 2**19]),
+    st.sampled_from([8, 2**17]),
+)
+def test_blocks_hold_every_entry_once(n: int, p: int, share: float, seed: int, room: int, panel: int) -> None:
     a = np.where(np.random.default_rng(seed).random((n, p)) < share, 1.0 + np.arange(n * p).reshape(n, p), 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nonzeros, "GATHERED", room)
+        patch.setattr(nonzeros, "PANEL", panel)
+        patch.setattr(nonzeros, "SHORTEST", 1)
+        patch.setattr(nonzeros, "DENSE", 2)
         found = nonzeros_of(stored(a, np.nonzero(a)), 2, 1.0)
     np.testing.assert_array_equal(written_out(found.by_rows, (n, p)), a)
     np.testing.assert_array_equal(written_out(found.T.by_rows, (p, n)), a.T)
@@ -85,8 +96,12 @@ def stored(a: np.ndarray, places: tuple[np.ndarray, ...]) -> BCOO:
     return BCOO((jnp.asarray(a[places]), jnp.stack([jnp.asarray(x, jnp.int32) for x in places], 1)), shape=a.shape)
 
 
-def test_products_and_sums() -> None:
-    a = holes(30, 70, 0.2)
+def test_products_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    a = holes(30, 70, 0.1)
+    monkeypatch.setattr(nonzeros, "PANEL", 30)
+    monkeypatch.setattr(nonzeros, "SHORTEST", 1)
+    panels = in_blocks(a, 3, 2.0).by_columns
+    assert panels is not None and len(panels.place) == 3 * 70
     for matrix, expected in ((in_blocks(a, 3, 2.0), a), (in_blocks(a, 3, 2.0).T, a.T)):
         b = np.random.default_rng(1).random((expected.shape[1], 3))
         np.testing.assert_allclose(matrix.times(jnp.asarray(b)), expected @ b, rtol=1e-12)
@@ -101,6 +116,8 @@ def test_terms_divergence_and_newton_steps_are_those_of_dense_data(
     n, p, k = 23, 130, 3
     a, (zt, d) = jnp.asarray(holes(n, p, share)), factors(n, p, k)
     monkeypatch.setattr(nonzeros, "GATHERED", 2**9)
+    monkeypatch.setattr(nonzeros, "PANEL", 40)
+    monkeypatch.setattr(nonzeros, "SHORTEST", 1)
     sparse = in_blocks(a, k, beta)
     assert sparse.dense == (beta != 1 or share > 0.2) and len(sparse.data) > 1
     for one, other in zip(beta_terms(sparse, zt.T, d, beta), beta_terms(a, zt.T, d, beta), strict=True):

@@ -94,7 +94,7 @@ def test_kullback_leibler_in_batches(sparse: bool, tmp_path: Path) -> None:
     z, _ = model.fit(batches)
     whole = NMF(K, solver="mu", beta_loss=1, max_iter=15, tol=0)
     whole.fit(a)
-    assert model.reconstruction_err_ < 1.3 * whole.reconstruction_err_ and z.shape == (len(a), K)
+    assert model.reconstruction_err_ < 2 * whole.reconstruction_err_ and z.shape == (len(a), K)
     assert np.all(np.diff(model.loss_history_) <= 1e-6 * model.loss_history_[0])
     stream = NMF(K, solver="mu", beta_loss=1)
     for batch in batches:

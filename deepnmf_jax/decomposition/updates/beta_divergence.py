@@ -122,7 +122,7 @@ def _sparse_terms(a: Nonzeros, x: Array, f: Array, beta: float) -> tuple[Array, 
         at, w = entries_of_product(block, x, columns)
         return block.sums(jnp.einsum("sl,slk->sk", ratio(block.values, w), at, precision="highest"))
 
-    return a.over_rows(above, x), jnp.broadcast_to(jnp.sum(f, axis=1), x.shape)
+    return a.sums_over_rows(above, x), jnp.broadcast_to(jnp.sum(f, axis=1), x.shape)
 
 
 def beta_curvature(a: Array, w: Array, beta: float, weights: Array | None = None) -> Array:
@@ -141,13 +141,18 @@ def divergence_change(a: Array, w: Array, step: Array, beta: float, weights: Arr
     return jnp.sum(each if weights is None else weights * each)
 
 
+def log_change(w: Array, step: Array, beta: float) -> Array:
+    """log((w + step) / w), of the shape of step, for reconstructions no smaller than `floor_of`."""
+    floor = floor_of(w.dtype, beta)
+    w = jnp.maximum(w, floor)
+    return jnp.maximum(jnp.log1p(jnp.maximum(step / w, -1)), jnp.log(floor / w))
+
+
 def divergence_changes(a: Array, w: Array, step: Array, beta: float) -> Array:
     """What `divergence_change` sums up, of the shape of a."""
     if beta == 2:
         return step * (w - a + 0.5 * step)
-    floor = floor_of(w.dtype, beta)
-    w = jnp.maximum(w, floor)
-    log = jnp.maximum(jnp.log1p(jnp.maximum(step / w, -1)), jnp.log(floor / w))
+    log, w = log_change(w, step, beta), jnp.maximum(w, floor_of(w.dtype, beta))
     # d(a | w) = (w^beta - 1) / beta - a (w^(beta - 1) - 1) / (beta - 1) + a constant; the logarithm for exponent 0.
     of_w = log if beta == 0 else w**beta * jnp.expm1(beta * log) / beta
     of_a = log if beta == 1 else w ** (beta - 1) * jnp.expm1((beta - 1) * log) / (beta - 1)

@@ -19,8 +19,9 @@ from deepnmf_jax.decomposition.updates.beta_divergence import (
     beta_curvature,
     beta_terms,
     divergence_change,
-    divergence_changes,
     entries_of_product,
+    floor_of,
+    log_change,
 )
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.objective import Half
@@ -116,16 +117,18 @@ def _sparse_step(block: Blocks, z: Array, columns: Array, l1: Array, l2: Array) 
     """`_step` of the rows Z (r, k) of a block of a sparse A, for beta = 1. `columns` (q, k) is F^T."""
     a, total = block.values, jnp.sum(columns, axis=0)
     at, w = entries_of_product(block, z, columns)
+    # Or XLA gathers them again in each of the products below.
+    at = lax.optimization_barrier(at)
     slope = total - block.sums(jnp.einsum("sl,slk->sk", ratio(a, w), at, precision="highest")) + l1 + l2 * z
-    curved = at * beta_curvature(a, w, 1.0)[..., None]
-    hessian = block.sums(jnp.einsum("slk,slj->skj", curved, at, precision="highest")) + l2 * jnp.eye(
-        len(total), dtype=z.dtype
-    )
+    # The curvature is a / w^2 at the entries, and 0 elsewhere.
+    half = at * (jnp.sqrt(a) / jnp.maximum(w, floor_of(w.dtype, 1.0)))[..., None]
+    hessian = block.sums(jnp.einsum("slk,slj->skj", half, half, precision="highest"))
+    hessian = hessian + l2 * jnp.eye(len(total), dtype=z.dtype)
     steps = jax.vmap(lambda z, slope, h: _steps(z, slope, h, h))(z, slope, hessian)
-    along = jnp.einsum("sck,slk->csl", block.spread(steps), at, precision="highest")
-    # Where A is 0 the divergence is the reconstruction, and changes as that does.
-    of_a = jnp.where(a > 0, divergence_changes(a, w, along, 1.0) - along, 0)
-    falls = block.sums(jnp.sum(of_a, axis=2).T) + product(steps, total)
+    along = jnp.einsum("sck,slk->scl", block.spread(steps), at, precision="highest")
+    # All that is not linear in the reconstruction is a log w, of the entries.
+    of_a = jnp.where(a[:, None] > 0, a[:, None] * log_change(w[:, None], along, 1.0), 0)
+    falls = product(steps, total) - block.sums(jnp.sum(of_a, axis=2))
     return jax.vmap(lambda z, steps, falls: _best(z, steps, falls, l1, l2))(z, steps, falls)
 
 
