@@ -84,7 +84,8 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     clustering_studies.TABLES,
     {
         "spikes_digits": spikes_tables.digits_table,
-        "spikes": lambda: spikes_tables.spikes_table(json.loads(spikes_tables.FILE.read_text())),
+        "spikes": partial(on_page, "spikes", spikes_tables.spikes_table),
+        "spikes_residual": partial(on_page, "spikes/residual", spikes_tables.spikes_table),
     },
     {
         "claims": claims.claims_table,
