@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, fields
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from flax.core import FrozenDict
@@ -11,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.core.dtypes import promoted
 from deepnmf_jax.models.fields import NetworkFields, hashable
 from deepnmf_jax.models.images import refusal
 from deepnmf_jax.models.parts import BatchNormFields, BlockFields, Part, Parts
@@ -33,6 +35,10 @@ class BatchNorm(nnx.BatchNorm):
         """x (..., channels) -> the same shape, normalised over all axes but the last, then scaled and shifted."""
         still = self.use_running_average if use_running_average is None else use_running_average
         still = bool(still) or 0 in x.shape
+        statistics = nnx.state(self, nnx.BatchStat)
+        dtype = promoted(x.dtype, *(leaf.dtype for leaf in jax.tree.leaves(statistics)))
+        if not still and dtype == jnp.float64:  # Flax would write the wider statistics into narrower ones.
+            nnx.update(self, jax.tree.map(lambda leaf: leaf.astype(dtype), statistics))
         # Keeps its input alone for the backward, as the Linen one does.
         return nnx.remat(_normalized, prevent_cse=False, static_argnums=(2,))(self, x, still)
 

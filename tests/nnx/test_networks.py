@@ -141,6 +141,9 @@ def test_other_sizes_where_no_layer_depends_on_them_and_empty_batches():
     module, variables = ours.to_linen(network)
     larger = jnp.asarray(np.random.default_rng(0).random((1, 15, 13, 3)), jnp.float32)
     np.testing.assert_array_equal(network(larger), module.apply(variables, larger))
+    network.train()
+    network(larger.astype("float64"))  # of wider images the statistics are wider
+    assert network.block1.bn_a.mean[...].dtype == jnp.float64
 
 
 @pytest.mark.slow
