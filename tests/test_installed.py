@@ -68,11 +68,10 @@ def test_a_file_that_is_there_comes_before_a_recipe_of_its_name(
 
 
 def test_mistakes_name_recipes_in_place_of_files() -> None:
-    for arguments, start in (([], "--config=NAME or --config=FILE says"), (["--config=x"], "there is no config x.")):
-        told = programs.mistake(arguments, None, programs.INSTALLED)
-        assert (
-            told.startswith(start) and ", fast/cnmf_1x1, " in told and "deepnmf-jax train --config=quickstart" in told
-        )
+    for flags, start in (([], "--config=NAME or --config=FILE says"), (["--config=x"], "there is no config x.")):
+        told = programs.mistake(["deepnmf-jax", *flags], None, programs.INSTALLED)
+        assert told.startswith(start) and ", fast/cnmf_1x1, " in told
+        assert told.endswith("deepnmf-jax train --config=quickstart --workdir=runs/quickstart")
 
 
 def test_pictures_of_any_size_and_kind_are_read_as_the_network_sees_them(tmp_path: Path) -> None:
