@@ -1,6 +1,6 @@
 """Writes a data set to one file, which is read without TFDS.
 
-    python -m deepnmf_jax.data.make_pack cifar10 --out=cifar10.pack        (make pack DATASET=cifar10)
+    deepnmf-jax pack cifar10 --out=cifar10.pack        (in a clone: make pack DATASET=cifar10)
 
 The form of the file is that of `packs`.
 """
@@ -56,9 +56,7 @@ def pack(name: str, path: str | os.PathLike[str], data_dir: str | None = None) -
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deepnmf_jax.data.make_pack", description="Write a data set to one file."
-    )
+    parser = argparse.ArgumentParser(prog="deepnmf-jax pack", description="Write a data set to one file.")
     parser.add_argument("name", help="the data set, as in --config.dataset")
     parser.add_argument("--data_dir", help="of the TFDS sets; default $TFDS_DATA_DIR or ~/tensorflow_datasets")
     parser.add_argument("--out", type=home, help=f"the file, default NAME{SUFFIX}")
