@@ -117,6 +117,7 @@ def _how_to_get(name: str, root: Path, unreadable: list[str]) -> str:
         )
     return (
         f"{problem}. Two ways to get it: `make data DATASET={name}` (without a clone, but with TensorFlow: "
-        f"`deepnmf-jax data {name}`) on a machine with internet, which downloads it and prepares it as array_record; or "
-        "set TFDS_DATA_DIR or --config.data_dir to a folder that holds it prepared as array_record. The data set mnist5k needs neither."
+        f"`deepnmf-jax data {name}`) on a machine with internet, which downloads it and prepares it as array_record; "
+        "or set TFDS_DATA_DIR or --config.data_dir to a folder that holds it prepared as array_record. The data set "
+        "mnist5k needs neither."
     )
