@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -191,6 +193,26 @@ def test_the_wheel_holds_the_package_its_recipes_and_nothing_else(built: tuple[P
     assert packaged == modules | recipes and "deepnmf_jax/configs/fast/cnmf_1x1.py" in recipes
     assert "deepnmf_jax/py.typed" in packaged
     assert f"Version: {deepnmf_jax.__version__}\n" in metadata
+
+
+@pytest.mark.slow
+def test_the_source_package_holds_what_the_wheel_is_made_of(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """`python -m build` makes the wheel from it."""
+    source, wheel = built
+    program = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (package,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(package) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "pyproject.toml", "configs/base.py", "configs/fast/cnmf_1x1.py", "README.md"} <= names
+    assert {f"deepnmf_jax/pretrained/cnmf/{name}" for name in ("network.json", "variables.npz")} <= names
+    if find_spec("twine"):
+        checked = subprocess.run(
+            [sys.executable, "-m", "twine", "check", "--strict", str(package), str(wheel)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert checked.returncode == 0, checked.stdout
 
 
 # What somebody with the wheel alone may write.
