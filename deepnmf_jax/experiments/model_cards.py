@@ -23,8 +23,9 @@ def card(name: str) -> str:
         ("network", f"{len(model.kernels)} blocks of {layers}{mixing}; {results['parameters']:,} parameters"),
         ("takes", f"images of {height} x {width} pixels, {channels} channels, in [0, 1]: `prepare` makes them"),
         ("gives", f"logits of {model.num_classes} classes: {', '.join(trained.class_names)}"),
-        ("trained on", f"{data['train_images']:,} images of {data['name']}, the JPEG copy `{data['fingerprint'][:12]}`"),
-        ("recipe", f"`{results['config_file']}`, {results['epochs']} epochs of batches of {config['batch_size']}, seed {results['seed']}"),
+        ("trained on", f"{data['train_images']:,} images of {data['name']}, the JPEG copy {data['fingerprint'][:12]}"),
+        ("recipe", f"`{results['config_file']}`, {results['epochs']} epochs of batches of {config['batch_size']}, "
+                   f"seed {results['seed']}"),
         ("test accuracy", f"{accuracy}; {held_out}, by which epoch {results['best_epoch']} was chosen"),
         ("made", f"{results['date'][:10]} in {results['seconds'] / 60:.1f} minutes on {results['device']}, "
                  f"jax {results['versions']['jax']}, flax {results['versions']['flax']}"),
