@@ -28,6 +28,7 @@ from deepnmf_jax.experiments import (
     cost_pages,
     gradients,
     local_learning,
+    model_cards,
     robustness_pages,
     spikes_tables,
     trials,
@@ -89,6 +90,7 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     },
     {
         "claims": claims.claims_table,
+        "model_cards": model_cards.cards,
         "cost": partial(on_page, "cost", cost_pages.cost_table),
         "accuracy_figure": accuracy_figure.committed_table,
         "fashion_figure": partial(accuracy_figure.committed_table, "fashion_mnist", 5),

@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "core": {"compiled"},
     "layers": {"core", "compiled"},
     "models": {"core", "layers", *SHARED},
+    "nnx": {"core", "layers", "models"},
     "data": {"core", *SHARED},
     "training": {*NETWORKS, *SHARED},
     "decomposition.io": {"core", *SHARED},
@@ -42,7 +43,9 @@ ROOMS: dict[str, set[str]] = {
     "experiments": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS},
     "benchmarks": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "sklearn", "configs", "experiments"},
     "docs": {*NETWORKS, *SHARED, "names", *FACTORIZATIONS, "configs", "experiments", "benchmarks"},
-    "main": {"training", "experiments", "programs"},
+    "command_line": {"training", "experiments", "programs"},
+    "__main__": {"training", "data", "programs", "command_line"},
+    "main": {"training", "experiments", "programs", "command_line"},
 }
 # Of decomposition/: the estimators that are no part of dn2mfgl/, which must not know of them, nor they of it.
 FAMILY = {"nmf", "semi_nmf", "convex_nmf", "archetypal", "selection", "consensus", "pictures"}
