@@ -46,8 +46,8 @@ def quadratic_step(x: Array, c: Array, b: Array, half: Half) -> Array:
     Where the denominator is 0 so is X or C, and X becomes 0.
 
     With a graph X is multiplied by the root t of (B X + l1 + pull) t^2 = C t + push, which minimises the majoriser of
-    the whole objective. The rule of Cai et al. (2011), (C + push) / (B X + l1 + pull), can swap the codes of two
-    neighbours for ever.
+    the whole objective. The rule of Cai et al. (2011), (C + push) / (B X + l1 + pull), all but swaps the codes of two
+    samples that are strongly bound, again and again.
     """
     below, push = product(b, x) + half.l1 + half.pull(x), half.push(x)
     safe = jnp.where(below > 0, below, 1)

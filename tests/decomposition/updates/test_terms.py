@@ -36,7 +36,7 @@ strengths = st.sampled_from([0.0, 1e-2, 0.5, 20.0])
 
 
 def ring(n: int) -> Graph:
-    """Samples in a circle, each bound to the next; that of pairs, which swap under the rule of Cai et al., is in it."""
+    """Samples in a circle, each bound to the next, strongly and weakly in turn."""
     rows, columns = np.arange(n), (np.arange(n) + 1) % n
     ends = np.concatenate([rows, columns]), np.concatenate([columns, rows])
     order = np.lexsort(ends[::-1])
