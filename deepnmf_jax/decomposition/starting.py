@@ -39,7 +39,7 @@ class Starting(FromBatches):
                 f"the start of solver={self.solver!r} holds zeros, which it can never leave; use init='nndsvda' or "
                 "'random'",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         zts, ds = zip(*starts, strict=True)
         return stacked(zts), stacked(ds)
