@@ -9,6 +9,7 @@ import pytest
 
 from deepnmf_jax import NMF
 from deepnmf_jax.decomposition import ConvergenceWarning
+from deepnmf_jax.decomposition.known import known_of, started
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS
 
 N, P, K = 40, 10, 4
@@ -125,12 +126,23 @@ def test_dead_atoms_come_back_as_far_as_they_are_free() -> None:
     a, _, known = mixtures()
     rng = np.random.default_rng(0)
     z, d = rng.random((N, K)), rng.random((K, P))
-    z[:, 3], d[3] = 0, 0
+    for atom in (1, 3):
+        z[:, atom], d[atom] = 0, 0
     z[:, 0] = 0
     model = NMF(K, known_D=known, max_iter=60, tol=0)
     _, found = model.fit(a, init=(z, d))
-    assert model.report_.n_revived >= 1 and found[3].any()
+    assert model.report_.n_revived >= 2 and found[1].any() and found[3].any()
     assert_known(found, known)
+
+
+def test_a_start_keeps_the_share_of_each_atom() -> None:
+    _, _, known = mixtures()
+    rng = np.random.default_rng(0)
+    z, d = rng.random((N, K)), rng.random((K, P))
+    zt, filled = started(z.T, d, known_of(1e6 * known, K, P, 1.0, d.dtype))
+    assert_known(filled, 1e6 * known)
+    share = [np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1) for a, b in ((z.T, d), (zt, filled))]
+    np.testing.assert_allclose(share[1], share[0])
 
 
 def test_save_and_load(tmp_path: Path) -> None:
