@@ -250,7 +250,7 @@ class NMF(Starting):
             back = np.argsort(order)
             d, done = d[back], done._replace(state=done.state._replace(zt=done.state.zt[back], d=done.state.d[back]))
         self._d = beside(d, data.a)
-        # Alone, samples have no neighbours: `encode` cannot begin where the fit has ended.
+        # `encode` knows no neighbours; without them the codes begin as those of `encode` do, so that both agree.
         start = None if target.smooth is None else jnp.asarray(done.state.zt)
         target = target._replace(free=free)
         zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol, start)
@@ -278,6 +278,8 @@ class NMF(Starting):
         self, A: Any, max_iter: int | None = None, tol: float | None = None, *, weights: Any = None, mask: Any = None
     ) -> Any:
         """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the data of the fit those of `fit`.
+
+        With alpha_graph they are not those of the fit, but of each sample alone, without neighbours.
 
         Under `jax.grad`, `jax.jit` and `jax.vmap` A, weights and mask may be traced (their values are not checked
         then); gradients are those of `codes.encode`, which also differentiates with respect to the dictionary.

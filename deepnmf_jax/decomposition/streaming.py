@@ -166,7 +166,7 @@ class FromBatches(Estimator):
         """One step on one batch A (b, p): its codes, then the dictionary from the statistics of all batches so far.
 
         Batches that are nothing beside a later one (all 0, or of a unit 2^40 times smaller) are forgotten with it: it
-        gives the start. The reports of an earlier `fit` are forgotten too.
+        gives the start. The reports of an earlier `fit` are forgotten too. What is known of D stays as it is.
 
         Raises:
             ValueError: a bad or an empty batch, another number of features; nothing has changed then.

@@ -162,12 +162,22 @@ def weighted_sweep(x: Array, half: Half) -> Array:
     f, a, l1, l2, q = half[:5]
     x, f, q = jnp.asarray(x), jnp.asarray(f), cast(Array, q)
     l2 = jnp.broadcast_to(jnp.reshape(l2, (-1, 1)), (len(x), 1))
-    extra = l2 if half.smooth is None else l2 + half.smooth.curvature()
+    smooth = half.smooth
+    extra = l2 if smooth is None else l2 + smooth.curvature()
+
+    def slope_of_penalties(x: Array, j: Array) -> Array:
+        slope = l1 + l2[j] * x[j]
+        if half.ortho is not None:
+            slope = slope + half.ortho * (jnp.sum(x, axis=0) - x[j])
+        if smooth is not None:
+            own = Smoothness(smooth.graph, jnp.asarray(smooth.strength)[j])
+            slope = slope + own.slope(x[j][None])[0]
+        return slope
 
     def update(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         x, rest = carry
         curvature = product(q, f[j] ** 2) + extra[j]
-        slope = product(q * rest, f[j]) - l1 - half.slope(x)[j]
+        slope = product(q * rest, f[j]) - slope_of_penalties(x, j)
         usable = curvature > 0
         new = jnp.maximum(x[j] + slope / jnp.where(usable, curvature, 1), 0)
         # Zero atoms keep their codes, as in `solve_block`; samples without any weight lose them.
