@@ -48,7 +48,7 @@ ROOMS: dict[str, set[str]] = {
     "main": {"training", "experiments", "programs", "command_line"},
 }
 # Of decomposition/: the estimators that are no part of dn2mfgl/, which must not know of them, nor they of it.
-FAMILY = {"nmf", "semi_nmf", "convex_nmf", "archetypal", "selection", "consensus", "pictures"}
+FAMILY = {"nmf", "symmetric_nmf", "semi_nmf", "convex_nmf", "archetypal", "selection", "consensus", "pictures"}
 
 # Libraries that only some files may import; no pattern: no file.
 LIBRARIES = {
@@ -222,8 +222,8 @@ def test_the_page_names_every_file() -> None:
         ("deepnmf_jax/decomposition/updates/loop.py", "from .. import codes", "deepnmf_jax.decomposition.codes"),
         ("deepnmf_jax/decomposition/codes.py", "from . import nmf", "deepnmf_jax.decomposition.nmf"),
         ("deepnmf_jax/decomposition/nmf.py", "from . import dn2mfgl", "deepnmf_jax.decomposition.dn2mfgl"),
-        ("deepnmf_jax/decomposition/dn2mfgl/graph.py", "from .. import nmf", "deepnmf_jax.decomposition.nmf"),
-        ("deepnmf_jax/decomposition/dn2mfgl/graph.py", "from .. import NMF", "deepnmf_jax.decomposition.NMF"),
+        ("deepnmf_jax/decomposition/dn2mfgl/sweep.py", "from .. import nmf", "deepnmf_jax.decomposition.nmf"),
+        ("deepnmf_jax/decomposition/dn2mfgl/sweep.py", "from .. import NMF", "deepnmf_jax.decomposition.NMF"),
         ("configs/base.py", "import deepnmf_jax", "deepnmf_jax"),
         ("main.py", "from deepnmf_jax.models import network", "deepnmf_jax.models.network"),
         ("main.py", "from tests import programs", "tests.programs"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepnmf_jax.decomposition import NMF, ConvergenceWarning, streaming
+from deepnmf_jax.decomposition import NMF, ConvergenceWarning, statistics
 from deepnmf_jax.decomposition.updates.objective import Penalties, Target, objective
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings, sweep
 from tests.decomposition.test_nmf import K, N, data, relative_error
@@ -37,7 +37,7 @@ def test_an_epoch_over_batches_is_a_sweep_over_the_matrix() -> None:
     codes, zt, expected = [start[:, :7], start[:, 7:19], start[:, 19:]], start, d
     step = jax.jit(sweep, static_argnames=("settings",))
     for _ in range(5):
-        codes, d, value = streaming.epoch(batches, codes, d, penalties, settings, squares)
+        codes, d, value = statistics.epoch(batches, codes, d, penalties, settings, squares)
         zt, expected = step(zt, expected, Target(a, penalties), settings=settings)
     np.testing.assert_allclose(np.concatenate(codes, axis=1), zt, atol=1e-11)
     np.testing.assert_allclose(d, expected, atol=1e-11)
