@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 BASE: dict[str, Any] = {
     # cifar10, cifar100, fashion_mnist, mnist (TFDS), mnist5k (built in), or the path of an .npz file
-    # with x_train, y_train, x_test, y_test, or of a .pack file (make pack).
+    # with x_train, y_train, x_test, y_test, of a .pack file (make pack), or of a folder of pictures,
+    # one subfolder a class.
     "dataset": "cifar10",
     "data_dir": "",  # folder of the TFDS sets; empty: $TFDS_DATA_DIR, else ~/tensorflow_datasets
     "num_validation": 5000,  # training images held out, stratified; they choose, the test set only reports

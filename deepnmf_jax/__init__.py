@@ -17,7 +17,7 @@ from deepnmf_jax.layers import LocalMixing, NMFConv, NMFDense, NMFPool, Normaliz
 from deepnmf_jax.models import load_pretrained, pretrained_names
 
 if TYPE_CHECKING:
-    from deepnmf_jax.decomposition import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF
+    from deepnmf_jax.decomposition import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF, SymmetricNMF
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ __all__ = [
     "NormalizedConv",
     "PatchWhitening",
     "SemiNMF",
+    "SymmetricNMF",
     "__version__",
     "approximate_adjoint",
     "certificate",
@@ -56,7 +57,7 @@ __all__ = [
     "with_local_gradient",
 ]
 
-_ESTIMATORS = ("NMF", "ArchetypalAnalysis", "ConvexNMF", "Dn2MFGL", "SemiNMF")
+_ESTIMATORS = ("NMF", "ArchetypalAnalysis", "ConvexNMF", "Dn2MFGL", "SemiNMF", "SymmetricNMF")
 
 
 def __getattr__(name: str) -> Any:

@@ -14,14 +14,44 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
 # What a user, or whoever runs the machine, can mend. Anything else is a bug, of which the traceback is wanted.
 _TORN_FILES = (EOFError, zipfile.BadZipFile, zlib.error)
 MENDABLE = (
     ValueError, OSError, FloatingPointError, OverflowError, ImportError, MemoryError, RuntimeError, *_TORN_FILES
 )  # fmt: skip
-EXAMPLE = "python main.py --config=configs/quickstart.py --workdir=runs/quickstart"
+
+
+class Command(NamedTuple):
+    """How the program that trains is called."""
+
+    example: str  # a whole command line
+    mode: str  # how one of its modes is asked for
+    recipes_by_name: bool  # whether --config takes the name of a recipe too
+
+
+MAIN = Command("python main.py --config=configs/quickstart.py --workdir=runs/quickstart", "--mode={}", False)
+INSTALLED = Command("deepnmf-jax train --config=quickstart --workdir=runs/quickstart", "deepnmf-jax {}", True)
+
+
+def start_process() -> None:
+    """Ctrl-C ends with one line, from the first import on; no file takes the place of a closed stream."""
+
+    def stop(*_: object) -> None:
+        # At once: a KeyboardInterrupt in the middle of an import or a callback is swallowed, or printed at length.
+        os.write(2, b"SIGINT: stopped; the same command goes on from what is saved\n")
+        os._exit(128 + signal.SIGINT)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop)
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r"))
 
 
 def home(path: str | os.PathLike[str]) -> Path:
@@ -91,25 +121,53 @@ def _flushed() -> OSError | None:
     return errors.get("stdout")
 
 
-def configs(root: str | os.PathLike[str]) -> list[str]:
-    """The files below root/configs that --config takes, as paths from the current folder."""
-    files = {path: path.read_text(encoding="utf-8") for path in sorted(Path(root).glob("configs/**/*.py"))}
+def recipes() -> Path:
+    """The folder of the configs: an installed package holds it, in a clone it is beside the package."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def import_recipes() -> None:
+    """Makes `from configs.base import variant` work from any folder: recipes start from one another, and a user's own
+    config may start from one of them."""
+    if "configs" not in sys.modules:
+        module = ModuleType("configs")
+        module.__path__ = [str(recipes())]
+        sys.modules["configs"] = module
+
+
+def recipe_names() -> list[str]:
+    """What --config of `deepnmf-jax` takes beside a path, such as "fast/cnmf_1x1"."""
+    root = recipes()
+    files = {path: path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.py"))}
     defines = re.compile(r"^(def |from .* import )?get_config\b", re.M)
-    return [os.path.relpath(path) for path, text in files.items() if defines.search(text)]
+    return [path.relative_to(root).with_suffix("").as_posix() for path, text in files.items() if defines.search(text)]
 
 
-def mistake(arguments: Sequence[str], error: Exception | None, root: str | os.PathLike[str]) -> str:
-    """What is wrong with a command line of main.py that could not be read, and what there is instead.
+def recipe_path(given: str) -> str:
+    """The file of a config, with what follows a colon: of a recipe by its name, or else the path that was given."""
+    file, colon, rest = given.partition(":")
+    if not os.path.isfile(file) and file.removesuffix(".py").removeprefix("configs/") in recipe_names():
+        file = str(recipes() / f"{file.removesuffix('.py').removeprefix('configs/')}.py")
+    return f"{file}{colon}{rest}"
+
+
+def mistake(arguments: Sequence[str], error: Exception | None, command: Command = MAIN) -> str:
+    """What is wrong with a command line that could not be read, and what there is instead.
 
     Args:
         arguments: of the command line.
         error: that reading it raised; None: it names no config.
-        root: of the repository.
+        command: how the program was called.
     """
     given = _config_of(arguments)
-    there = f"There are: {', '.join(configs(root))}. For example: {EXAMPLE}"
+    root = recipes()
+    by_name = command.recipes_by_name
+    known_files = [name if by_name else os.path.relpath(root / f"{name}.py") for name in recipe_names()]
+    there = f"There are: {', '.join(known_files)}. For example: {command.example}"
     if given is None:
-        return f"--config=FILE says what to train. {there}"
+        return f"--config={'NAME or --config=FILE' if by_name else 'FILE'} says what to train. {there}"
     file = given.partition(":")[0]
     if not os.path.isfile(file):
         return f"there is no config {file}. {there}"

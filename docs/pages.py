@@ -28,6 +28,7 @@ from deepnmf_jax.experiments import (
     cost_pages,
     gradients,
     local_learning,
+    model_cards,
     robustness_pages,
     spikes_tables,
     trials,
@@ -85,10 +86,12 @@ SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     clustering_studies.TABLES,
     {
         "spikes_digits": spikes_tables.digits_table,
-        "spikes": lambda: spikes_tables.spikes_table(json.loads(spikes_tables.FILE.read_text())),
+        "spikes": partial(on_page, "spikes", spikes_tables.spikes_table),
+        "spikes_residual": partial(on_page, "spikes/residual", spikes_tables.spikes_table),
     },
     {
         "claims": claims.claims_table,
+        "model_cards": model_cards.cards,
         "cost": partial(on_page, "cost", cost_pages.cost_table),
         "accuracy_figure": accuracy_figure.committed_table,
         "fashion_figure": partial(accuracy_figure.committed_table, "fashion_mnist", 5),

@@ -137,9 +137,9 @@ def test_a_setting_without_a_comment_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_flags_of_the_reference_are_those_of_the_program() -> None:
-    import main
+    from deepnmf_jax import command_line
 
-    defined = {flag.name for flag in main.FLAGS.flags_by_module_dict()[main.__name__]}
+    defined = {flag.name for flag in command_line.FLAGS.flags_by_module_dict()[command_line.__name__]}
     listed = re.findall(r"^- \*\*`--(\w+)`\*\*", reference.flags(ROOT), re.MULTILINE)
     assert set(listed) == {name for name in defined if not name.startswith("config")} | {"config"}
 

@@ -17,7 +17,7 @@ def test_dir_lists_all_public_names_before_they_are_loaded() -> None:
 import sys
 import deepnmf_jax
 assert set(deepnmf_jax.__all__) <= set(dir(deepnmf_jax)), dir(deepnmf_jax)
-assert "deepnmf_jax.decomposition" not in sys.modules
+assert "deepnmf_jax.decomposition" not in sys.modules and "deepnmf_jax.nnx" not in sys.modules
 from deepnmf_jax import *
 assert NMF.__name__ == "NMF" and Dn2MFGL.__name__ == "Dn2MFGL"
 """

@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -159,34 +161,105 @@ def test_the_paper_can_be_cited() -> None:
     assert paper["year"] == 2025
 
 
-@pytest.mark.slow
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    for folder in ("deepnmf_jax", "configs"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE", "main.py"):
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sources of a wheel, and the wheel, built without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in ("deepnmf_jax", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "main.py"):
         shutil.copy(ROOT / name, source)
-    offline = ["--no-deps", "--no-index", "--no-build-isolation"]
-    command = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(tmp_path), str(source)]
+    pip_offline("wheel", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    (wheel,) = folder.glob("*.whl")
+    return source, wheel
+
+
+def pip_offline(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", arguments[0], "--no-deps", "--no-index", *arguments[1:]]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_its_recipes_and_nothing_else(built: tuple[Path, Path]) -> None:
+    source, wheel = built
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "installed")
         names = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
     packaged = {name for name in names if ".dist-info/" not in name}
     modules = {str(path.relative_to(source)) for path in (source / "deepnmf_jax").rglob("*") if path.is_file()}
-    assert packaged == modules
+    recipes = {f"deepnmf_jax/{path.relative_to(source)}" for path in (source / "configs").rglob("*.py")}
+    assert packaged == modules | recipes and "deepnmf_jax/configs/fast/cnmf_1x1.py" in recipes
     assert "deepnmf_jax/py.typed" in packaged
     assert f"Version: {deepnmf_jax.__version__}\n" in metadata
-    # Networks come along, and are found from any folder.
-    program = "import deepnmf_jax as d; print(d.__file__, *d.pretrained_names()); d.load_pretrained('cnmf_1x1')"
-    elsewhere = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_source_package_holds_what_the_wheel_is_made_of(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """`python -m build` makes the wheel from it."""
+    source, wheel = built
+    program = f"from setuptools import build_meta; print(build_meta.build_sdist({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found, *names_there = done.stdout.split()
-    assert found.startswith(str(tmp_path / "installed")) and {"cnn", "cnmf", "cnn_1x1", "cnmf_1x1"} <= set(names_there)
+    (package,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(package) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.py", "pyproject.toml", "configs/base.py", "configs/fast/cnmf_1x1.py", "README.md"} <= names
+    assert {f"deepnmf_jax/pretrained/cnmf/{name}" for name in ("network.json", "variables.npz")} <= names
+    if find_spec("twine"):
+        checked = subprocess.run(
+            [sys.executable, "-m", "twine", "check", "--strict", str(package), str(wheel)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert checked.returncode == 0, checked.stdout
+
+
+# What somebody with the wheel alone may write.
+OWN_CONFIG = """
+from configs.quickstart import get_config as quickstart
+
+def get_config():
+    config = quickstart()
+    config.num_epochs, config.batch_size, config.num_validation = 1, 700, 600
+    config.model.width, config.model.num_iters = 0.125, 2
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_whoever_installs_the_wheel_trains_evaluates_and_predicts(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """From an empty folder. The dependencies are those of this environment; the package is the wheel's."""
+    from PIL import Image
+
+    installed, folder = tmp_path / "installed", tmp_path / "empty"
+    pip_offline("install", "--target", str(installed), str(built[1]))
+    folder.mkdir()
+    (folder / "mine.py").write_text(OWN_CONFIG)
+    environment = {**os.environ, "PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+        return done.stdout
+
+    program = str(installed / "bin" / "deepnmf-jax")
+    cache = "--compilation_cache="
+    where = "import deepnmf_jax as d; print(d.__file__, *d.pretrained_names()); d.load_pretrained('cnmf_1x1')"
+    found, *networks = run(sys.executable, "-c", where).split()
+    assert found.startswith(str(installed)) and {"cnn", "cnmf", "cnn_1x1", "cnmf_1x1"} <= set(networks)
+    assert run(sys.executable, "-m", "deepnmf_jax", "--version") == f"deepnmf-jax {deepnmf_jax.__version__}\n"
+    assert "fast/cnmf_1x1" in run(program)
+    assert "167,886" in run(program, "summary", "--config=cnmf_1x1", cache).splitlines()[-1]
+    run(program, "train", "--config", "mine.py", "--workdir=runs/mine", cache)
+    results = json.loads((folder / "runs" / "mine" / "results.json").read_text())
+    assert results["steps"] == 4 and results["config"]["dataset"] == "mnist5k"
+    tested = json.loads(run(program, "evaluate", "--config=mine.py", "--checkpoint=runs/mine", cache))
+    assert tested["test_accuracy"] == results["test_accuracy"]
+    Image.new("RGB", (60, 40), "white").save(folder / "digit.png")
+    told = run(program, "predict", "--checkpoint=runs/mine", "digit.png")
+    assert re.fullmatch(r"digit\.png: \d \d+\.\d%, \d \d+\.\d%, \d \d+\.\d%\n", told), told
+    assert sorted(path.name for path in folder.iterdir()) == ["digit.png", "mine.py", "runs"]
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

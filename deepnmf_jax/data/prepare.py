@@ -1,6 +1,6 @@
 """Downloads a data set of TFDS and writes it as ArrayRecord files, the form that is read without TensorFlow.
 
-    python -m deepnmf_jax.data.prepare cifar10 --data_dir=DIR        (make data DATASET=cifar10)
+    deepnmf-jax data cifar10 --data_dir=DIR        (in a clone: make data DATASET=cifar10)
 
 TFDS itself needs TensorFlow for this one step, so `make data` runs it in an environment of its own.
 """
@@ -68,7 +68,7 @@ def _tfds_builder() -> Callable[..., Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m deepnmf_jax.data.prepare",
+        prog="deepnmf-jax data",
         description="Download a data set and prepare it as ArrayRecord files (once, with internet).",
     )
     parser.add_argument("name", choices=TFDS_NAMES, help="the data set")

@@ -116,7 +116,8 @@ def _how_to_get(name: str, root: Path, unreadable: list[str]) -> str:
             "(in data_dir, else $TFDS_DATA_DIR, else ~/tensorflow_datasets)"
         )
     return (
-        f"{problem}. Two ways to get it: `make data DATASET={name}` on a machine with internet, which "
-        "downloads it and prepares it as array_record; or set TFDS_DATA_DIR or --config.data_dir to a folder "
-        "that holds it prepared as array_record. The data set mnist5k needs neither."
+        f"{problem}. Two ways to get it: `make data DATASET={name}` (without a clone, but with TensorFlow: "
+        f"`deepnmf-jax data {name}`) on a machine with internet, which downloads it and prepares it as array_record; "
+        "or set TFDS_DATA_DIR or --config.data_dir to a folder that holds it prepared as array_record. The data set "
+        "mnist5k needs neither."
     )

@@ -8,6 +8,7 @@ from deepnmf_jax.decomposition.estimator import ConvergenceWarning, NotFittedErr
 from deepnmf_jax.decomposition.nmf import NMF
 from deepnmf_jax.decomposition.selection import Selection, choose_k
 from deepnmf_jax.decomposition.semi_nmf import SemiNMF
+from deepnmf_jax.decomposition.symmetric_nmf import SymmetricNMF
 
 __all__ = [
     "NMF",
@@ -18,6 +19,7 @@ __all__ = [
     "NotFittedError",
     "Selection",
     "SemiNMF",
+    "SymmetricNMF",
     "UnboundedWarning",
     "choose_k",
 ]

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros
+from deepnmf_jax.decomposition.statistics import CODES_LIMIT, CODES_TOL
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_terms
 from deepnmf_jax.decomposition.updates.multiplicative import exponent_of, rescaled_by
-from deepnmf_jax.decomposition.updates.objective import Penalties, Target, objective, penalty
+from deepnmf_jax.decomposition.updates.objective import Half, Penalties, Target, objective, penalty
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings, step_of
 
 # Steps of the dictionary for each batch of `partial_fit`.
@@ -51,36 +53,38 @@ def _root(d: Array, beta: float) -> Array:
 
 
 @partial(jax.jit, static_argnames=("beta",))
-def improved(d: Array, sums: Sums, penalties: Penalties, beta: float) -> Array:
-    """D after one step from the sums; `penalties` are those of all samples in them."""
+def improved(d: Array, sums: Sums, penalties: Penalties, beta: float, free: Array | None = None) -> Array:
+    """D after one step from the sums; `penalties` are those of all samples in them. Entries not `free` (k, p) stay."""
     root = _root(d, beta)
     above = jnp.where(root > 0, sums.above / jnp.where(root > 0, root, 1), 0)
-    return rescaled_by(d, above, sums.below, penalties.l1_d, penalties.l2_d, beta)
+    half = Half(d, d, penalties.l1_d, penalties.l2_d, ortho=penalties.ortho_d, free=free)
+    return half.moved(d, rescaled_by(d, above, sums.below, half, beta))
 
 
 def step(
     d: Array,
-    zt: Array,
     sums: Sums,
     a: Matrix,
     penalties_for: Callable[[int], Penalties],
     settings: SolverSettings,
-) -> tuple[Array, Sums]:
-    """The dictionary after a batch A of codes Z^T (k, b), and the sums with it.
+    free: Array | None = None,
+) -> tuple[Array, Array, Sums]:
+    """What one batch does: its codes Z^T (k, b), then the dictionary, and the sums with the batch.
 
     `penalties_for` gives those of a number of samples: those of the dictionary grow with the samples seen.
     """
+    zt = find_codes(Target(a, penalties_for(a.shape[0])), d, settings, CODES_LIMIT, CODES_TOL)
     for _ in range(DICTIONARY_STEPS):
         with_batch = gather(sums, d, zt, a, settings.beta)
-        d = improved(d, with_batch, penalties_for(max(1, round(float(with_batch.seen)))), settings.beta)
-    return d, with_batch
+        d = improved(d, with_batch, penalties_for(max(1, round(float(with_batch.seen)))), settings.beta, free)
+    return zt, d, with_batch
 
 
 @partial(jax.jit, static_argnames=("settings",))
 def _in_epoch(zt: Array, d: Array, sums: Sums, target: Target, settings: SolverSettings) -> tuple[Array, Sums, Array]:
     """New codes of a batch, the sums with it, and its part of the objective."""
     zt = step_of(target.for_codes(d), settings)(zt)
-    penalties = target.penalties._replace(l1_d=0.0, l2_d=0.0)
+    penalties = target.penalties._replace(l1_d=0.0, l2_d=0.0, ortho_d=None)
     value = objective(zt, d, target._replace(penalties=penalties), settings.beta)
     return zt, gather(sums, d, zt, target.a, settings.beta), value  # type: ignore[arg-type]
 
@@ -91,6 +95,7 @@ def epoch(
     d: Array,
     penalties: Penalties,
     settings: SolverSettings,
+    free: Array | None = None,
 ) -> tuple[list[np.ndarray], Array, float]:
     """One sweep over all batches, from codes Z^T of each: new codes, new D, and the objective before that last step.
 
@@ -102,4 +107,4 @@ def epoch(
         value += float(part)
         new.append(np.asarray(zt))
     value += float(penalty(jnp.zeros((1, 1), d.dtype), d, penalties))
-    return new, improved(d, sums, penalties, settings.beta), value
+    return new, improved(d, sums, penalties, settings.beta, free), value

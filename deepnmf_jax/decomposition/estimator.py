@@ -56,6 +56,8 @@ class Estimator:
     solvers: tuple[str, ...] = ()
     # Arrays that a saved file holds beside the constructor's arguments and the report.
     saved_arrays: Mapping[str, saving.Kind] = {"_d": saving.Kind("kp")}
+    # Arguments that are matrices, which it holds as arrays too.
+    saved_arguments: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -282,6 +284,8 @@ class Estimator:
         held["loss_history_"] = self.loss_history_
         stored = {name: np.asarray(value) for name, value in held.items() if value is not None}
         arguments = self.arguments() | {"device": arrays.name_of(self.device)}
+        given = [name for name in self.saved_arguments if arguments[name] is not None]
+        stored |= {name: arguments.pop(name) for name in given}
         saving.write(path, type(self).__name__, arguments, numbers, stored)
 
     @classmethod
@@ -294,6 +298,7 @@ class Estimator:
         """
         arguments, numbers, stored = saving.read(path, cls.__name__)
         with saving.named_errors(path):
+            arguments |= {name: stored.pop(name) for name in cls.saved_arguments if name in stored}
             model = cls(**arguments)
             kinds = {**cls.saved_arrays, "loss_history_": saving.Kind("h", finite=False)}
             saving.check_arrays(stored, kinds, {"k": model.nb_concepts})

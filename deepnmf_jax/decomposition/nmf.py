@@ -1,12 +1,10 @@
 """NMF: A ~ Z D with Z >= 0 and D >= 0, in the interface of overcomplete over the functions of `solve` and `codes`."""
 
 import math
-import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -16,26 +14,32 @@ from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, che
 from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
-from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start, with_missing_filled
-from deepnmf_jax.decomposition.io.host import beside, holds_zeros, scaled, stacked, transposed
+from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start
+from deepnmf_jax.decomposition.io.host import beside, scaled, transposed
 from deepnmf_jax.decomposition.io.saving import Kind
-from deepnmf_jax.decomposition.io.units import unit_of_objective
-from deepnmf_jax.decomposition.streaming import FromBatches
+from deepnmf_jax.decomposition.io.units import power, unit_of_objective
+from deepnmf_jax.decomposition.known import Known, check_known, free_of, with_known
+from deepnmf_jax.decomposition.neighborhood import graph_of
+from deepnmf_jax.decomposition.starting import Starting
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, report_of
 from deepnmf_jax.decomposition.updates.loop import history_length, in_view
-from deepnmf_jax.decomposition.updates.objective import Target
+from deepnmf_jax.decomposition.updates.objective import Smoothness, Target, at_unit
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_solver
-from deepnmf_jax.decomposition.updates.starts import INITS, start_of
+from deepnmf_jax.decomposition.updates.starts import INITS
 
 
-class NMF(FromBatches):
+class NMF(Starting):
     """Non-negative matrix factorization A ~ Z D: A (n, p), codes Z (n, k), dictionary D (k, p), all >= 0.
 
     Minimises the beta divergence plus penalties in scikit-learn's scaling,
 
         div(A, Z D) + alpha_W l1_ratio p ||Z||_1 + alpha_H l1_ratio n ||D||_1
-                    + 0.5 alpha_W (1 - l1_ratio) p ||Z||^2 + 0.5 alpha_H (1 - l1_ratio) n ||D||^2.
+                    + 0.5 alpha_W (1 - l1_ratio) p ||Z||^2 + 0.5 alpha_H (1 - l1_ratio) n ||D||^2
+                    + 0.5 ortho_W p sum_{i!=j} z_i z_j + 0.5 ortho_H n sum_{i!=j} d_i d_j
+                    + 0.5 alpha_graph sum_j ||d_j||^2 z_j^T L z_j
+
+    with z_j the columns of Z, d_j the rows of D, L the Laplacian of a graph over the samples.
 
     Args:
         nb_concepts: k, the number of parts; `n_components` is another name for it.
@@ -58,6 +62,11 @@ class NMF(FromBatches):
         warm_start: whether `fit` goes on from the last dictionary and codes, if the shapes are the same.
         inner_iter: repeats of the column loop of "hals" (updates of "mu") for each product with A.
         shuffle: whether "hals" goes through the atoms in an order drawn once a fit; D has the order of the start.
+        known_D: (f, p), f <= k, what is known of the first f rows of D: numbers stay as they are, NaN is found.
+        alpha_graph: how much codes of samples that the graph of `fit` binds are pulled together, of atoms of unit
+            length (Cai et al. 2011). The codes of `fit` then know their neighbours; `encode` finds them alone.
+        ortho_W: penalty of codes in which several atoms are active; needs alpha_H, which keeps D from growing.
+        ortho_H: penalty of atoms that overlap; needs alpha_W, which keeps the codes from growing.
 
     Attributes:
         report_: how the fit ended (`Report`).
@@ -67,10 +76,12 @@ class NMF(FromBatches):
     Raises:
         ValueError: an argument outside what it allows.
 
-    Sources: Lee and Seung 2001; Cichocki and Phan 2009; Fevotte and Idier 2011; Boutsidis and Gallopoulos 2008.
+    Sources: Lee and Seung 2001; Cichocki and Phan 2009; Fevotte and Idier 2011; Boutsidis and Gallopoulos 2008; of the
+    graph Cai, He, Han and Huang 2011.
     """
 
     solvers = tuple(SOLVERS)
+    saved_arguments = ("known_D",)
     saved_arrays: Mapping[str, Kind] = {
         name: Kind(axes, nonnegative=True)
         for name, axes in (("_d", "kp"), ("_m", "kp"), ("_n", "kk"), ("_below", "kp"), ("_seen", ""))
@@ -97,6 +108,10 @@ class NMF(FromBatches):
         warm_start: bool = False,
         inner_iter: int = 3,
         shuffle: bool = False,
+        known_D: Any = None,
+        alpha_graph: float = 0.0,
+        ortho_W: float = 0.0,
+        ortho_H: float = 0.0,
     ) -> None:
         super().__init__(
             nb_concepts,
@@ -119,6 +134,16 @@ class NMF(FromBatches):
         self.l1_ratio = check_number("l1_ratio", l1_ratio, 0, 1)
         self._settings = SolverSettings(self.solver, beta_of(self.beta_loss), self.inner_iter)
         check_solver(self._settings)
+        self.known_D = check_known(known_D, self.nb_concepts)
+        self.alpha_graph = check_number("alpha_graph", alpha_graph, 0)
+        self.ortho_W, self.ortho_H = check_number("ortho_W", ortho_W, 0), check_number("ortho_H", ortho_H, 0)
+        strengths = {"alpha_W": self.alpha_W, "alpha_H": self.alpha_W if self.alpha_H == "same" else self.alpha_H}
+        for name, other in (("ortho_W", "alpha_H"), ("ortho_H", "alpha_W")):
+            if getattr(self, name) > 0 and not strengths[other]:
+                raise ValueError(
+                    f"{name} = {getattr(self, name):g} has no minimum with {other} = 0: one factor shrinks while the "
+                    f"other grows; pass {other} above 0"
+                )
 
     def _forget(self) -> None:
         super()._forget()
@@ -131,7 +156,15 @@ class NMF(FromBatches):
         self.restart_errors_: np.ndarray | None = None
 
     def fit(
-        self, A: Any, max_iter: int | None = None, *, weights: Any = None, mask: Any = None, init: Any = None
+        self,
+        A: Any,
+        max_iter: int | None = None,
+        *,
+        weights: Any = None,
+        mask: Any = None,
+        init: Any = None,
+        graph: Any = None,
+        labels: Any = None,
     ) -> tuple[Any, Any]:
         """Find Z and D for A.
 
@@ -142,14 +175,20 @@ class NMF(FromBatches):
             max_iter: sweeps (epochs) at most; None: the constructor's, else 500.
             weights: how much each entry counts (n, p), or each sample (n,).
             mask: 1 where an entry of A is known, (n, p); A may be NaN elsewhere.
-            init: (Z, D) to start from, used as they are.
+            init: (Z, D) to start from, used as they are but for what is known of D.
+            graph: with alpha_graph, similarities of all samples (n, n), symmetric, dense or sparse; or a number of
+                nearest neighbours to bind each sample to; None: 5 of them.
+            labels: with alpha_graph, classes of samples (n,), -1 where unknown: samples of one class are bound, and
+                those of different ones are not.
 
         Returns:
             Z (n, k) and D (k, p), of the kind of A (numpy for lists, scipy.sparse and iterables).
 
         Raises:
-            ValueError: A, weights, mask or init do not fit; nothing of an earlier fit is lost then.
+            ValueError: A, weights, mask, init, graph or labels do not fit; nothing of an earlier fit is lost then.
         """
+        if not self.alpha_graph and (graph is not None or labels is not None):
+            raise ValueError("graph and labels have no effect with alpha_graph = 0; pass NMF(..., alpha_graph=1.0)")
         limit = self._limit(max_iter, FIT_LIMIT)
         if arrays.is_batches(A):
             if weights is not None or mask is not None or init is not None:
@@ -165,10 +204,13 @@ class NMF(FromBatches):
                 root = math.sqrt(data.scale)
                 start = (previous[0].astype(dtype) / root, previous[1].astype(dtype) / root)
             unit_of_objective(data.scale, self._settings.beta)
+            known = self._known(data.a.shape[1], data.scale, dtype)
+            smooth = self._smoothness(graph, labels, data)
             self._begin(A, data)
             if data.zero:
-                return self._fit_zeros(data, dtype)
-            return self._fit(data, start, limit, dtype)
+                return self._fit_zeros(data, dtype, known)
+            target = self._target(data)._replace(smooth=smooth, free=free_of(known))
+            return self._fit(data, target, self._starts(data, target, start, known), limit)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         # Batches of a stream come without a mask, and their weights are not used.
@@ -180,50 +222,41 @@ class NMF(FromBatches):
         a = self._matrix(data.a, both)
         return Target(a, self._penalties(n, p, data.scale, self._scale), data.weights)
 
-    def _fit_zeros(self, data: Data, dtype: np.dtype) -> tuple[Any, Any]:
+    def _smoothness(self, graph: Any, labels: Any, data: Data) -> Smoothness | None:
+        if not self.alpha_graph:
+            return None
+        # The term is of the squares of the data, the divergence of their power beta.
+        strength = at_unit(self.alpha_graph, power(data.scale, 2 - self._settings.beta), data.scale)
+        return Smoothness(graph_of(graph, labels, data), strength)
+
+    def _fit_zeros(self, data: Data, dtype: np.dtype, known: Known | None) -> tuple[Any, Any]:
         n, p = data.a.shape
-        self._d, self._zt = jnp.zeros((self.nb_concepts, p), dtype), jnp.zeros((self.nb_concepts, n), dtype)
+        self._zt = jnp.zeros((self.nb_concepts, n), dtype)
+        self._d = with_known(jnp.zeros((self.nb_concepts, p), dtype), known)
         self._report(0, True, np.zeros(1), 0.0)
         self.report_, self.n_dead_ = Report(True, 0, 0.0, 0.0, self.nb_concepts, 0), self.nb_concepts
         self.restart_errors_ = np.zeros(1)
         return self._restore(self._zt.T), self.D
 
-    def _starts(self, data: Data, target: Target, start: tuple[Array, Array] | None) -> tuple[Array, Array]:
-        """Starting factors of every restart, Z^T (r, k, n) and D (r, k, p)."""
-        filled = target.a if data.weights is None else with_missing_filled(data)
-        starts = [] if start is None else [start]
-        for i in range(len(starts), self.n_restarts):
-            key = partial(self._key_of, i)
-            starts.append(start_of(key, filled, self.nb_concepts, self.init if i == 0 else "random"))
-        if SOLVERS[self.solver].keeps_zeros and any(holds_zeros(f) for pair in starts for f in pair):
-            warnings.warn(
-                f"the start of solver={self.solver!r} holds zeros, which it can never leave; use init='nndsvda' or "
-                "'random'",
-                UserWarning,
-                stacklevel=4,
-            )
-        zts, ds = zip(*starts, strict=True)
-        return stacked(zts), stacked(ds)
-
-    def _key_of(self, start: int) -> Array:
-        return jax.random.split(self._key(), self.n_restarts)[start]
-
-    def _fit(self, data: Data, start: tuple[Array, Array] | None, limit: int, dtype: np.dtype) -> tuple[Any, Any]:
-        target, beta = self._target(data), self._settings.beta
-        zts, ds = self._starts(data, target, start)
+    def _fit(self, data: Data, target: Target, starts: tuple[Array, Array], limit: int) -> tuple[Any, Any]:
+        beta, (zts, ds), free = self._settings.beta, starts, target.free
         order = np.random.default_rng(self.random_state).permutation(self.nb_concepts) if self.shuffle else None
         if order is not None:
             zts, ds = zts[:, order], ds[:, order]
+            target = target if free is None else target._replace(free=free[order])
         compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
         root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, beta)
         with progress.bar(self.verbose, limit, "fit", unit) as report:
             done = in_view(compiled, (zts, ds), limit, report)
-        done, best, d, divergences = best_of(done, target.penalties, root)
+        done, best, d, divergences = best_of(done, target, root)
         if order is not None:
             back = np.argsort(order)
             d, done = d[back], done._replace(state=done.state._replace(zt=done.state.zt[back], d=done.state.d[back]))
         self._d = beside(d, data.a)
-        zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol)
+        # `encode` knows no neighbours; without them the codes begin as those of `encode` do, so that both agree.
+        start = None if target.smooth is None else jnp.asarray(done.state.zt)
+        target = target._replace(free=free)
+        zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol, start)
         first = judge(zts[best], ds[best], target, root, beta)
         last = judge(zt, done.state.d, target, root, beta)
         z = beside(last.z, data.a)
@@ -238,36 +271,18 @@ class NMF(FromBatches):
         self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(last.divergence) * unit, 0)))
         return self._restore(z), self.D
 
-    def with_dictionary(self, D: Any, A: Any = None) -> Self:
-        """Take D (k, p) for the dictionary in place of a fit, so that `encode` has it. Returns self.
-
-        Args:
-            D: the dictionary, of any kind of matrix.
-            A: data of the size of that to be encoded; None: such that codes are as large as D.
-
-        Raises:
-            ValueError: another number of concepts; entries that are negative, NaN or infinite.
-        """
-        dtype = arrays.dtype_for(D, self.dtype)
-        with arrays.with_precision(dtype):
-            given = read_data(D, dtype, self.device, sparse=False)
-            if given.a.shape[0] != self.nb_concepts:
-                raise ValueError(f"D has {given.a.shape[0]} rows; it must have {self.nb_concepts}, one a concept")
-            scale = given.scale**2 if A is None else self._read(A, dtype, features=given.a.shape[1]).scale
-            self._begin(D, given)
-            self._d, self._scale = arrays.to_dense(D, dtype, self.device), scale
-        return self
-
-    def _solve_codes(self, target: Target, limit: int, tol: float) -> Array:
+    def _solve_codes(self, target: Target, limit: int, tol: float, start: Array | None = None) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
         d = scaled(self._dictionary(), 1 / math.sqrt(self._scale))
         with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
-            return find_codes(target, d, self._settings, limit, tol, report)
+            return find_codes(target, d, self._settings, limit, tol, report, start)
 
     def encode(
         self, A: Any, max_iter: int | None = None, tol: float | None = None, *, weights: Any = None, mask: Any = None
     ) -> Any:
         """Codes Z (n, k) of A (n, p) for the fitted dictionary: deterministic, on the data of the fit those of `fit`.
+
+        With alpha_graph they are not those of the fit, but of each sample alone, without neighbours.
 
         Under `jax.grad`, `jax.jit` and `jax.vmap` A, weights and mask may be traced (their values are not checked
         then); gradients are those of `codes.encode`, which also differentiates with respect to the dictionary.
@@ -301,27 +316,3 @@ class NMF(FromBatches):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
             z = transposed(self._solve_codes(self._target(data, both=False), limit, tol), self._codes_unit(data))
             return self._restore(beside(z, data.a), arrays.kind_of(A), A)
-
-    def starting_factors(self, A: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The start Z (n, k) and D (k, p) that `fit` makes by `init` for A, as numpy."""
-        dtype = arrays.dtype_for(A, self.dtype)
-        with arrays.with_precision(dtype):
-            data = self._read(A, dtype)
-            root = math.sqrt(data.scale)
-            if data.zero:
-                n, p = data.a.shape
-                return np.zeros((n, self.nb_concepts), dtype), np.zeros((self.nb_concepts, p), dtype)
-            zt, d = start_of(self._key, data.a, self.nb_concepts, self.init)
-            return np.asarray(zt).T * root, np.asarray(d) * root
-
-    def init_nndsvda(self, A: Any) -> tuple[Any, Any]:
-        """NNDSVDa start (Z, D) for A, of its kind and dtype; zeros are filled with sqrt(mean(A) / k)."""
-        dtype = arrays.dtype_for(A, self.dtype)
-        with arrays.with_precision(dtype):
-            data = read_data(A, dtype, self.device)
-            if data.zero:
-                zt, d = (jnp.zeros((self.nb_concepts, m), dtype) for m in data.a.shape)
-            else:
-                zt, d = start_of(self._key, data.a, self.nb_concepts, "nndsvda")
-            root = math.sqrt(data.scale)
-            return tuple(self._restore(beside(f * root, data.a), arrays.kind_of(A), A) for f in (zt.T, d))  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""What SemiNMF, ConvexNMF and ArchetypalAnalysis share: data of any sign, and an L1 penalty of the codes."""
+"""What the relatives of NMF share: data of any sign, and an L1 penalty of the codes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from deepnmf_jax.decomposition.updates.objective import at_unit
 
 
 class SignedEstimator(Estimator):
-    """Base of SemiNMF, ConvexNMF and ArchetypalAnalysis: data of any sign, and an L1 penalty of the codes."""
+    """Base of the relatives of NMF: data of any sign, and an L1 penalty of the codes."""
 
     def __init__(self, nb_concepts: int | None, n_components: int | None, *, l1_penalty: float, **others: Any) -> None:
         super().__init__(nb_concepts, n_components, **others)

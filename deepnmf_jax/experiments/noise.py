@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from deepnmf_jax.core.checks import check_choice, check_number
-from deepnmf_jax.experiments.budgets import check_listed
 from deepnmf_jax.models import Network
 from deepnmf_jax.training.losses import training_loss
 
@@ -59,7 +58,7 @@ KINDS: dict[str, Callable[[Array, Array, float, Array], Array]] = {
     "uniform": _uniform,
     "picture": _picture,
     "holes": _holes,
-    "holes with noise": _filled_holes,
+    "filled_holes": _filled_holes,
     "gaussian": _gaussian,
 }
 
@@ -69,14 +68,13 @@ ATTACK = "fgsm"
 
 
 def check_levels(levels: Mapping[str, Sequence[float]]) -> None:
-    """Levels of each kind of noise, or of "fgsm", as configs give them: rising, above 0.
+    """Levels of each kind of noise, or of "fgsm", as configs give them: rising, above 0; none at all will do.
 
     Raises:
-        ValueError: an unknown kind, no levels, or levels that do not rise or are outside what the kind allows.
+        ValueError: an unknown kind, or levels that do not rise or are outside what the kind allows.
     """
     for kind, own in levels.items():
         check_choice("noise", kind, (*KINDS, ATTACK))
-        check_listed(levels, kind)
         for level, below in zip(own, (0, *own), strict=False):
             check_number(f"levels of {kind}", level, below, math.inf if kind in ("gaussian", ATTACK) else 1, above=True)
 
@@ -106,7 +104,7 @@ def add_noise(key: Array, images: Array, kind: str, level: float, pictures: Arra
         key: of the noise.
         kind: one of `KINDS`. "uniform": (1 - level) image + level noise, both divided by their sums, the noise U(0, 1)
             a pixel and channel; "picture": the same with one of `pictures` in place of the noise, drawn for each image;
-            "holes": each pixel and channel is 0 with the probability `level`; "holes with noise": such holes hold
+            "holes": each pixel and channel is 0 with the probability `level`; "filled_holes": such holes hold
             uniform noise; "gaussian": a deviation of `level` is added, what falls below 0 is cut.
         level: 0 or more; at most 1, but for "gaussian".
         pictures: (number, height, width, channels), float in [0, 1], for "picture" alone: training images, as in the

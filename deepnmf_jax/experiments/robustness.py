@@ -63,6 +63,7 @@ def _check(config: Any) -> None:
         check_choice("statistics", statistics, ("running", "batch"))
     for name in ("num_seeds", "batch_size"):
         check_integer(name, config[name], 1)
+    check_listed(config.levels, *config.levels)
     check_levels(config.levels)
 
 

@@ -78,7 +78,7 @@ def spikes_table(record: Mapping[str, Any]) -> str:
         parts.append(f"{name}:\n\n{table(rows, head)}")
         rows = [(count, _accuracy(record, name, "input spikes", count)) for count in config["input_spikes"]]
         parts.append(f"{name}, the image replaced by spikes:\n\n{table(rows, ('spikes', 'accuracy, %'))}")
-        if config["noise"]:
+        if noises(config):
             rows = [
                 (
                     kind or "none",

@@ -22,7 +22,8 @@ from deepnmf_jax.experiments.budgets import check_budget, check_listed, recipe, 
 from deepnmf_jax.experiments.cells import Cell, run_cells
 from deepnmf_jax.experiments.claims import HOLDS, IN_PART, NOT_RUN, Finding
 from deepnmf_jax.experiments.tables import mean_and_deviation, table
-from deepnmf_jax.models.network import Network, block_groups
+from deepnmf_jax.models.fields import block_groups
+from deepnmf_jax.models.network import Network
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.plotting import GREY, VERMILLION, WIDTH, decades, styled
 from deepnmf_jax.training.setup import create_model, cropped_shape

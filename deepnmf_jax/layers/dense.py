@@ -3,13 +3,14 @@
 import flax.linen as nn
 from jax import Array
 
-from deepnmf_jax.layers.nmf_layer import NMFLayer, rectified
+from deepnmf_jax.layers.fields import rectified
+from deepnmf_jax.layers.nmf_layer import NMFLayer
 
 
 class NMFDense(NMFLayer):
     """NMF code of a feature vector: ReLU, sum 1, inference (paper, section 2.2).
 
-    The parameter u has shape (features, n). Other fields: see `NMFLayer`.
+    The parameter u has shape (features, n). Other fields: see `NMFFields`.
 
     Attributes:
         features: number of units k.

@@ -1,22 +1,21 @@
 """Fixed filters that decorrelate the pixels of natural images."""
 
+from dataclasses import dataclass
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.core.dtypes import floats
 from deepnmf_jax.core.patches import extract_patches
 
 
-class PatchWhitening(nn.Module):
-    """Cosine components of patches around the pixels, lowest frequencies first; nothing is trained.
-
-    The principal components of patches of natural images are close to products of cosines along height, width and
-    (over grey, red against blue, green against both) colour, so that a batch normalisation of the components, which
-    gives each of them variance 1, completes the whitening. The border is continued by its last pixels, kernel_size -
-    strides of them on each axis, so that the map shrinks by the factor `strides` alone.
+@dataclass(eq=False, repr=False)
+class WhiteningFields:
+    """Cosine components of patches around the pixels, lowest frequencies first.
 
     Attributes:
         kernel_size: side of the patches.
@@ -28,8 +27,7 @@ class PatchWhitening(nn.Module):
     strides: int = 1
     features: int = 10
 
-    @nn.compact
-    def __call__(self, inputs: Array) -> Array:
+    def components(self, inputs: ArrayLike) -> Array:
         """inputs (batch, height, width, c) -> (batch, height / strides, width / strides, features), of both signs.
 
         Raises:
@@ -40,15 +38,34 @@ class PatchWhitening(nn.Module):
         check_integer("strides", self.strides, 1)
         if self.strides > self.kernel_size:
             raise ValueError(f"strides = {self.strides} with kernel_size = {self.kernel_size} would skip pixels")
-        inputs = floats("inputs", inputs)
-        if inputs.ndim != 4 or 0 in inputs.shape[1:]:
-            raise ValueError(f"inputs have shape {inputs.shape}; it must be (batch, height, width, c) without a 0")
-        filters = cosine_filters(self.kernel_size, inputs.shape[-1], self.features)
+        x = floats("inputs", inputs)
+        if x.ndim != 4 or 0 in x.shape[1:]:
+            raise ValueError(f"inputs have shape {x.shape}; it must be (batch, height, width, c) without a 0")
+        filters = cosine_filters(self.kernel_size, x.shape[-1], self.features)
         margin = self.kernel_size - self.strides
         pad = (margin // 2, margin - margin // 2)
-        padded = jnp.pad(inputs, [(0, 0), pad, pad, (0, 0)], mode="edge")
+        padded = jnp.pad(x, [(0, 0), pad, pad, (0, 0)], mode="edge")
         patches = extract_patches(padded, (self.kernel_size,) * 2, strides=self.strides)
-        return patches @ jnp.asarray(filters, inputs.dtype)
+        return patches @ jnp.asarray(filters, x.dtype)
+
+
+class PatchWhitening(WhiteningFields, nn.Module):
+    """Cosine components of patches around the pixels, lowest frequencies first; nothing is trained.
+
+    The principal components of patches of natural images are close to products of cosines along height, width and
+    (over grey, red against blue, green against both) colour, so that a batch normalisation of the components, which
+    gives each of them variance 1, completes the whitening. The border is continued by its last pixels, kernel_size -
+    strides of them on each axis, so that the map shrinks by the factor `strides` alone. Fields: see `WhiteningFields`.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """inputs (batch, height, width, c) -> (batch, height / strides, width / strides, features), of both signs.
+
+        Raises:
+            ValueError: as `WhiteningFields.components`.
+        """
+        return self.components(inputs)
 
 
 def cosine_filters(side: int, channels: int, count: int) -> np.ndarray:

@@ -101,17 +101,17 @@ def wanted_images(
     return None
 
 
-def refusal(images: Array, wanted: tuple[int, int, int] | None, any_channels: bool) -> str:
+def refusal(shape: tuple[int, ...], wanted: tuple[int, int, int] | None, any_channels: bool) -> str:
     """The sentence that says which images a network's variables are for, what came, and what to do."""
     if wanted is None:
         return (
-            f"images have shape {images.shape}, for which the network's layers have other shapes than its variables: "
+            f"images have shape {shape}, for which the network's layers have other shapes than its variables: "
             "use images as in its training, and its settings"
         )
     side, _, c = wanted
     given = "c" if any_channels else c
-    sentence = f"images have shape {images.shape}, but the network's variables are for (batch, {side}, {side}, {given})"
-    height, width, channels = images.shape[1:]
+    sentence = f"images have shape {shape}, but the network's variables are for (batch, {side}, {side}, {given})"
+    height, width, channels = shape[1:]
     if not any_channels and height == c != channels:
         return f"{sentence}: put the channels last, jnp.moveaxis(images, 1, -1)"
     if not any_channels and channels == 1 < c:

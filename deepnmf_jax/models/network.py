@@ -1,109 +1,25 @@
-"""The four-block classifier (paper, section 2.5) and its four configurations."""
+"""The four-block classifier (paper, section 2.5) and its four configurations, in Linen."""
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
-from flax.core import FrozenDict
 from flax.errors import ScopeParamShapeError
 from jax import Array
 
-from deepnmf_jax.core.checks import check_choice, check_integer, check_number
-from deepnmf_jax.core.dtypes import accumulated
-from deepnmf_jax.core.initializers import uniform_power
-from deepnmf_jax.core.iteration import Settings
-from deepnmf_jax.core.spiking import SpikeSettings, replace_by_spikes
-from deepnmf_jax.layers import PatchWhitening
-from deepnmf_jax.layers.nmf_layer import InferenceFields, spike_key
+from deepnmf_jax.layers.nmf_layer import spike_key
 from deepnmf_jax.models.blocks import BatchNorm, Block
-from deepnmf_jax.models.images import BlockShape, check_images, refusal, wanted_images
-
-# Of the fields that are one of a few words.
-CHOICES = {
-    "layer": ("nmf", "conv"),
-    "padding": ("VALID", "SAME"),
-    "preprocessing": ("none", "on_off", "whitening"),
-    "rectification": ("relu", "on_off"),
-    "batch_statistics": ("running", "batch"),
-}
-POOLINGS = ("average", "max", "nmf", "conv", "none")
+from deepnmf_jax.models.fields import NetworkFields, hashable
+from deepnmf_jax.models.parts import Part
 
 
-class Network(InferenceFields):
+class Network(NetworkFields, nn.Module):
     """Blocks in a row; by default the paper's four: the first two pooled, the third over the whole map, the fourth
-    with one unit a class.
-
-    Attributes:
-        num_classes: of the images.
-        layer: "nmf" or "conv", in all blocks.
-        mixing: whether a 1x1 convolution follows each layer (the paper's "+1x1").
-        features: of all blocks but the last, which has one unit a class.
-        kernels: sides of the first layer's kernels, one a block; 0 for the whole map, whatever its size.
-        padding: of these layers, "VALID" (the paper's) or "SAME".
-        width: factor on `features`.
-        groups: of channels in the first layer of each block: one number a block, each dividing the input and output
-            channels; or one integer (or a sequence of one), which applies where it divides both while other blocks
-            keep 1. It must divide those of a block at least.
-        mixing_groups: of channels in the 1x1 convolution of each block, by the same rule.
-        pooling: "average" (the paper's), "max", "nmf", "conv" (the authors' code's learned variants) or "none"; one
-            for all blocks but the last two, which have none, or one a block, separated by commas.
-        preprocessing: of the images, without trainable parameters. "none"; or what follows is normalised to mean 0
-            and variance 1 by batch statistics and split by sign into twice as many channels (ON and OFF): "on_off",
-            the pixels; "whitening", the components of `deepnmf_jax.PatchWhitening`.
-        whitening: its kernel_size, strides and features.
-        rectification: what the blocks after the first start with: "relu" (the paper's), or "on_off", the positive
-            and the negative part side by side, as twice as many channels.
-        residual: whether a block adds its input, times a trainable positive number a channel, to its output before
-            the pooling, where both have the same shape.
-        batch_statistics: "running", or "batch" for the statistics of the batch at hand also in evaluation
-            (authors' code).
-        batch_norm_momentum: share of the old running statistics that each step keeps.
-        use_bias: of the convolutions that stand in place of NMF.
-        num_iters, epsilon, gradient, cg_steps, acceleration, exponent, tolerance, products, implementation: of the NMF
-            layers; see `deepnmf_jax.infer`.
-        num_spikes, spike_epsilon, spike_decay: of the NMF layers; see `deepnmf_jax.infer_spiking`. Each layer codes all
-            of its spikes, and hands its last activities on. With num_spikes or input_spikes,
-            `apply(..., rngs={"spikes": key})`.
-        input_spikes: above 0, each image is replaced by so many spikes drawn from its pixels and channels.
-        block_settings: which of these differ in which block: one mapping a block, an empty one where none does, for
-            example ({"num_iters": 40}, {}, {}, {}); () where all blocks have the same.
-        logit_scale: factor on the outputs of the last block. Codes sum to 1, so that without a factor (1, the paper's)
-            the probabilities are even until the last 1x1 convolution has grown.
-        init_exponent: the raw weights of the NMF layers start at U(0, 1) to this power; 1 is the authors' start.
-        local_learning: of the NMF layers, "none", "kl" or "mse"; one for all or one a block. See `deepnmf_jax.NMFConv`.
+    with one unit a class. Fields: see `NetworkFields`.
     """
 
-    num_classes: int = 10
-    layer: str = "nmf"
-    mixing: bool = True
-    features: Sequence[int] = (32, 64, 96)
-    kernels: Sequence[int] = (5, 5, 0, 1)
-    padding: str = "VALID"
-    width: float = 1
-    groups: int | Sequence[int] = (1,)
-    mixing_groups: int | Sequence[int] = (1,)
-    pooling: str = "average"
-    preprocessing: str = "none"
-    whitening: Sequence[int] = (3, 1, 10)
-    rectification: str = "relu"
-    residual: bool = False
-    batch_statistics: str = "running"
-    batch_norm_momentum: float = 0.9
-    use_bias: bool = True
-    block_settings: Sequence[Mapping[str, Any]] = ()
-    logit_scale: float = 1.0
-    init_exponent: float = 1.0
-    input_spikes: int = 0
-    local_learning: str | Sequence[str] = "none"
-
     def __post_init__(self) -> None:
-        # Flax makes a module hashable by freezing its dictionaries, but not those within a sequence.
-        self.block_settings = tuple(
-            FrozenDict(settings) if isinstance(settings, Mapping) else settings for settings in self.block_settings
-        )
+        self.block_settings = hashable(self.block_settings)
         super().__post_init__()
 
     @nn.compact
@@ -111,186 +27,25 @@ class Network(InferenceFields):
         """images (batch, height, width, channels), float in [0, 1], of any size -> logits (batch, num_classes).
 
         With `train` the batch's own statistics are used and the running ones updated: pass `mutable=["batch_stats"]`.
-        An empty batch gives no logits and leaves the running statistics as they are.
+        An empty batch gives no logits and leaves the running statistics as they are. With spikes pass
+        `rngs={"spikes": key}`.
 
         Raises:
             ValueError: images of another rank, not float, or (where they are not traced) outside [0, 1]; images of
                 another size or of other channels than the variables are for; settings outside what they allow; groups
                 that do not divide.
         """
-        images = jnp.asarray(images)
-        check_images(images)
-        self._check_settings()
-        # Of narrower images the layers have float32 in any case, because the parameters are in it.
-        x = self._preprocess(accumulated(self._as_spikes(images)), train)
-        shapes = self._blocks(x.shape[-1])
-        nmf = self._nmf(len(shapes))
-        pooling = self._pooling(len(shapes))
-        outputs = [shape.features for shape in shapes]
-        mixing_groups = block_groups(self.mixing_groups, outputs, outputs, "mixing_groups")
-        for i, shape in enumerate(shapes):
-            block = Block(
-                features=shape.features,
-                kernel_size=(shape.kernel, shape.kernel) if shape.kernel else x.shape[1:3],
-                padding="SAME" if shape.same else "VALID",
-                layer=self.layer,
-                mixing=self.mixing,
-                split=shape.split,
-                residual=self.residual,
-                pooling=pooling[i],
-                groups=shape.groups,
-                mixing_groups=mixing_groups[i],
-                use_bias=self.use_bias,
-                batch_norm=self._batch_norm(),
-                nmf=nmf[i],
-                name=f"block{i + 1}",
-            )
+
+        def normalize(part: Part, x: Array) -> Array:
+            return BatchNorm(name=part.name, **part.fields)(x, train=train)
+
+        def block(name: str, fields: dict[str, Any], x: Array) -> Array:
             try:
-                x = block(x, train=train)
+                return Block(name=name, **fields)(x, train=train)
             except ScopeParamShapeError:
-                raise ValueError(self._refusal(images)) from None
-        batch, height, width, classes = x.shape
-        return float(self.logit_scale) * x.reshape(batch, height * width, classes).mean(axis=1)
+                raise ValueError(self.refusal(jnp.shape(images), self.variables["params"])) from None
 
-    def _blocks(self, channels: int) -> list[BlockShape]:
-        """The shapes of the blocks, of which the first is given `channels`."""
-        features = [*(max(1, round(f * self.width)) for f in self.features), self.num_classes]
-        blocks = len(features)
-        split = [self.preprocessing != "none"] + [self.rectification == "on_off"] * (blocks - 1)
-        inputs = [c * (1 + on_off) for c, on_off in zip([channels, *features], split, strict=False)]
-        groups = block_groups(self.groups, inputs, features)
-        pooled = [pooling != "none" for pooling in self._pooling(blocks)]
-        same = [self.padding == "SAME" and kernel > 0 for kernel in self.kernels]
-        return [BlockShape(*block) for block in zip(self.kernels, same, split, groups, features, pooled, strict=True)]
-
-    def _refusal(self, images: Array) -> str:
-        whitened = self.preprocessing == "whitening"
-        _, stride, components = self.whitening if whitened else (1, 1, None)
-        _, height, width, channels = images.shape
-        given = height, width, channels
-        wanted = wanted_images(self._blocks, self.variables["params"], given, stride, components)
-        return refusal(images, wanted, whitened)
-
-    @property
-    def needs_spikes(self) -> bool:
-        """Whether `apply` needs rngs={"spikes": key}."""
-        return bool(
-            self.input_spikes
-            or self.num_spikes
-            or any(isinstance(own, Mapping) and own.get("num_spikes") for own in self.block_settings)
-        )
-
-    def _as_spikes(self, images: Array) -> Array:
-        if not self.input_spikes:
-            return images
-        return replace_by_spikes(spike_key(self, "input_spikes"), images, self.input_spikes)
-
-    def _batch_norm(self) -> dict[str, Any]:
-        return {"statistics": self.batch_statistics, "momentum": float(self.batch_norm_momentum)}
-
-    def _preprocess(self, images: Array, train: bool) -> Array:
-        if self.preprocessing == "none":
-            return images
-        x = PatchWhitening(*self.whitening)(images) if self.preprocessing == "whitening" else images
-        return BatchNorm(**self._batch_norm(), affine=False, name="bn_input")(x, train=train)
-
-    def _pooling(self, blocks: int) -> tuple[str, ...]:
-        pooling = self.pooling.split(",")
-        if len(pooling) == 1:
-            return (self.pooling,) * (blocks - 2) + ("none",) * min(blocks, 2)
-        return per_block("pooling", pooling, blocks)
-
-    def _nmf(self, blocks: int) -> list[dict[str, Any]]:
-        """Settings of the NMF layers, block by block."""
-        shared: dict[str, Any] = {**self.inference._asdict(), **self.spiking._asdict()}
-        if self.init_exponent != 1:
-            shared["u_init"] = uniform_power(float(self.init_exponent))
-        rules = per_block("local_learning", self.local_learning, blocks)
-        own: Sequence[Mapping[str, Any]] = self.block_settings or ({},) * blocks
-        if len(own) != blocks or not all(isinstance(settings, Mapping) for settings in own):
-            raise ValueError(
-                f"block_settings = {self.block_settings!r}; give () or one mapping for each of {blocks} blocks"
-            )
-        known = (*Settings._fields, *SpikeSettings._fields)
-        if unknown := {name for settings in own for name in settings} - set(known):
-            raise ValueError(f"block_settings names {', '.join(sorted(map(repr, unknown)))}; use {', '.join(known)}")
-        return [{**shared, "local_learning": rule, **settings} for rule, settings in zip(rules, own, strict=True)]
-
-    def _check_settings(self) -> None:
-        check_integer("num_classes", self.num_classes, 1)
-        check_integer("input_spikes", self.input_spikes, 0)
-        for name, allowed in CHOICES.items():
-            check_choice(name, getattr(self, name), allowed)
-        for pooling in self.pooling.split(","):
-            check_choice("pooling", pooling, POOLINGS)
-        for name in ("width", "logit_scale", "init_exponent"):
-            check_number(name, getattr(self, name), 0, above=True)
-        check_number("batch_norm_momentum", self.batch_norm_momentum, 0, 1, below=True)
-        if len(self.whitening) != 3:
-            raise ValueError(f"whitening = {self.whitening!r}; give kernel_size, strides and features")
-        for features in self.features:
-            check_integer("features", features, 1)
-        for kernel in self.kernels:
-            check_integer("kernels", kernel, 0)
-        if len(self.kernels) != len(self.features) + 1:
-            raise ValueError(
-                f"kernels = {self.kernels!r} with features = {self.features!r}; give one kernel more than features, "
-                "for the last block, whose units are the classes"
-            )
-
-
-def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings whose lists (JSON has no tuples) are tuples: a Flax module's fields must be hashable."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
-def per_block(name: str, setting: str | Sequence[str], blocks: int) -> tuple[str, ...]:
-    """One value for each block, from one value or as many as there are blocks; ValueError for any other number."""
-    values = (setting,) * blocks if isinstance(setting, str) else tuple(setting)
-    if len(values) != blocks:
-        raise ValueError(f"{name} = {setting!r}; give one value, or one for each of {blocks} blocks")
-    return values
-
-
-def _divisors(blocks: Sequence[tuple[int, int]]) -> str:
-    """Which numbers of groups divide which block."""
-    parts = []
-    for i, (a, b) in enumerate(blocks):
-        common = math.gcd(a, b)
-        numbers = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
-        parts.append(f"block {i + 1} ({a} input and {b} output channels) can have {numbers}")
-    return "; ".join(parts)
-
-
-def block_groups(
-    groups: int | Sequence[int], inputs: Sequence[int], outputs: Sequence[int], name: str = "groups"
-) -> tuple[int, ...]:
-    """Groups of each block, where a layer goes from inputs[i] to outputs[i] channels; `name` is that of the setting.
-
-    Raises:
-        ValueError: a count below 1, one integer that divides the channels of no block, a sequence of a length other
-            than 1 and the number of blocks, or one of the latter with an entry that does not divide its block's
-            channels.
-    """
-    counts = list(groups) if isinstance(groups, (Sequence, np.ndarray)) else [groups]
-    blocks = list(zip(inputs, outputs, strict=True))
-    for count in counts:
-        check_integer(name, count, 1)
-    counts = [int(count) for count in counts]
-    if len(counts) == 1:
-        found = tuple(counts[0] if a % counts[0] == b % counts[0] == 0 else 1 for a, b in blocks)
-        if counts[0] > 1 and max(found) == 1:
-            raise ValueError(f"{name} = {groups!r} divides the channels of no block; {_divisors(blocks)}")
-        return found
-    if len(counts) != len(blocks):
-        raise ValueError(f"{name} = {groups!r}; give one integer, or one for each of {len(blocks)} blocks")
-    for i, (count, (a, b)) in enumerate(zip(counts, blocks, strict=True)):
-        if a % count or b % count:
-            raise ValueError(
-                f"{name} = {groups!r}: {count} groups do not divide block {i + 1}, which has {a} input and {b} output "
-                "channels; one integer for all blocks skips the blocks that it does not divide"
-            )
-    return tuple(counts)
+        return self.through(images, lambda: spike_key(self, "input_spikes"), normalize, block)
 
 
 class CNN(Network):

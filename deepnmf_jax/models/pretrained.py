@@ -13,7 +13,8 @@ from flax import traverse_util
 
 from deepnmf_jax.archives import read_arrays
 from deepnmf_jax.files import checksum
-from deepnmf_jax.models.network import Network, with_tuples
+from deepnmf_jax.models.fields import with_tuples
+from deepnmf_jax.models.network import Network
 from deepnmf_jax.models.retired import drop_retired
 
 ARRAYS, DESCRIPTION = "variables.npz", "network.json"

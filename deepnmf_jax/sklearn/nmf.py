@@ -51,6 +51,7 @@ class NMF(Factorization):
         inner_iter: see `deepnmf_jax.NMF`.
         verbose: a progress bar.
         shuffle: whether "hals" goes through the components in an order drawn once a fit.
+        known_H: (f, p), f <= k, what is known of the first f components: numbers stay as they are, NaN is found.
 
     Attributes:
         components_: H (k, p).
@@ -78,11 +79,13 @@ class NMF(Factorization):
         inner_iter: int = 3,
         verbose: int | bool = 0,
         shuffle: bool = False,
+        known_H: Any = None,
     ) -> None:
         self.n_components, self.init, self.solver, self.beta_loss = n_components, init, solver, beta_loss
         self.tol, self.max_iter, self.random_state = tol, max_iter, random_state
         self.alpha_W, self.alpha_H, self.l1_ratio = alpha_W, alpha_H, l1_ratio
         self.n_restarts, self.inner_iter, self.verbose, self.shuffle = n_restarts, inner_iter, verbose, shuffle
+        self.known_H = known_H
 
     def fit_transform(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> np.ndarray:
         """Learn H from X and return W (n, k).
@@ -165,6 +168,7 @@ class NMF(Factorization):
             n_restarts=self.n_restarts,
             inner_iter=self.inner_iter,
             shuffle=self.shuffle,
+            known_D=self.known_H,
         )
 
     @property

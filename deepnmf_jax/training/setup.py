@@ -22,7 +22,7 @@ from deepnmf_jax.data.datasets import (
     split_train_validation,
 )
 from deepnmf_jax.models import Network, summarize
-from deepnmf_jax.models.network import with_tuples
+from deepnmf_jax.models.fields import with_tuples
 from deepnmf_jax.models.retired import as_of_today
 from deepnmf_jax.training.devices import MATMUL_PRECISIONS, data_mesh
 from deepnmf_jax.training.environment import total_memory

@@ -7,7 +7,7 @@ from typing import Any
 
 import griffe
 
-ROOTS = ("flax.linen.Module", "typing.NamedTuple")
+ROOTS = ("flax.linen.Module", "flax.nnx.Module", "typing.NamedTuple")
 SELF = griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)
 
 
@@ -30,10 +30,21 @@ def _classes(module: griffe.Module) -> list[griffe.Class]:
 
 
 def _fields(found: griffe.Class) -> list[griffe.Parameter]:
-    by_name = str(found.keywords.get("kw_only")) == "True"
-    kind = griffe.ParameterKind.keyword_only if by_name else griffe.ParameterKind.positional_or_keyword
+    decorators = " ".join(str(decorator.value) for decorator in found.decorators)
+    by_name = str(found.keywords.get("kw_only")) == "True" or "kw_only=True" in decorators
     return [
-        griffe.Parameter(field.name, annotation=field.annotation, kind=kind, default=field.value)
+        _parameter(field, by_name)
         for field in found.attributes.values()
         if not field.is_alias and field.annotation is not None and "property" not in field.labels
     ]
+
+
+def _parameter(field: griffe.Attribute, by_name: bool) -> griffe.Parameter:
+    # Of `rngs: InitVar[nnx.Rngs] = field(kw_only=True)` the reader wants `*, rngs: nnx.Rngs`.
+    alone = "field(" in str(field.value)
+    kinds = griffe.ParameterKind
+    annotation: Any = field.annotation
+    if isinstance(annotation, griffe.ExprSubscript) and str(annotation.left) == "InitVar":
+        annotation = annotation.slice
+    kind = kinds.keyword_only if by_name or alone else kinds.positional_or_keyword
+    return griffe.Parameter(field.name, annotation=annotation, kind=kind, default=None if alone else field.value)

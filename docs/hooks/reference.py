@@ -17,7 +17,7 @@ log = logging.getLogger("mkdocs.plugins.reference")
 
 MARK = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 # Modules all of whose public names have an entry; where a module has no `__all__`, its classes and functions.
-PUBLIC = ("deepnmf_jax", "deepnmf_jax.layers", "deepnmf_jax.models", "deepnmf_jax.decomposition", "deepnmf_jax.sklearn")
+PUBLIC = tuple(f"deepnmf_jax{room}" for room in ("", ".layers", ".models", ".nnx", ".decomposition", ".sklearn"))
 
 
 def public_names(root: Path) -> Iterator[str]:
@@ -96,9 +96,9 @@ class Commented:
 
 
 def flags(root: Path) -> str:
-    """The flags of main.py."""
+    """The flags of main.py and of `deepnmf-jax`."""
     rows = []
-    for node in ast.walk(ast.parse((root / "main.py").read_text("utf-8"))):
+    for node in ast.walk(ast.parse((root / "deepnmf_jax/command_line.py").read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("DEFINE_"):
             name, default, *rest = [ast.literal_eval(argument) for argument in node.args]
             choices = f" One of {', '.join(f'`{choice}`' for choice in rest[0])}." if len(rest) > 1 else ""

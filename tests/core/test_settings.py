@@ -8,7 +8,7 @@ import pytest
 from configs import base
 from deepnmf_jax import NMFConv, NMFDense, NMFPool, infer
 from deepnmf_jax.core.iteration import Settings
-from deepnmf_jax.layers.nmf_layer import InferenceFields
+from deepnmf_jax.layers.fields import InferenceFields
 from deepnmf_jax.models import Network
 
 NAMES, DEFAULTS, TYPES = list(Settings._fields), Settings._field_defaults, typing.get_type_hints(Settings)

@@ -114,14 +114,13 @@ def test_compiled_codes_of_data_that_xla_takes_for_zero_are_refused() -> None:
 
 
 def test_penalties_keep_their_meaning() -> None:
-    given = Penalties(0.1, 0.2, 0.3, 0.4)
+    given = Penalties(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     for scale, of_dictionary in ((4.0**5, None), (4.0**3, 4.0**-2)):
         root = (scale if of_dictionary is None else of_dictionary) ** 0.5
         found, codes = rescaled(given, scale, 2.0, of_dictionary), scale / root
-        np.testing.assert_allclose(
-            found, np.array([0.1 * codes, 0.2 * codes**2, 0.3 * root, 0.4 * root**2]) / scale**2, rtol=1e-12
-        )
-    assert rescaled(Penalties(), 4.0**-500) == (0,) * 4
+        expected = [0.1 * codes, 0.2 * codes**2, 0.3 * root, 0.4 * root**2, 0.5 * codes**2, 0.6 * root**2]
+        np.testing.assert_allclose(found, np.array(expected) / scale**2, rtol=1e-12)
+    assert rescaled(Penalties(), 4.0**-500) == (0, 0, 0, 0, None, None)
     for make in (NMF(2, alpha_W=1.0, l1_ratio=1.0), NMF(2, alpha_H=1e-3), SemiNMF(2, l1_penalty=0.1)):
         with pytest.raises(ValueError, match="on data of the size of 8e-28"):
             make.fit(times(A, -90, "float32"))

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepnmf_jax import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF
+from deepnmf_jax import NMF, ArchetypalAnalysis, ConvexNMF, Dn2MFGL, SemiNMF, SymmetricNMF
 from deepnmf_jax.decomposition import ConvergenceWarning, choose_k
 from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments
 
-FAMILY = (NMF, SemiNMF, ConvexNMF, ArchetypalAnalysis)
+FAMILY = (NMF, SemiNMF, ConvexNMF, ArchetypalAnalysis, SymmetricNMF)
 FORMS = [np.int64, np.uint8, np.array, jnp.asarray]
 FRACTIONS = [np.float32, np.float64, np.float16, np.longdouble, np.array, jnp.asarray]
 # A value for each argument of each class, of which the numbers are written in all forms.
@@ -24,6 +24,7 @@ VALUES: dict[str, Any] = {
     "strict_convex": True, "layer_sizes": 3, "n_clusters": 2, "alpha": 0.5, "beta": 0, "nu": 0.25, "lam": 0.5,
     "n_neighbors": 2, "robust": "none", "mode": "well_posed", "join": "mutual", "edge_weights": "heat",
     "normalize_graph": True, "delta": 0.5, "n_init": 2, "normalize": False, "shuffle": True,
+    "alpha_graph": 0.5, "ortho_W": 0.25, "ortho_H": 0.5,
 }  # fmt: skip
 
 
@@ -42,11 +43,13 @@ def forms_of(value: Any) -> list[Any]:
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_scalars_of_all_kinds(kind: Any, tmp_path: Path) -> None:
-    for name in inspect.signature(kind).parameters.keys() - {"n_components"}:
+    for name in inspect.signature(kind).parameters.keys() - {"n_components", "known_D"}:
         value = "pgd" if (kind, name) == (ArchetypalAnalysis, "solver") else VALUES[name]
         more = {} if name == "nb_concepts" else {"nb_concepts": 3}
         if name == "beta_loss":
             more["solver"] = "mu"
+        if name.startswith("ortho"):
+            more["alpha_W"] = 0.125
         for form in forms_of(value):
             model = kind(**{name: form}, **more)
             held = getattr(model, name)

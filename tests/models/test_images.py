@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepnmf_jax import models
-from deepnmf_jax.models.network import block_groups
+from deepnmf_jax.models.fields import block_groups
 
 KEY = jax.random.key(0)
 SMALL = {"features": (4, 4, 4), "kernels": (3, 3, 0, 1), "num_classes": 3, "num_iters": 2}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepnmf_jax import models
-from deepnmf_jax.models.network import block_groups
+from deepnmf_jax.models.fields import block_groups
 from deepnmf_jax.models.summary import layer_rows
 
 KEY = jax.random.key(0)

@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks.speed.programs.factorizers import peak_memory
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition.dn2mfgl import released
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, find_neighbors, knn_graph, similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths, evaluate
 from deepnmf_jax.decomposition.dn2mfgl.sweep import sweep
+from deepnmf_jax.decomposition.updates.graph import Graph, find_neighbors, knn_graph, similarity
 
 NEIGHBORS = 5
 # alpha, beta, nu.

@@ -7,9 +7,9 @@ import numpy as np
 
 from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, check_seed
 from deepnmf_jax.decomposition.dn2mfgl.fit import INITS
-from deepnmf_jax.decomposition.dn2mfgl.graph import EDGE_WEIGHTS, JOINS
 from deepnmf_jax.decomposition.dn2mfgl.objective import ROBUST
 from deepnmf_jax.decomposition.io.arrays import DTYPES
+from deepnmf_jax.decomposition.updates.graph import EDGE_WEIGHTS, JOINS
 
 MODES = ("well_posed", "released")
 

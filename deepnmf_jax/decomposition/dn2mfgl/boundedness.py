@@ -16,8 +16,8 @@ from jax import Array, lax
 from scipy import sparse
 from scipy.sparse import linalg
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, similarity, times_similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, global_factors
+from deepnmf_jax.decomposition.updates.graph import Graph, components, similarity, times_similarity
 
 SEARCH_STEPS = 1000
 # Components up to this size have their eigenvalues computed as dense matrices.

@@ -16,7 +16,6 @@ from deepnmf_jax.decomposition.dn2mfgl.arguments import check_arguments
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import Boundedness, after_fit, check_boundedness, refuse_or_warn
 from deepnmf_jax.decomposition.dn2mfgl.contents import contents_of, fill
 from deepnmf_jax.decomposition.dn2mfgl.fit import Solution, given_starts, make_starts, solve_released, solve_well_posed
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
 from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
@@ -24,6 +23,7 @@ from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, bala
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress, saving
 from deepnmf_jax.decomposition.io.checked import dense, is_traced, read_traced
+from deepnmf_jax.decomposition.updates.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings
 

@@ -10,12 +10,12 @@ import numpy as np
 from jax import Array
 
 from deepnmf_jax.decomposition.dn2mfgl import released
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph
 from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, chain, evaluate
 from deepnmf_jax.decomposition.dn2mfgl.released import Factors
 from deepnmf_jax.decomposition.dn2mfgl.spectral import dictionary_for
 from deepnmf_jax.decomposition.dn2mfgl.sweep import PROVED, sweep
 from deepnmf_jax.decomposition.io.arrays import to_numpy
+from deepnmf_jax.decomposition.updates.graph import Graph
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, in_view, over_starts
 
 INITS = ("spectral", "pretrained")

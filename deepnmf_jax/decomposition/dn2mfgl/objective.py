@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, laplacian_energies, laplacian_gram
+from deepnmf_jax.decomposition.updates.graph import Graph, laplacian_energies, laplacian_gram
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 ROBUST = ("sample", "feature", "none")

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, times_similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import chain, global_factors
+from deepnmf_jax.decomposition.updates.graph import Graph, times_similarity
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 GUARD = 1e-10

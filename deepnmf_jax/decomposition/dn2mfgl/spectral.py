@@ -6,7 +6,7 @@ from jax import Array, lax
 from scipy import linalg, sparse
 from scipy.sparse.linalg import eigsh
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, similarity
+from deepnmf_jax.decomposition.updates.graph import Graph, similarity
 from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 

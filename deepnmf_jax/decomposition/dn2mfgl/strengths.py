@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Neighbors
 from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE, Form, Problem, evaluate, structure_energies
 from deepnmf_jax.decomposition.dn2mfgl.sweep import rescale
+from deepnmf_jax.decomposition.updates.graph import Neighbors
 
 # Passes of the rescaling from which the smallest penalty is read off.
 RESCALINGS = 30

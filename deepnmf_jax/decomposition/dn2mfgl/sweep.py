@@ -8,7 +8,6 @@ longer steps and stopping are in fit.py. Shapes as in objective.py; every functi
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import times_similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import (
     RIDGE,
     Form,
@@ -20,6 +19,7 @@ from deepnmf_jax.decomposition.dn2mfgl.objective import (
     structure_energies,
     structure_gram,
 )
+from deepnmf_jax.decomposition.updates.graph import times_similarity
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 # Exponent of the multiplicative step that is proved never to raise J.

@@ -18,8 +18,8 @@ from deepnmf_jax.decomposition.updates import loop
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.loop import Descent, over_starts
 from deepnmf_jax.decomposition.updates.objective import (
-    Penalties,
     Target,
+    beside_divergence,
     divergence,
     objective,
     penalty,
@@ -109,14 +109,18 @@ def sweeps(
 ) -> Descent[Factorization]:
     """`fit` as far as no dead atom is to be replaced: where one is `stuck`, its descent waits."""
     beta = settings.beta
-    revives = beta == 2 and target.weights is None and not SOLVERS[settings.solver].keeps_zeros
+    penalties = target.penalties
+    simple = target.smooth is None and penalties.ortho_z is None and penalties.ortho_d is None
+    revives = simple and beta == 2 and target.weights is None and not SOLVERS[settings.solver].keeps_zeros
 
     def step(state: Factorization) -> Factorization:
         zt, d = sweep(state.zt, state.d, target, settings)
         return state._replace(zt=zt, d=d)
 
     def look(state: Factorization) -> Factorization:
-        dead = jnp.where(without_effect(state.zt, state.d), state.dead + 1, 0)
+        none = without_effect(state.zt, state.d)
+        none = none if target.free is None else none & jnp.any(target.free, axis=1)
+        dead = jnp.where(none, state.dead + 1, 0)
         return state._replace(dead=dead, stuck=jnp.any(dead >= LOOKS_DEAD))
 
     def value(state: Factorization) -> Array:
@@ -139,7 +143,7 @@ def _with_dead_replaced(
 
     def one(now: Descent[Factorization]) -> Descent[Factorization]:
         state = now.state
-        zt, d, more = _revive(state.zt, state.d, state.dead >= LOOKS_DEAD, target.a, target.penalties)
+        zt, d, more = _revive(state.zt, state.d, state.dead >= LOOKS_DEAD, target)
         value = objective(zt, d, target, settings.beta)
         converged = loop.relative_fall(now.history[now.looks - 2], value, tol)
         history = now.history.at[now.looks - 1].set(value, mode="drop")
@@ -151,8 +155,9 @@ def _with_dead_replaced(
     return over_starts(one, now)
 
 
-def _revive(zt: Array, d: Array, dead: Array, a: Matrix, penalties: Penalties) -> tuple[Array, Array, Array]:
+def _revive(zt: Array, d: Array, dead: Array, target: Target) -> tuple[Array, Array, Array]:
     """Give each dead atom the positive part of the worst reconstructed sample, as long as the objective falls."""
+    a, penalties = target.a, target.penalties
 
     def wanted(carry: tuple[Array, Array, Array, Array]) -> Array:
         return jnp.any(carry[2])
@@ -163,6 +168,7 @@ def _revive(zt: Array, d: Array, dead: Array, a: Matrix, penalties: Penalties) -
         # A dead atom adds nothing to Z D: the residual is the same with and without it.
         row, along = _worst_row(a, zt, d)
         atom = jnp.maximum(row, 0)
+        atom = atom if target.free is None else jnp.where(target.free[j], atom, d[j])
         curvature = jnp.sum(atom**2) + penalties.l2_z
         codes = jnp.maximum(along(atom) - penalties.l1_z, 0) / jnp.where(curvature > 0, curvature, 1)
         gain = 0.5 * curvature * jnp.sum(codes**2)
@@ -191,24 +197,24 @@ def _worst_row(a: Matrix, zt: Array, d: Array) -> tuple[Array, Callable[[Array],
 
 
 def best_of(
-    done: Descent[Factorization], penalties: Penalties, root: float
+    done: Descent[Factorization], target: Target, root: float
 ) -> tuple[Descent[Factorization], int, Array, np.ndarray]:
     """Of the fits from all starts the one with the least objective: itself, its number, its dictionary times `root`;
     and the divergences of all (r,), as numpy."""
     values = np.asarray(done.value, np.float64)
     best = int(np.argmin(np.where(np.isnan(values), np.inf, values)))
-    chosen, d, of_penalties = _chosen(done, best, penalties, root)
-    return chosen, best, d, values - np.asarray(of_penalties)
+    chosen, d, others = _chosen(done, best, target._replace(a=None, weights=None), root)  # type: ignore[arg-type]
+    return chosen, best, d, values - np.asarray(others)
 
 
 @where_it_lies
 def _chosen(
-    done: Descent[Factorization], best: int, penalties: Penalties, root: float
+    done: Descent[Factorization], best: int, target: Target, root: float
 ) -> tuple[Descent[Factorization], Array, list[Array]]:
     zts, ds = done.state.zt, done.state.d
-    of_penalties = [penalty(zts[i], ds[i], penalties) for i in range(len(zts))]
+    others = [beside_divergence(zts[i], ds[i], target) for i in range(len(zts))]
     done = jax.tree.map(lambda x: x[best], done)
-    return done, done.state.d * root, of_penalties
+    return done, done.state.d * root, others
 
 
 class Judgement(NamedTuple):
@@ -223,7 +229,7 @@ class Judgement(NamedTuple):
 
 def judge(zt: Array, d: Array, target: Target, root: float, beta: float) -> Judgement:
     """Of Z^T (k, n) and D (k, p); the codes are multiplied with `root`."""
-    here = beta == 2 and target.weights is None
+    here = beta == 2 and target.weights is None and target.smooth is None
     return (_judge if here else _judge.compiled)(zt, d, target, root, beta=beta)
 
 

@@ -3,7 +3,7 @@
 Each factorization says what a sweep is, what the objective, and when to stop. `tol` means one thing in each rule; over
 ten sweeps the objective fell by less than
 
-    NMF                            tol times what it was (`relative_fall`)
+    NMF, SymmetricNMF              tol times what it was (`relative_fall`)
     SemiNMF, ConvexNMF, archetypes 0.01 tol ||A||^2 / 2 (`small_fall`)
     Dn2MFGL                        tol times what it is, or it fell below 0 (`dn2mfgl.fit`)
 

@@ -26,7 +26,8 @@ def multiplicative_step(half: Half, beta: float = 2.0, inner: int = 1) -> Callab
 
     def steps(x: Array) -> Array:
         for _ in range(inner):
-            x = lee_seung_step(x, c, b, half.l1, half.l2) if squared else beta_step(x, half, beta)
+            new = quadratic_step(x, c, b, half) if squared else beta_step(x, half, beta)
+            x = half.moved(x, new)
         return x
 
     return steps
@@ -40,13 +41,22 @@ def above_underflow(x: Array, above: Array, new: Array) -> Array:
     return jnp.where((x > 0) & (above > 0), jnp.maximum(new, jnp.finfo(x.dtype).tiny), new)
 
 
-def lee_seung_step(x: Array, c: Array, b: Array, l1: Array | float, l2: Array | float) -> Array:
+def quadratic_step(x: Array, c: Array, b: Array, half: Half) -> Array:
     """X <- X * C / (B X + l1 + l2 X) for non-negative C = F A^T and B = F F^T, penalties not yet in them.
 
     Where the denominator is 0 so is X or C, and X becomes 0.
+
+    With a graph X is multiplied by the root t of (B X + l1 + pull) t^2 = C t + push, which minimises the majoriser of
+    the whole objective. The rule of Cai et al. (2011), (C + push) / (B X + l1 + pull), all but swaps the codes of two
+    samples that are strongly bound, again and again.
     """
-    below = product(b, x) + l1 + l2 * x
-    return above_underflow(x, c, x * (c / jnp.where(below > 0, below, 1)))
+    below, push = product(b, x) + half.l1 + half.pull(x), half.push(x)
+    safe = jnp.where(below > 0, below, 1)
+    if push is None:
+        return above_underflow(x, c, x * (c / safe))
+    # Both halves in units of the denominator, whose squares neither vanish nor overflow.
+    middle, rest = 0.5 * c / safe, push / safe
+    return above_underflow(x, c + push, x * (middle + jnp.sqrt(middle**2 + rest)))
 
 
 def square_root_step(x: Array, above: Array, below: Array) -> Array:
@@ -59,9 +69,8 @@ def square_root_step(x: Array, above: Array, below: Array) -> Array:
 
 def beta_step(x: Array, half: Half, beta: float) -> Array:
     """One multiplicative update of X (k, m) that never raises divergence + l1 sum X + 0.5 l2 sum X^2."""
-    f, a, l1, l2, weights = half
-    above, below = beta_terms(cast(Array | Nonzeros, a), x.T, f, beta, weights)
-    return rescaled_by(x, above.T, below.T, l1, l2, beta)
+    above, below = beta_terms(cast(Array | Nonzeros, half.a), x.T, half.f, beta, half.weights)
+    return rescaled_by(x, above.T, below.T, half, beta)
 
 
 def exponent_of(beta: float) -> float:
@@ -69,19 +78,26 @@ def exponent_of(beta: float) -> float:
     return 1 / (2 - beta) if beta < 1 else 1 / (beta - 1) if beta > 2 else 1.0
 
 
-def rescaled_by(x: Array, above: Array, below: Array, l1: Array | float, l2: Array | float, beta: float) -> Array:
-    """X <- X * (above / (below + l1 + l2 X))^g, all of one shape, with g of `exponent_of`.
+def rescaled_by(x: Array, above: Array, below: Array, half: Half, beta: float) -> Array:
+    """X <- X * (above / (below + l1 + l2 X))^g, all of one shape, g of `exponent_of`, the penalties of `half`.
 
     For beta < 2 an L2 penalty in the denominator can raise the objective; there X is multiplied with the root of the
-    exact majoriser's derivative instead (for beta = 1 a quadratic equation).
+    exact majoriser's derivative instead (for beta = 1 a quadratic equation). So it is with a graph: what the neighbours
+    push with is added to the numerator, and for beta > 1 the equation is below t^beta + (l2 X) t^2 = above, of a
+    majoriser that bounds the term of A by a logarithm.
     """
-    below = below + l1
+    pull, push = half.pull(x), half.push(x)
+    below = below + half.l1
+    above = above if push is None else above + push
     if beta >= 2:
-        below = below + l2 * x
+        below = below + pull
         factor = above / jnp.where(below > 0, below, 1)
-        factor = factor if beta == 2 else factor ** exponent_of(beta)
+        power = beta - 1 if push is None else beta
+        factor = factor if power == 1 else factor ** (1 / power)
+    elif push is not None and beta > 1:
+        factor = _positive_root(above, below, pull, beta, 2.0)
     else:
-        factor = _positive_root(above, below, l2 * x, 2 - beta if beta < 1 else 1.0, 3 - beta)
+        factor = _positive_root(above, below, pull, 2 - beta if beta < 1 else 1.0, 3 - beta)
     return above_underflow(x, above, x * factor)
 
 

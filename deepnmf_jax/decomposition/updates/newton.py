@@ -2,7 +2,7 @@
 
 Bertsekas, Projected Newton methods for optimization problems with simple constraints, 1982. Multiplicative updates
 approach 0 without reaching it, and slow down where atoms are alike; a few of these steps finish what they began. Shapes
-as in `objective.Half`.
+as in `objective.Half`, of which it must be a `plain` one.
 """
 
 from collections.abc import Callable
@@ -85,7 +85,7 @@ def _per_sample(function: Callable, rows: tuple[Array, ...], f: Array) -> Array:
 
 def newton_step(half: Half, beta: float) -> Callable[[Array], Array]:
     """X (k, m) -> X with one projected Newton step of every column, where that lowers the objective."""
-    f, a, l1, l2, weights = half
+    f, a, l1, l2, weights = half[:5]
     l1, l2 = jnp.asarray(l1, f.dtype), jnp.asarray(l2, f.dtype)
     known = () if weights is None else (weights,)
 
@@ -167,7 +167,7 @@ def _best(z: Array, steps: Array, falls: Array, l1: Array, l2: Array) -> Array:
 
 def is_active(z: Array, half: Half, beta: float) -> Array:
     """Whether each entry of the codes Z (n, k) is positive in the solution near them."""
-    f, a, l1, l2, weights = half
+    f, a, l1, l2, weights = half[:5]
     curvature = beta_curvature(cast(Array, a), product(z, f), beta, weights)
     diagonal = product(jnp.maximum(curvature, 0), (f**2).T) + l2
     return (z > 0) & ~at_bound(z, slope_of(z, a, f, l1, l2, weights, beta), diagonal)
@@ -179,7 +179,7 @@ def solve_on(active: Array, b: Array, half: Half, z: Array, beta: float) -> Arra
     Of the solutions of a singular system about the shortest one. Differentiable any number of times, not with respect
     to `active`.
     """
-    f, a, _, l2, weights = half
+    f, a, _, l2, weights = half[:5]
     curvature = beta_curvature(cast(Array, a), product(z, f), beta, weights)
 
     def matvec(x: Array) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from deepnmf_jax.decomposition.updates.linear_algebra import inverse, largest_eigenvalue_bound, product
-from deepnmf_jax.decomposition.updates.objective import Half
+from deepnmf_jax.decomposition.updates.objective import Half, Smoothness
 
 # Accelerated steps of "pgd" in each half.
 STEPS = 10
@@ -15,20 +15,23 @@ STEPS = 10
 
 def projected_gradient_step(half: Half) -> Callable[[Array], Array]:
     """X -> X after `STEPS` projected gradient steps, accelerated where there are no element weights."""
-    f, a, l1, l2, weights = half
+    f, a, l1, l2, weights = half[:5]
     if weights is None:
         c, b = half.gram()
-        return lambda x: accelerated_gradient(x, c, b)
+        return lambda x: accelerated_gradient(x, c, b, free=half.free, smooth=half.smooth)
     # Each sample has its own Gram matrix F diag(q_i) F^T, bounded by max q_i F F^T; so has the length of its step.
-    bound = largest_eigenvalue_bound(product(f, f.T)) * jnp.max(weights, axis=1) + l2
+    bound = largest_eigenvalue_bound(product(f, f.T)) * jnp.max(weights, axis=1) + jnp.max(jnp.asarray(l2))
+    # Of 1 1^T - I the largest eigenvalue is k - 1.
+    bound = bound if half.ortho is None else bound + half.ortho * (len(f) - 1)
+    bound = bound if half.smooth is None else bound + jnp.max(half.smooth.curvature())
     length = inverse(bound)
 
     def step(_: int, x: Array) -> Array:
-        gradient = product(f, (weights * (product(x.T, f) - cast(Array, a))).T) + l1 + l2 * x
-        return jnp.maximum(x - length * gradient, 0)
+        gradient = product(f, (weights * (product(x.T, f) - cast(Array, a))).T) + l1 + half.slope(x)
+        return half.moved(x, jnp.maximum(x - length * gradient, 0))
 
     observed = jnp.any(weights > 0, axis=1)
-    return lambda x: jnp.where(observed, lax.fori_loop(0, STEPS, step, x), 0)
+    return lambda x: half.moved(x, jnp.where(observed, lax.fori_loop(0, STEPS, step, x), 0))
 
 
 def nonnegative(x: Array) -> Array:
@@ -37,18 +40,33 @@ def nonnegative(x: Array) -> Array:
 
 
 def accelerated_gradient(
-    x: Array, c: Array, b: Array, steps: int = STEPS, project: Callable[[Array], Array] = nonnegative
+    x: Array,
+    c: Array,
+    b: Array,
+    steps: int = STEPS,
+    project: Callable[[Array], Array] = nonnegative,
+    free: Array | None = None,
+    smooth: Smoothness | None = None,
 ) -> Array:
     """`accelerate` on 0.5 <X, B X> - <C, X> with step 1 / L; X, C (k, m), B (k, k).
 
-    `project` is the projection on the set that X is to stay in.
+    `project` is the projection on the set that X is to stay in. Entries that are not `free` (k, m) stay; with `smooth`
+    0.5 <X, strength X L> is added.
     """
+
+    def times(y: Array) -> Array:
+        return product(b, y) if smooth is None else product(b, y) + smooth.slope(y)
+
+    def gradient(y: Array) -> Array:
+        return times(y) - c if free is None else jnp.where(free, times(y) - c, 0)
+
+    bound = largest_eigenvalue_bound(b)
     return accelerate(
         x,
-        gradient=lambda y: product(b, y) - c,
-        value=lambda y: jnp.sum(y * (0.5 * product(b, y) - c)),
+        gradient=gradient,
+        value=lambda y: jnp.sum(y * (0.5 * times(y) - c)),
         project=project,
-        length=inverse(largest_eigenvalue_bound(b)),
+        length=inverse(bound if smooth is None else bound + jnp.max(smooth.curvature())),
         steps=steps,
     )
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, make_graph, similarity
 from deepnmf_jax.decomposition.dn2mfgl.objective import RIDGE
+from deepnmf_jax.decomposition.updates.graph import Graph, make_graph, similarity
 
 
 def from_dense(s: np.ndarray) -> Graph:

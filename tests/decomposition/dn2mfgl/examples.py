@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, find_neighbors, knn_graph
 from deepnmf_jax.decomposition.dn2mfgl.objective import Problem, Strengths
+from deepnmf_jax.decomposition.updates.graph import Graph, find_neighbors, knn_graph
 
 M, N, SIZES = 9, 14, (6, 3)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import check_boundedness
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph, components, find_neighbors, knn_graph, make_graph
+from deepnmf_jax.decomposition.updates.graph import Graph, components, find_neighbors, knn_graph, make_graph
 from tests.decomposition.dn2mfgl.dense import from_dense, full_m
 
 

@@ -9,7 +9,7 @@ import pytest
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import scores
-from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
+from deepnmf_jax.decomposition.updates.graph import find_neighbors, knn_graph
 
 SIZES = (6, 3)
 

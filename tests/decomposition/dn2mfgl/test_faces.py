@@ -8,7 +8,7 @@ import pytest
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition import ConvergenceWarning
 from deepnmf_jax.decomposition.dn2mfgl.boundedness import check_boundedness
-from deepnmf_jax.decomposition.dn2mfgl.graph import components, find_neighbors, knn_graph
+from deepnmf_jax.decomposition.updates.graph import components, find_neighbors, knn_graph
 from tests.decomposition.test_quality import load
 
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepnmf_jax.decomposition.dn2mfgl import fit, objective
-from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
 from deepnmf_jax.decomposition.dn2mfgl.objective import ROBUST, Form, Problem, Strengths
+from deepnmf_jax.decomposition.updates.graph import find_neighbors, knn_graph
 from tests.decomposition.dn2mfgl.examples import example, strengths_of
 
 ROOT = Path(__file__).resolve().parents[3]

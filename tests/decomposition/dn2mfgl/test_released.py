@@ -11,7 +11,7 @@ import pytest
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition import UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import released
-from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph, similarity
+from deepnmf_jax.decomposition.updates.graph import find_neighbors, knn_graph, similarity
 from tests.decomposition.dn2mfgl.dense import from_dense
 
 FOLDER = Path(os.environ.get("DEEPNMF_GOLDEN_CLASSICAL", Path(__file__).parents[2] / "golden_classical"))

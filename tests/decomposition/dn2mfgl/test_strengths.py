@@ -8,11 +8,11 @@ import pytest
 from deepnmf_jax import Dn2MFGL
 from deepnmf_jax.decomposition.dn2mfgl import objective, scores
 from deepnmf_jax.decomposition.dn2mfgl.fit import make_starts
-from deepnmf_jax.decomposition.dn2mfgl.graph import find_neighbors, knn_graph
 from deepnmf_jax.decomposition.dn2mfgl.objective import Form, Problem, Strengths
 from deepnmf_jax.decomposition.dn2mfgl.spectral import spectral_codes
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Rule, balanced_alpha, trust
 from deepnmf_jax.decomposition.dn2mfgl.sweep import rescale
+from deepnmf_jax.decomposition.updates.graph import find_neighbors, knn_graph
 
 
 def test_the_rule_trusts_a_graph_that_foretells_its_neighbours() -> None:

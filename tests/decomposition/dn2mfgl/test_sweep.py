@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from deepnmf_jax.decomposition.dn2mfgl import objective
 from deepnmf_jax.decomposition.dn2mfgl import sweep as rule
-from deepnmf_jax.decomposition.dn2mfgl.graph import Graph
 from deepnmf_jax.decomposition.dn2mfgl.objective import ROBUST, Form, Problem, Strengths
+from deepnmf_jax.decomposition.updates.graph import Graph
 from tests.decomposition.dn2mfgl.examples import M, N, example, strengths_of
 
 sweep = jax.jit(rule.sweep, static_argnames=("form",))

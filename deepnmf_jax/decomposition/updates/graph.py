@@ -176,7 +176,7 @@ def laplacian_gram(v: Array, graph: Graph) -> Array:
 
 def laplacian_energies(v: Array, graph: Graph) -> Array:
     """The diagonal of `laplacian_gram`, (r,): v_k^T L v_k >= 0 of every row."""
-    return 0.5 * product(graph.weights, _differences(v, graph) ** 2)
+    return 0.5 * product(graph.weights[None], _differences(v, graph) ** 2)[0]
 
 
 def _differences(v: Array, graph: Graph) -> Array:

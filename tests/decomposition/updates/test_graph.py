@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepnmf_jax.decomposition.dn2mfgl.graph import EDGE_WEIGHTS, components, find_neighbors, knn_graph, similarity
+from deepnmf_jax.decomposition.updates.graph import EDGE_WEIGHTS, components, find_neighbors, knn_graph, similarity
 from tests.decomposition.dn2mfgl.dense import from_dense
 
 
@@ -54,7 +54,7 @@ def test_unknown_names_are_refused() -> None:
 def test_blocks_of_neighbors_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).random((23, 4))
     whole = find_neighbors(x, 3)
-    monkeypatch.setattr("deepnmf_jax.decomposition.dn2mfgl.graph.BLOCK_ENTRIES", 23 * 5)
+    monkeypatch.setattr("deepnmf_jax.decomposition.updates.graph.BLOCK_ENTRIES", 23 * 5)
     np.testing.assert_array_equal(find_neighbors(x, 3).indices, whole.indices)
 
 

@@ -1,0 +1,116 @@
+"""A user's own pictures in folders, one subfolder a class."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.data.own_images import Arrays, checked_class_names
+from deepnmf_jax.programs import home
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+# Without folders of its own for testing, this share of each class is tested on: each fifth picture.
+TEST_EVERY = 5
+_GREY = ("1", "L")
+
+
+def is_folder(name: str | os.PathLike[str]) -> bool:
+    """Whether the name of a data set is that of a folder."""
+    return home(name).is_dir()
+
+
+def read(folder: str | os.PathLike[str], size: int | None = None) -> Arrays:
+    """The pictures of folder/CLASS/*, of which each fifth of a class, by name, is tested on; or, where there are these
+    two folders, of folder/train/CLASS/* and folder/test/CLASS/*.
+
+    Pictures are turned as their camera says, and in colour unless all are grey. What is no picture by its name
+    (.png, .jpg, ...), and hidden folders, are left out. The classes are in the order of their names.
+
+    Args:
+        folder: of the data set.
+        size: pixels, side of the square that the middle of each picture is cut and scaled to; None: as they are.
+
+    Returns:
+        uint8 images (number, height, width, channels) and labels to train on, the same to test on, names of classes.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no classes, other classes to test on than to train on, a class without pictures, a file that is no
+            picture, pictures of several sizes without `size`.
+    """
+    root = home(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
+    if size is not None:
+        check_integer("size", size, 1)
+    parts = {part: _by_class(root / part) for part in ("train", "test") if (root / part).is_dir()}
+    if set(parts) != {"train", "test"}:
+        found = _by_class(root)
+        parts = {
+            "train": {name: [f for i, f in enumerate(files) if i % TEST_EVERY] for name, files in found.items()},
+            "test": {name: files[::TEST_EVERY] for name, files in found.items()},
+        }
+    names = checked_class_names(list(parts["train"]), root)
+    if names != list(parts["test"]):
+        raise ValueError(f"{root} has the classes {names} in train, but {list(parts['test'])} in test")
+    for part, files_of in parts.items():
+        if empty := [name for name, files in files_of.items() if not files]:
+            raise ValueError(
+                f"{root} has no picture to {part} on of the class {empty[0]}; each needs two at least "
+                f"({', '.join(SUFFIXES)})"
+            )
+    grey = all(_mode(file) in _GREY for files_of in parts.values() for files in files_of.values() for file in files)
+    images = {part: _images([f for files in parts[part].values() for f in files], grey, size) for part in parts}
+    if images["train"].shape[1:] != images["test"].shape[1:]:
+        raise ValueError(_sizes(root, images["train"].shape[1:], images["test"].shape[1:]))
+    labels = {part: np.repeat(np.arange(len(names)), [len(f) for f in parts[part].values()]) for part in parts}
+    return images["train"], labels["train"], images["test"], labels["test"], names
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    """The pictures of each class, in the order of their names."""
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {
+        path.name: sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        for path in classes
+    }
+
+
+def _mode(file: Path) -> str:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as picture:
+            return picture.mode
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} cannot be read as a picture: {error}") from error
+
+
+def _images(files: Sequence[Path], grey: bool, size: int | None) -> np.ndarray:
+    """uint8 (number, height, width, 1 or 3)."""
+    from PIL import Image, ImageOps
+
+    images: list[np.ndarray] = []
+    for file in files:
+        try:
+            with Image.open(file) as opened:
+                picture = (ImageOps.exif_transpose(opened) or opened).convert("L" if grey else "RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{file} cannot be read as a picture: {error}") from error
+        if size is not None:
+            picture = ImageOps.fit(picture, (size, size))
+        image = np.asarray(picture)
+        image = image[..., None] if grey else image
+        if images and image.shape != images[0].shape:
+            raise ValueError(_sizes(file, image.shape, images[0].shape))
+        images.append(image)
+    return np.stack(images)
+
+
+def _sizes(where: Path, one: tuple[int, ...], other: tuple[int, ...]) -> str:
+    return (
+        f"{where} has {one[0]} x {one[1]} pixels, and others {other[0]} x {other[1]}; all must be of one size: "
+        "deepnmf-jax pack FOLDER --size=32 --out=mine.pack makes them so"
+    )
