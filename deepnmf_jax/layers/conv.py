@@ -6,6 +6,7 @@ import flax.linen as nn
 from jax import Array
 
 from deepnmf_jax.core import initializers
+from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.layers.fields import ConvFields, NormalizedConvFields
 from deepnmf_jax.layers.nmf_layer import NMFLayer
 
@@ -53,9 +54,10 @@ class NormalizedConv(NormalizedConvFields, Units, nn.Module):
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
         """inputs (..., *spatial, c) of any sign -> (..., *positions, features). Errors as in `NMFConv`."""
-        patches = self.grouped_patches(inputs, self.features)
+        features = check_integer("features", self.features, 1)
+        patches = self.grouped_patches(inputs, features)
         groups, n = patches.shape[-2:]
         init = initializers.fan_in_uniform(n)
-        kernel = self.param("kernel", init, (groups, n, self.features // groups), self.param_dtype)
-        bias = self.param("bias", init, (self.features,), self.param_dtype) if self.use_bias else None
+        kernel = self.param("kernel", init, (groups, n, features // groups), self.param_dtype)
+        bias = self.param("bias", init, (features,), self.param_dtype) if self.use_bias else None
         return self.product(patches, kernel, bias)

@@ -104,14 +104,16 @@ class NMFFields(InferenceFields):
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
-    def check_fields(self, features: int, groups: int) -> None:
-        """ValueError for settings outside what they allow, or `features` that the groups do not divide."""
+    def check_fields(self, features: int, groups: int) -> int:
+        """`features` as Python's int. ValueError for settings outside what they allow, or groups that do not divide
+        it."""
         check_settings(self.inference)
         check_spike_settings(self.spiking, self.gradient)
         check_choice("local_learning", self.local_learning, ("none", *LOCAL_RULES))
-        check_integer("features", features, 1)
+        features = check_integer("features", features, 1)
         if features % groups:
             raise ValueError(f"features = {features} must be a multiple of feature_group_count = {groups}")
+        return features
 
     def codes(self, patches: Array, u: Array, key: Array | None) -> Array:
         """NMF code of non-negative patches (..., groups, n), each group on its own, under raw weights u (features, n)
@@ -158,9 +160,8 @@ class ConvFields:
 
     def check_groups(self, features: int, channels: int) -> int:
         """`feature_group_count` as Python's int. ValueError unless it divides both numbers."""
-        check_integer("features", features, 1)
-        check_integer("feature_group_count", self.feature_group_count, 1)
-        groups = int(self.feature_group_count)
+        features = check_integer("features", features, 1)
+        groups = check_integer("feature_group_count", self.feature_group_count, 1)
         if channels % groups or features % groups:
             raise ValueError(
                 f"feature_group_count = {groups} must divide the {channels} input channels and features = {features}"
@@ -266,8 +267,7 @@ class MixingFields:
 
     def kernel_shape(self, channels: int) -> tuple[int, ...]:
         """Of c channels: (c, c), or (groups, c / groups, c / groups). ValueError for groups that do not divide."""
-        check_integer("feature_group_count", self.feature_group_count, 1)
-        groups = int(self.feature_group_count)
+        groups = check_integer("feature_group_count", self.feature_group_count, 1)
         if channels % groups:
             raise ValueError(f"feature_group_count = {groups} must divide the {channels} input channels")
         return (channels, channels) if groups == 1 else (groups, channels // groups, channels // groups)

@@ -33,6 +33,6 @@ class NMFLayer(NMFFields, nn.Module, kw_only=True):
             ValueError: settings outside what they allow, or `features` that the groups do not divide.
         """
         groups, n = patches.shape[-2:]
-        self.check_fields(features, groups)
+        features = self.check_fields(features, groups)
         u = self.param("u", self.u_init, (features, n), self.param_dtype)
         return self.codes(patches, u, spike_key(self, "num_spikes") if self.num_spikes else None)

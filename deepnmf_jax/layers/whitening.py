@@ -34,18 +34,18 @@ class WhiteningFields:
             ValueError: strides larger than the kernel, more features than a patch has entries, no room for one, complex
                 numbers.
         """
-        check_integer("kernel_size", self.kernel_size, 1)
-        check_integer("strides", self.strides, 1)
-        if self.strides > self.kernel_size:
-            raise ValueError(f"strides = {self.strides} with kernel_size = {self.kernel_size} would skip pixels")
+        side = check_integer("kernel_size", self.kernel_size, 1)
+        strides = check_integer("strides", self.strides, 1)
+        if strides > side:
+            raise ValueError(f"strides = {strides} with kernel_size = {side} would skip pixels")
         x = floats("inputs", inputs)
         if x.ndim != 4 or 0 in x.shape[1:]:
             raise ValueError(f"inputs have shape {x.shape}; it must be (batch, height, width, c) without a 0")
-        filters = cosine_filters(self.kernel_size, x.shape[-1], self.features)
-        margin = self.kernel_size - self.strides
+        filters = cosine_filters(side, x.shape[-1], check_integer("features", self.features, 1))
+        margin = side - strides
         pad = (margin // 2, margin - margin // 2)
         padded = jnp.pad(x, [(0, 0), pad, pad, (0, 0)], mode="edge")
-        patches = extract_patches(padded, (self.kernel_size,) * 2, strides=self.strides)
+        patches = extract_patches(padded, (side, side), strides=strides)
         return patches @ jnp.asarray(filters, x.dtype)
 
 

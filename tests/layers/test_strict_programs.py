@@ -151,6 +151,14 @@ def test_settings_are_scalars_of_numpy_and_one_side_of_a_square():
         (NMFConv(4, (3,), padding=1, num_iters=2), NMFConv(np.array(4), np.array(3), padding=np.array(1), num_iters=2)),
         (NMFConv(4, (3,), num_iters=2), NMFConv(4, 3, num_iters=2)),  # an integer is one axis, as in Flax
         (PatchWhitening(3, 1, 4), PatchWhitening(np.int64(3), np.int64(1), np.int64(4))),
+        # Inside jit a comparison of JAX's scalars is a traced array.
+        (NMFDense(4, num_iters=2), NMFDense(jnp.asarray(4), num_iters=jnp.asarray(2))),
+        (
+            NMFConv(4, (3, 3), 1, 1, feature_group_count=2, num_iters=2),
+            NMFConv(jnp.asarray(4), (3, 3), *map(jnp.asarray, (1, 1)), feature_group_count=jnp.asarray(2), num_iters=2),
+        ),
+        (NormalizedConv(4, (3, 3)), NormalizedConv(jnp.asarray(4), (jnp.asarray(3),) * 2)),
+        (PatchWhitening(3, 1, 4), PatchWhitening(*map(jnp.asarray, (3, 1, 4)))),
     ]
     for one, other in pairs:
         expected, ours = (jax.jit(layer.init_with_output)(KEY, x) for layer in (one, other))

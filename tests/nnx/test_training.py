@@ -1,6 +1,7 @@
 """NNX's own ways with our modules: optimizer, jit, split and merge, vmap, remat, checkpoints."""
 
 import inspect
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,19 @@ def test_a_training_loop_learns():
     assert losses[-1] < 0.3 * losses[0]
     assert (before != model.nmf.u[...]).any()
     assert (model(images).argmax(-1) == labels).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "model" not in inspect.signature(nnx.Optimizer.update).parameters, reason="flax 0.10: the optimizer holds the model"
+)
+def test_the_training_loop_of_the_guide_runs():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "nnx.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    assert "optimizer.update(model, gradients)" in code
+    space = {"__name__": "__main__"}
+    exec(compile(code, "docs/nnx.md", "exec"), space)
+    assert jnp.isfinite(space["train_step"](*(space[name] for name in ("model", "optimizer", "images", "labels"))))
 
 
 @pytest.mark.slow
