@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gpu import roofline
 from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
-from benchmarks.speed import dn2mfgl, factorization, first_fit, growth, layer, profile, startup, step
+from benchmarks.speed import dn2mfgl, factorization, first_fit, growth, layer, profile, sparse, startup, step
 from benchmarks.speed import spikes as speed_of_spikes
 from deepnmf_jax.experiments import (
     acceleration,
@@ -71,6 +71,7 @@ SPEED: dict[str, Callable[[], str]] = {
     "startup": partial(measured, "startup", startup.startup_table),
     "factorization": partial(measured, "factorization", factorization.factorization_table),
     "first_fit": partial(measured, "first_fit", first_fit.first_fit_table),
+    "sparse": partial(measured, "sparse", sparse.sparse_table),
     "structure": partial(measured, "dn2mfgl", lambda result: dn2mfgl.summary(result["problems"])),
     "speed_of_spikes": partial(measured, "spikes", speed_of_spikes.spikes_table),
     "counts": roofline.counts,

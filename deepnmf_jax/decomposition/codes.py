@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.core.checks import is_concrete
+from deepnmf_jax.decomposition.io.nonzeros import Nonzeros, nonzeros_of
 from deepnmf_jax.decomposition.updates.conjugate import conjugate_step
 from deepnmf_jax.decomposition.updates.derivative import Problem, follow
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, in_view
@@ -58,7 +60,8 @@ def solve_codes(
     with conjugate gradients on the positive codes between the sweeps; other divergences by the multiplicative rule,
     with Newton steps between its sweeps for up to 128 atoms. Not differentiable in reverse: see `encode`.
     """
-    found = search(None, max_iter, Target(a, penalties, weights), d, settings, tol)
+    matrix = in_blocks(a, d, settings) if isinstance(a, BCOO) else a
+    found = search(None, max_iter, Target(matrix, penalties, weights), d, settings, tol)
     return found.state, CodesReport(found.sweeps, found.converged & ~jnp.isnan(found.value), found.value)
 
 
@@ -129,7 +132,8 @@ def encode(
     derivative is that of the exact solution; for squared error the codes are finished for it where `tol` ends before.
     It is with respect to A, D, the penalties of the codes and the weights; where entries are at the edge of both (ties)
     one side is taken, of several minima the one found, and along flat directions (more active atoms than features) the
-    shortest change. Sparse A: none, a ValueError.
+    shortest change. Sparse A: none, a ValueError; for another divergence than the squared error it may not be traced
+    either.
 
     Weights are (n, p), or (n,) or (n, 1) for whole samples. ValueError for other shapes, and for an `ortho_z`, of
     which there is no derivative.
@@ -146,10 +150,12 @@ def encode(
     matrix, d, l1, l2 = matrix.astype(dtype), *(jnp.asarray(x, dtype) for x in (d, *penalties[:2]))
     if weights is not None:
         weights = weights_as_matrix(jnp.asarray(weights, dtype), matrix.shape)
+    if sparse:
+        matrix = in_blocks(matrix, d, settings)
     given = Target(matrix, Penalties(l1, l2), weights), d
     found = _compiled_search(None, *lax.stop_gradient((max_iter, *given)), settings, lax.stop_gradient(tol)).state.T
     if sparse:
-        return _without_derivative(found, (matrix.data, d, l1, l2))
+        return _without_derivative(found, (jax.tree.leaves(matrix), d, l1, l2))
     return follow(found, Problem(matrix, d, l1, l2, weights), settings)
 
 
@@ -161,6 +167,24 @@ def _without_derivative(z: Array, given: tuple) -> Array:
 @_without_derivative.defjvp
 def _refuse_derivative(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     raise ValueError("codes of a sparse A have no derivative; write it out with A.todense()")
+
+
+def in_blocks(a: BCOO, d: Array, settings: Settings) -> BCOO | Nonzeros:
+    """A sparse A (n, p) as the search for codes for D (k, p) needs it; where A is traced, as it is for squared error.
+
+    Raises:
+        ValueError: A is traced, and beta is not 2; a beta of 0 or less, infinite where A is 0.
+    """
+    if not is_concrete(a.data, a.indices):
+        if settings.beta == 2:
+            return a
+        raise ValueError(
+            f"codes of a sparse A for beta = {settings.beta:g} need its entries, but A is traced by jax.jit, grad or "
+            "vmap; call this outside, or write A out with A.todense()"
+        )
+    if settings.beta <= 0:
+        raise ValueError(f"A has zeros, for which the divergence of beta = {settings.beta:g} is infinite")
+    return nonzeros_of(a, len(d), settings.beta != 1, both=False)
 
 
 def weights_as_matrix(weights: Array, shape: tuple[int, ...]) -> Array:

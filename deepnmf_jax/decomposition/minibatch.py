@@ -1,7 +1,7 @@
 """Mini-batches for every beta divergence: multiplicative steps whose sums over the batches are kept.
 
 Lefevre, Bach and Fevotte, Online algorithms for nonnegative matrix factorization with the Itakura-Saito divergence,
-2011; scikit-learn's `MiniBatchNMF` has the same rule. X (b, p) a dense batch, W (b, k), H (k, p).
+2011; scikit-learn's `MiniBatchNMF` has the same rule. X (b, p) a batch, dense or `Nonzeros`, W (b, k), H (k, p).
 """
 
 from functools import partial
@@ -11,9 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence, beta_terms
-from deepnmf_jax.decomposition.updates.multiplicative import beta_step
+from deepnmf_jax.decomposition.io.nonzeros import Nonzeros
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence_of, beta_terms
+from deepnmf_jax.decomposition.updates.multiplicative import beta_step, exponent_of
 from deepnmf_jax.decomposition.updates.objective import Half, Penalties, penalty
+from deepnmf_jax.decomposition.updates.starts import mean_of
+
+Matrix = Array | Nonzeros
 
 
 class Memory(NamedTuple):
@@ -29,18 +33,13 @@ def remembered(h: Array) -> Memory:
     return Memory(h, h, jnp.ones_like(h))
 
 
-def exponent_of(beta: float) -> float:
-    """The exponent with which the multiplicative rule does not raise the divergence."""
-    return 1 / (2 - beta) if beta < 1 else 1 / (beta - 1) if beta > 2 else 1.0
-
-
 @partial(jax.jit, static_argnames=("beta",))
 def solve_codes(
-    x: Array, h: Array, penalties: Penalties, beta: float, max_iter: Array | int, tol: Array | float
+    x: Matrix, h: Array, penalties: Penalties, beta: float, max_iter: Array | int, tol: Array | float
 ) -> Array:
     """W (b, k) for H by multiplicative steps from a constant, until they change it by less than `tol`, relatively."""
     half = Half(h, x, penalties.l1_z, penalties.l2_z)
-    first = jnp.full((len(h), len(x)), jnp.sqrt(jnp.mean(x) / len(h)), h.dtype)
+    first = jnp.full((len(h), x.shape[0]), jnp.sqrt(mean_of(x) / len(h)), h.dtype)
 
     def running(carry: tuple[Array, Array, Array]) -> Array:
         return (carry[1] < max_iter) & ~((carry[2] <= tol) & (jnp.asarray(tol) > 0))
@@ -57,14 +56,14 @@ def solve_codes(
 
 @partial(jax.jit, static_argnames=("beta",))
 def step(
-    x: Array, w: Array, memory: Memory, penalties: Penalties, beta: float, forget: Array | float
+    x: Matrix, w: Array, memory: Memory, penalties: Penalties, beta: float, forget: Array | float
 ) -> tuple[Memory, Array, Array]:
     """One step of H for a batch and its codes: the memory, the objective a sample before it, and the relative change.
 
     `forget` in [0, 1]: what the sums so far are multiplied with; 0 is the plain multiplicative step.
     """
     h = memory.h
-    cost = (beta_divergence(x, w @ h, beta) + penalty(w, h, penalties)) / len(x)
+    cost = (beta_divergence_of(x, w, h, beta) + penalty(w, h, penalties)) / x.shape[0]
     above, below = beta_terms(x.T, h.T, w.T, beta)
     below = below.T + penalties.l1_d + penalties.l2_d * h
     exponent = exponent_of(beta)
@@ -81,12 +80,12 @@ def step(
 
 
 @partial(jax.jit, static_argnames=("beta",))
-def divergence_of(x: Array, w: Array, h: Array, beta: float) -> Array:
+def divergence_of(x: Matrix, w: Array, h: Array, beta: float) -> Array:
     """Beta divergence of W H from X, a scalar."""
-    return beta_divergence(x, w @ h, beta)
+    return beta_divergence_of(x, w, h, beta)
 
 
 @partial(jax.jit, static_argnames=("beta",))
-def improved_codes(x: Array, w: Array, h: Array, penalties: Penalties, beta: float) -> Array:
+def improved_codes(x: Matrix, w: Array, h: Array, penalties: Penalties, beta: float) -> Array:
     """W (b, k) after one multiplicative step."""
     return beta_step(w.T, Half(h, x, penalties.l1_z, penalties.l2_z), beta).T

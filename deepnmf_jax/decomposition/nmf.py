@@ -83,7 +83,8 @@ class NMF(Starting):
     solvers = tuple(SOLVERS)
     saved_arguments = ("known_D",)
     saved_arrays: Mapping[str, Kind] = {
-        name: Kind(axes, nonnegative=True) for name, axes in (("_d", "kp"), ("_m", "kp"), ("_n", "kk"), ("_seen", ""))
+        name: Kind(axes, nonnegative=True)
+        for name, axes in (("_d", "kp"), ("_m", "kp"), ("_n", "kk"), ("_below", "kp"), ("_seen", ""))
     }
 
     def __init__(
@@ -209,15 +210,17 @@ class NMF(Starting):
             if data.zero:
                 return self._fit_zeros(data, dtype, known)
             target = self._target(data)._replace(smooth=smooth, free=free_of(known))
-            return self._fit(data, target, self._starts(data, start, known), limit)
+            return self._fit(data, target, self._starts(data, target, start, known), limit)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         # Batches of a stream come without a mask, and their weights are not used.
         return read_data(a, dtype, self.device, beta=self._settings.beta, takes_mask="mask" in more, **more)
 
-    def _target(self, data: Data) -> Target:
+    def _target(self, data: Data, both: bool = True) -> Target:
+        """What is to be approximated, by codes and dictionary (`both`) or by codes alone."""
         n, p = data.a.shape
-        return Target(data.a, self._penalties(n, p, data.scale, self._scale), data.weights)
+        a = self._matrix(data.a, both)
+        return Target(a, self._penalties(n, p, data.scale, self._scale), data.weights)
 
     def _smoothness(self, graph: Any, labels: Any, data: Data) -> Smoothness | None:
         if not self.alpha_graph:
@@ -311,5 +314,5 @@ class NMF(Starting):
             return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
         with at_once(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
-            z = transposed(self._solve_codes(self._target(data), limit, tol), self._codes_unit(data))
+            z = transposed(self._solve_codes(self._target(data, both=False), limit, tol), self._codes_unit(data))
             return self._restore(beside(z, data.a), arrays.kind_of(A), A)

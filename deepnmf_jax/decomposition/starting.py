@@ -15,6 +15,7 @@ from deepnmf_jax.decomposition.io.checked import Data, read_data, with_missing_f
 from deepnmf_jax.decomposition.io.host import beside, holds_zeros, namespace, stacked
 from deepnmf_jax.decomposition.known import Known, started, with_known
 from deepnmf_jax.decomposition.streaming import FromBatches
+from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS
 from deepnmf_jax.decomposition.updates.starts import start_of
 
@@ -24,9 +25,11 @@ class Starting(FromBatches):
 
     n_restarts: int
 
-    def _starts(self, data: Data, start: tuple[Array, Array] | None, known: Known | None) -> tuple[Array, Array]:
+    def _starts(
+        self, data: Data, target: Target, start: tuple[Array, Array] | None, known: Known | None
+    ) -> tuple[Array, Array]:
         """Starting factors of every restart, Z^T (r, k, n) and D (r, k, p), with what is known of D put in."""
-        filled = with_missing_filled(data)
+        filled = target.a if data.weights is None else with_missing_filled(data)
         starts = [] if start is None else [(start[0], with_known(start[1], known))]
         for i in range(len(starts), self.n_restarts):
             key = partial(self._key_of, i)

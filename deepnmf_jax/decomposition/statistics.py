@@ -2,7 +2,7 @@
 
 With M = sum Z_t^T A_t and N = sum Z_t^T Z_t over the batches, the step of the dictionary needs nothing else (Mairal,
 Bach, Ponce and Sapiro, Online learning for matrix factorization, 2010). Batches A (b, p) are checked and scaled
-already, dense or sparse; D is (k, p).
+already, dense or sparse; D is (k, p). What other divergences than the squared error keep is in `beta_batches`.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.codes import find_codes
+from deepnmf_jax.decomposition.io.nonzeros import Matrix
 from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.objective import Half, Penalties, Target, penalty
@@ -25,7 +25,7 @@ DICTIONARY_SWEEPS = 3
 # Codes for the dictionary of the moment: sweeps, tolerance.
 CODES_LIMIT, CODES_TOL = 300, 1e-4
 
-Batch = Array | BCOO
+Batch = Matrix
 
 
 class Statistics(NamedTuple):

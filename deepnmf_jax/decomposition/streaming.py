@@ -9,25 +9,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition import beta_batches
 from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.arrays import batches_of
 from deepnmf_jax.decomposition.io.checked import Data
+from deepnmf_jax.decomposition.io.nonzeros import nonzeros_of
 from deepnmf_jax.decomposition.io.units import FAR, unit_of_objective
 from deepnmf_jax.decomposition.known import Known, free_of, known_of, with_known
 from deepnmf_jax.decomposition.statistics import CODES_LIMIT, CODES_TOL, Batch, Statistics, epoch, no_statistics, step
 from deepnmf_jax.decomposition.updates.objective import (
     Penalties,
     Target,
+    divergence,
     rescaled,
     scaled_penalties,
     square_sum,
-    squared_error,
 )
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings, check_batches
 from deepnmf_jax.decomposition.updates.starts import compiled_start
+
+_divergence = jax.jit(divergence, static_argnames=("beta",))
 
 
 def outweighs(data: Data, unit: float) -> bool:
@@ -41,9 +46,11 @@ class Batches:
     A walk ends early at a batch that `outweighs` the leading one, and takes its place.
     """
 
-    def __init__(self, batches: Iterable, read: Callable[..., Data], lead: Data) -> None:
-        # `lead` is the batch in whose unit all are; `begin` finds it.
-        self.batches, self.read, self.lead = batches, read, lead
+    def __init__(
+        self, batches: Iterable, read: Callable[..., Data], lead: Data, matrix: Callable[[Batch], Batch]
+    ) -> None:
+        # `lead` is the batch in whose unit all are; `begin` finds it. `matrix` makes of a batch what the updates need.
+        self.batches, self.read, self.lead, self.matrix = batches, read, lead, matrix
         # Samples and the sum of squares of each batch, once they have been walked through.
         self.seen: list[tuple[int, float]] = []
 
@@ -58,7 +65,7 @@ class Batches:
             seen.append((a.shape[0], float(square_sum(a))))
             if self.seen and self.seen[: len(seen)] != seen:
                 break
-            yield a
+            yield self.matrix(a)
         if self.seen and seen != self.seen:
             raise ValueError(
                 "the iterable gives other batches in each epoch (a loader that shuffles?), but codes belong to "
@@ -96,10 +103,11 @@ def fit_epochs(
     `limit` of them at most, or until over ten of them the objective fell by less than `tol` times what it was.
     """
     penalties, squares = penalties_for(sum(n for n, _ in batches.seen)), sum(square for _, square in batches.seen)
+    sweep = partial(epoch, squares=squares) if settings.beta == 2 else beta_batches.epoch
     history: list[float] = []
     converged = squares == 0
     while len(history) < limit and not converged:
-        codes, d, value = epoch(batches, codes, d, penalties, settings, squares, free)
+        codes, d, value = sweep(batches, codes, d, penalties, settings, free=free)
         history.append(value)
         if report is not None:
             report(len(history), value)
@@ -108,19 +116,16 @@ def fit_epochs(
     return d if squares else jnp.zeros_like(d), history, converged
 
 
-_error = jax.jit(squared_error)
-
-
 def codes_of(
     batches: Batches, d: Array, penalties: Penalties, settings: SolverSettings, limit: int, tol: float
 ) -> tuple[list[np.ndarray], float]:
-    """Codes Z^T (k, b) of each batch for the dictionary D, and ||A - Z D||_F of all."""
-    codes, squares = [], 0.0
+    """Codes Z^T (k, b) of each batch for the dictionary D, and the divergence of all."""
+    codes, total = [], 0.0
     for a in batches:
         zt = find_codes(Target(a, penalties), d, settings, limit, tol)
-        squares += 2 * float(_error(a, zt, d))
+        total += float(_divergence(zt, d, Target(a), settings.beta))
         codes.append(np.asarray(zt))
-    return codes, math.sqrt(max(squares, 0))
+    return codes, total
 
 
 class FromBatches(Estimator):
@@ -138,14 +143,20 @@ class FromBatches(Estimator):
 
     def _forget(self) -> None:
         super()._forget()
+        # Sums over the batches: `Statistics`, or in `_m` and `_below` those of `beta_batches.Sums`.
         self._m: Array | None = None
         self._n: Array | None = None
+        self._below: Array | None = None
         self._seen: Array | None = None
 
     def _penalties(self, n: int, p: int, scale: float, of_dictionary: float | None = None) -> Penalties:
         given = scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, p)
         given = given._replace(ortho_z=self.ortho_W * p or None, ortho_d=self.ortho_H * n or None)
         return rescaled(given, scale, self._settings.beta, of_dictionary)
+
+    def _matrix(self, a: Batch, both: bool) -> Batch:
+        """A as the updates need it, of codes and dictionary (`both`) or of codes alone."""
+        return nonzeros_of(a, self.nb_concepts, self._settings.beta, both) if isinstance(a, BCOO) else a
 
     def _known(self, p: int, scale: float, dtype: np.dtype) -> Known | None:
         """What is known of D (k, p) for data divided by `scale`."""
@@ -182,8 +193,8 @@ class FromBatches(Estimator):
         with arrays.with_precision(dtype):
             fixed = {} if d is None else {"features": d.shape[1]}
             data = self._read(batch, dtype, **fixed, **({} if d is None else {"scale": self._scale}))
-            count = 0 if self._n is None or self.n_iter_ is None else self.n_iter_
-            nothing = d is None or (self._n is None and not bool(jnp.any(d)))
+            count = 0 if self._seen is None or self.n_iter_ is None else self.n_iter_
+            nothing = d is None or (self._seen is None and not bool(jnp.any(d)))
             if nothing or outweighs(data, self._scale):
                 # The batch is the first one that counts.
                 data, count = data if d is None else self._read(batch, dtype, **fixed), 0
@@ -197,17 +208,30 @@ class FromBatches(Estimator):
             else:
                 d = cast(Array, d) / math.sqrt(self._scale)
                 known = self._known(d.shape[1], self._scale, dtype)
-            statistics = no_statistics(d)
-            if self._m is not None and self._n is not None:
-                statistics = Statistics(self._m, self._n, jnp.asarray(self._seen, dtype))
             penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
-            zt, d, statistics = step(d, statistics, data.a, penalties_for, self._settings, free_of(known))
+            zt, d, sums = self._improve(d, self._matrix(data.a, both=True), penalties_for, free_of(known))
             kept = self._kind, self._like, self._scale
             self._forget()
             self._kind, self._like, self._scale = kept
-            self._m, self._n, self._seen = statistics
+            self._m, self._n, self._below, self._seen = sums
             self._d, self.n_iter_ = d * math.sqrt(self._scale), count + 1
             return zt * math.sqrt(self._scale)
+
+    def _improve(
+        self, d: Array, a: Batch, penalties_for: Callable[[int], Penalties], free: Array | None
+    ) -> tuple[Array, Array, tuple]:
+        """Codes of a batch A, the dictionary after it, and what is kept: `_m`, `_n`, `_below`, `_seen`."""
+        if self._settings.beta == 2:
+            so_far = no_statistics(d)
+            if self._m is not None and self._n is not None:
+                so_far = Statistics(self._m, self._n, jnp.asarray(self._seen, d.dtype))
+            zt, d, (m, n, seen) = step(d, so_far, a, penalties_for, self._settings, free)
+            return zt, d, (m, n, None, seen)
+        sums = beta_batches.no_sums(d)
+        if self._m is not None and self._below is not None:
+            sums = beta_batches.Sums(self._m, self._below, jnp.asarray(self._seen, d.dtype))
+        zt, d, (m, below, seen) = beta_batches.step(d, sums, a, penalties_for, self._settings, free)
+        return zt, d, (m, None, below, seen)
 
     def _fit_batches(self, batches: Iterable, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
         """`fit` of an iterable of batches: an epoch is a sweep; a one-shot iterator gives one pass of `partial_fit`."""
@@ -232,7 +256,8 @@ class FromBatches(Estimator):
         with arrays.with_precision(dtype):
             data = self._read(first, dtype)
             p = data.a.shape[1]
-            all_of = Batches(batches, partial(self._read, dtype=dtype, features=p), data)
+            read, matrix = partial(self._read, dtype=dtype, features=p), partial(self._matrix, both=True)
+            all_of = Batches(batches, read, data, matrix)
 
             def first_dictionary(a: Batch) -> Array:
                 return self._first_dictionary(a, self._known(p, all_of.lead.scale, dtype))
@@ -240,15 +265,16 @@ class FromBatches(Estimator):
             start, codes = begin(all_of, first_dictionary, self._settings)
             data, scale = all_of.lead, all_of.lead.scale
             free = free_of(self._known(p, scale, dtype))
-            unit, root = unit_of_objective(scale), math.sqrt(scale)
+            unit, root = unit_of_objective(scale, self._settings.beta), math.sqrt(scale)
             penalties_for = partial(self._penalties, p=p, scale=scale)
             with progress.bar(self.verbose, limit, "fit", unit) as report:
                 d, history, converged = fit_epochs(
                     all_of, start, codes, penalties_for, self._settings, limit, self.tol, report, free
                 )
             limit = self._limit(None, ENCODE_LIMIT)
-            codes, error = codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
+            codes, left = codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
+            error = math.sqrt(2 * max(left * unit, 0))
             self._begin(None, data)
             self._d = d * root
-            self._report(len(history), converged, np.asarray(history) * unit, error * scale, stacklevel=5)
+            self._report(len(history), converged, np.asarray(history) * unit, error, stacklevel=5)
             return np.concatenate([zt.T * root for zt in codes]), self.D

@@ -21,8 +21,6 @@ from deepnmf_jax.decomposition.protocol import DtypeError
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 
 FLOATS = [np.float64, np.float32]
-# Entries of a sparse X that NMF writes out for another divergence than the squared error.
-LARGEST_WRITTEN_OUT = 2**26
 
 
 def validated(estimator: Any, X: Any, reset: bool) -> Any:
@@ -44,19 +42,6 @@ def takes_zeros(estimator: Any) -> bool:
         return beta_of(estimator.beta_loss) > 0
     except ValueError:  # told by `fit`
         return True
-
-
-def written_out(X: Any, beta_loss: Any) -> Any:
-    """X, dense where the divergence needs the reconstruction of every entry. ValueError for one too large for that."""
-    if not issparse(X) or beta_loss in (2, "frobenius"):
-        return X
-    if math.prod(X.shape) > LARGEST_WRITTEN_OUT:
-        raise ValueError(
-            f"X is sparse, of shape {X.shape}, and would be written out, since beta_loss = {beta_loss!r} needs the "
-            f"reconstruction of every entry: that is for {LARGEST_WRITTEN_OUT} entries at most; MiniBatchNMF writes "
-            "out one batch at a time"
-        )
-    return X.toarray()
 
 
 def readable(X: Any, name: str = "X") -> Any:

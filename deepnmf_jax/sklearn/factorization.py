@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_non_negative
 
-from deepnmf_jax.sklearn.checks import FLOATS, level_of_caller, read_factor, readable, their_warnings, written_out
+from deepnmf_jax.sklearn.checks import FLOATS, level_of_caller, read_factor, readable, their_warnings
 from deepnmf_jax.sklearn.nmf import NMF
 
 
@@ -47,7 +47,6 @@ def non_negative_factorization(
     X = check_array(readable(X), accept_sparse=("csr", "csc"), dtype=FLOATS)
     check_non_negative(X, "NMF (input X)")
     H = read_factor("H", H, (_rows(n_components), X.shape[1]), X.dtype)
-    X = written_out(X, model.beta_loss)
     core = model._make_core(len(H)).with_dictionary(H, X)
     with their_warnings():
         return core.encode(X), H, core.max_iter or 1

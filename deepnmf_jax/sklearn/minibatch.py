@@ -3,6 +3,7 @@
 import itertools
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from deepnmf_jax import decomposition
 from deepnmf_jax.core.checks import check_integer, check_number
 from deepnmf_jax.decomposition import minibatch
-from deepnmf_jax.decomposition.io.arrays import with_precision
+from deepnmf_jax.decomposition.io.arrays import to_jax, with_precision
+from deepnmf_jax.decomposition.io.nonzeros import nonzeros_of
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.objective import Penalties, scaled_penalties
 from deepnmf_jax.sklearn.base import Factorization
@@ -33,7 +35,7 @@ from deepnmf_jax.sklearn.checks import (
 class MiniBatchNMF(Factorization):
     """Non-negative matrix factorization X ~ W H by mini-batches, with scikit-learn's names and rule; solved by JAX.
 
-    Any beta divergence, and sparse X: one batch at a time is written out.
+    Any beta divergence. Of a sparse X one batch at a time is written out; for Kullback-Leibler nothing is.
 
     Args:
         n_components: k; None: as many as features; "auto": as many as rows of H with init="custom", else as features.
@@ -134,9 +136,14 @@ class MiniBatchNMF(Factorization):
                 H = self._start(X, W, H)[1]
                 self._memory, self._steps = minibatch.remembered(_on_device(H)), 0
                 self._share = min(self.batch_size, X.shape[0]) / X.shape[0]
-            batch = _on_device(X)
+            batch = self._batch(X, len(self._memory.h), both=True)
             codes = minibatch.solve_codes(
-                batch, self._memory.h, self._penalties(len(batch)), self._beta, self.fresh_restarts_max_iter, self.tol
+                batch,
+                self._memory.h,
+                self._penalties(batch.shape[0]),
+                self._beta,
+                self.fresh_restarts_max_iter,
+                self.tol,
             )
             self._memory = self._step(batch, codes, self._memory, self._share)[0]
             self._publish(np.array(self._memory.h), 1, self._steps + 1)
@@ -181,8 +188,8 @@ class MiniBatchNMF(Factorization):
         batches = list(gen_batches(n, self.batch_size))
         memory, mean, least, waited, done = minibatch.remembered(_on_device(H)), None, math.inf, 0, 0
         for part in itertools.islice(itertools.cycle(batches), self.max_iter * len(batches)):
-            x = _on_device(X[part])
-            penalties = self._penalties(len(x))
+            x = self._batch(X[part], len(H), both=True)
+            penalties = self._penalties(x.shape[0])
             if self.fresh_restarts:
                 w = minibatch.solve_codes(
                     x, memory.h, penalties, self._beta, self.fresh_restarts_max_iter, float(self.tol)
@@ -195,7 +202,7 @@ class MiniBatchNMF(Factorization):
             # The first cost is that of the start.
             if done == 1:
                 continue
-            share = min(1.0, len(x) / (n + 1))
+            share = min(1.0, x.shape[0] / (n + 1))
             mean = float(cost) if mean is None else (1 - share) * mean + share * float(cost)
             if self.verbose:
                 print(f"Minibatch step {done}/{self.max_iter * len(batches)}: mean batch cost: {mean}")
@@ -205,22 +212,35 @@ class MiniBatchNMF(Factorization):
                 break
         return W, memory, done
 
+    def _batch(self, x: Any, k: int, both: bool) -> Any:
+        """A batch as the updates need it, of W and H (`both`) or of W alone: sparse as it is, or written out."""
+        if not issparse(x):
+            return _on_device(x)
+        if self._beta != 1:
+            return _on_device(x.toarray())
+        return nonzeros_of(to_jax(x, x.dtype), k, self._beta, both)  # type: ignore[arg-type]
+
     def _step(self, x: Any, w: Any, memory: minibatch.Memory, share: float) -> tuple[minibatch.Memory, Any, Any]:
-        return minibatch.step(x, w, memory, self._penalties(len(x)), self._beta, self.forget_factor**share)
+        return minibatch.step(x, w, memory, self._penalties(x.shape[0]), self._beta, self.forget_factor**share)
 
     def _penalties(self, n: int) -> Penalties:
         return scaled_penalties(self.alpha_W, self.alpha_H, self.l1_ratio, n, self._p)
 
     def _codes(self, X: Any, H: np.ndarray, limit: int) -> np.ndarray:
         parts = [
-            minibatch.solve_codes(_on_device(X[part]), H, self._penalties(1), self._beta, limit, float(self.tol))
-            for part in gen_batches(X.shape[0], self.batch_size)
+            minibatch.solve_codes(x, H, self._penalties(1), self._beta, limit, float(self.tol))
+            for x in self._parts(X, H)
         ]
         return np.concatenate([np.asarray(part) for part in parts])
 
+    def _parts(self, X: Any, H: np.ndarray) -> Iterator[Any]:
+        for part in gen_batches(X.shape[0], self.batch_size):
+            yield self._batch(X[part], len(H), both=False)
+
     def _error(self, X: Any, W: np.ndarray, H: np.ndarray) -> float:
-        parts = gen_batches(X.shape[0], self.batch_size)
-        each = [float(minibatch.divergence_of(_on_device(X[part]), W[part], H, self._beta)) for part in parts]
+        rows = gen_batches(X.shape[0], self.batch_size)
+        parts = zip(rows, self._parts(X, H), strict=True)
+        each = [float(minibatch.divergence_of(x, W[part], H, self._beta)) for part, x in parts]
         return math.sqrt(2 * max(sum(each), 0.0))
 
     def _transform_limit(self) -> int:
@@ -236,5 +256,5 @@ class MiniBatchNMF(Factorization):
 
 
 def _on_device(x: Any) -> Any:
-    """A batch as an array of JAX, written out if it is sparse."""
-    return jax.device_put(x.toarray() if issparse(x) else x, may_alias=False)
+    """An array of JAX."""
+    return jax.device_put(x, may_alias=False)

@@ -10,7 +10,7 @@ from deepnmf_jax import decomposition
 from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition.protocol import AvailableIf
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
-from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches, check_solver
 from deepnmf_jax.sklearn.base import Factorization
 from deepnmf_jax.sklearn.checks import (
     FLOATS,
@@ -20,7 +20,6 @@ from deepnmf_jax.sklearn.checks import (
     their_warnings,
     validated,
     width_of,
-    written_out,
 )
 
 # Their names of solvers, and ours.
@@ -29,7 +28,9 @@ THEIR_SOLVERS = {"cd": "hals"}
 
 def _takes_batches(model: "NMF") -> None:
     check_choice("solver", model._solver, tuple(SOLVERS))
-    check_batches(SolverSettings(model._solver, beta_of(model.beta_loss)))
+    settings = SolverSettings(model._solver, beta_of(model.beta_loss))
+    check_solver(settings)
+    check_batches(settings)
 
 
 class NMF(Factorization):
@@ -90,8 +91,7 @@ class NMF(Factorization):
         """Learn H from X and return W (n, k).
 
         Args:
-            X: (n, p), non-negative, dense or sparse; with another divergence than the squared error a sparse one is
-                written out.
+            X: (n, p), non-negative, dense or sparse.
             y: ignored.
             W: with init="custom" the start (n, k), of the dtype of X; otherwise ignored with a RuntimeWarning.
             H: with init="custom" the start (k, p), likewise.
@@ -101,7 +101,7 @@ class NMF(Factorization):
                 start that is missing or full of zeros; an argument of the constructor outside what it allows.
             TypeError: (a ValueError too) a start of another dtype than X.
         """
-        X = written_out(validated(self, X, reset=True), self.beta_loss)
+        X = validated(self, X, reset=True)
         start = read_start(self, X, W, H)
         core = self._make_core(X.shape[1] if start is None else len(start[1]))
         check_init(self.init, core.nb_concepts, X.shape)
@@ -113,13 +113,13 @@ class NMF(Factorization):
 
     @AvailableIf(_takes_batches)
     def partial_fit(self, X: Any, y: Any = None, W: Any = None, H: Any = None) -> Self:
-        """One step on the batch X (b, p), from the statistics of all batches so far. Returns self.
+        """One step on the batch X (b, p), from the sums over all batches so far. Returns self.
 
         The first batch makes the start, or the last `fit` is it.
 
         Raises:
             ValueError: as in `fit_transform`; W or H, or init="custom" before any fit.
-            UnavailableError: (a ValueError and AttributeError) a solver or divergence that takes no batches.
+            UnavailableError: (a ValueError and AttributeError) a solver that takes no batches.
         """
         first = not hasattr(self, "components_")
         if W is not None or H is not None or (first and self.init == "custom"):
@@ -138,7 +138,7 @@ class NMF(Factorization):
     def transform(self, X: Any) -> np.ndarray:
         """W (n, k) of X (n, p) for the learned H."""
         check_is_fitted(self)
-        return self._core.encode(written_out(validated(self, X, reset=False), self.beta_loss))
+        return self._core.encode(validated(self, X, reset=False))
 
     def inverse_transform(self, X: Any) -> np.ndarray:
         """Data (n, p) from codes W (n, k), dense or sparse. ValueError for codes of another width, NaN or infinite."""

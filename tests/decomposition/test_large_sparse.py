@@ -66,12 +66,25 @@ def test_every_other_entry() -> None:
     assert model.init_random_z(a).shape == (N, 2)
 
 
+def test_kullback_leibler() -> None:
+    a = large("float64")
+    # Rows of zeros have no part in it.
+    expected = NMF(2, solver="mu", beta_loss=1, init="random", max_iter=20)
+    expected.fit(corner("float64"))
+    model = NMF(2, solver="mu", beta_loss=1, init="random", max_iter=20)
+    z, d = model.fit(a)
+    assert z.shape == (N, 2) and not z[:-6].any() and not d[:, :-5].any()
+    assert model.reconstruction_err_ == pytest.approx(expected.reconstruction_err_, rel=0.2)
+    np.testing.assert_array_equal(model.encode(a), z)
+    model.partial_fit(a)
+    assert model.D.shape == (2, P) and np.isfinite(model.D).all()
+
+
 def test_what_would_write_it_out_is_refused() -> None:
     a = large()
     for fit in (
         SemiNMF(2).fit,
         ConvexNMF(2).fit,
-        NMF(2, solver="mu", beta_loss=1).fit,
         lambda x: choose_k(x, [2]),
         lambda x: NMF(2).fit(x, mask=np.ones(2)),
         lambda x: NMF(2).fit(x, weights=np.ones(N)),

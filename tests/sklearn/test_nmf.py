@@ -243,7 +243,7 @@ def test_tags_and_methods_tell_the_truth(solver: str, beta_loss: object) -> None
 
 
 def test_a_method_that_is_not_there_says_why() -> None:
-    with pytest.raises(ValueError, match="NMF.partial_fit: batches are for the squared error"):
+    with pytest.raises(ValueError, match="NMF.partial_fit: batches for the squared error"):
         NMF(3, solver="mu").partial_fit(data())
 
 

@@ -57,7 +57,7 @@ def read_data(
         weights: element weights (n, p) or weights of the samples (n,) or (n, 1), non-negative; None.
         mask: 1 or True where A is known, (n, p); instead of or on top of the weights. Elsewhere A may be NaN.
         nonnegative: whether negative entries are an error.
-        beta: of the divergence; zeros are an error for beta <= 0, sparse matrices for all but the squared error (2).
+        beta: of the divergence; zeros are an error for beta <= 0, and so are sparse matrices.
         features: p that A must have, of a fitted dictionary.
         scale: the unit of the fit; None: found from A.
         sparse: whether a sparse A may stay sparse; else it is written out.
@@ -88,11 +88,6 @@ def read_data(
     size = check_values(array, known, nonnegative, beta <= 0)
     if size == 0:
         _check_lost(a, known, dtype)
-    if beta != 2 and isinstance(array, BCOO):
-        raise ValueError(
-            f"a beta_loss of {beta:g} needs the reconstruction of every entry, so a dense A; convert it with "
-            "A.toarray() or A.todense()"
-        )
     unit = unit_near(size, dtype) if size > 0 else 0.0
     scale = (unit or 1.0) if scale is None else scale
     return Data(divided(array, scale, size or math.inf), known, scale, size == 0, unit)

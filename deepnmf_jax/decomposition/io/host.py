@@ -14,6 +14,8 @@ import scipy.linalg
 from jax import Array
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.io.nonzeros import Sparse
+
 # Multiplications up to which OpenBLAS uses one thread, and those from which several are worth waking.
 SERIAL, SMALL = 2**18, 2**26
 
@@ -26,7 +28,7 @@ def namespace(*arrays: Any) -> Any:
 def on_host(x: Any) -> bool:
     """Whether x is a dense array with values in the memory of this process, on one device."""
     if not isinstance(x, Array):
-        return not isinstance(x, BCOO)
+        return not isinstance(x, Sparse)
     if isinstance(x, jax.core.Tracer) or jnp.issubdtype(x.dtype, jax.dtypes.extended):
         return False
     return len(x.sharding.device_set) == 1 and all(getattr(d, "platform", None) == "cpu" for d in x.sharding.device_set)
@@ -81,7 +83,7 @@ class where_it_lies:
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         """What the function gives for these arguments."""
-        leaves, tree = jax.tree.flatten((args, named), is_leaf=lambda x: isinstance(x, BCOO))
+        leaves, tree = jax.tree.flatten((args, named), is_leaf=lambda x: isinstance(x, Sparse))
         if not all(map(on_host, leaves)):
             return self.compiled(*args, **named)
         args, named = jax.tree.unflatten(tree, [np.asarray(x) if isinstance(x, Array) else x for x in leaves])

@@ -5,15 +5,15 @@ State comes in, state goes out; nothing is drawn after the start. They can be ji
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.io.host import namespace, where_it_lies
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros, Sparse
 from deepnmf_jax.decomposition.updates import loop
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.loop import Descent, over_starts
@@ -183,13 +183,13 @@ def _revive(zt: Array, d: Array, dead: Array, target: Target) -> tuple[Array, Ar
     return zt, d, count
 
 
-def _worst_row(a: Array | BCOO, zt: Array, d: Array) -> tuple[Array, Callable[[Array], Array]]:
+def _worst_row(a: Matrix, zt: Array, d: Array) -> tuple[Array, Callable[[Array], Array]]:
     """Row (p,) of the residual A - Z D with the largest norm, and the product of the residual with a vector (p,)."""
-    if not isinstance(a, BCOO):
+    if not isinstance(a, Sparse):
         rest = a - product(zt.T, d)
         worst = jax.nn.one_hot(jnp.argmax(jnp.sum(rest**2, axis=1)), a.shape[0], dtype=d.dtype)
         return product(worst, rest), lambda vector: product(rest, vector)
-    squares = product(BCOO((a.data**2, a.indices), shape=a.shape), jnp.ones((a.shape[1], 1), d.dtype))[:, 0]
+    squares = cast(Nonzeros, a).row_sums(power=2)
     errors = squares + jnp.sum(zt * (product(product(d, d.T), zt) - 2 * product(d, a.T)), axis=0)
     worst = jax.nn.one_hot(jnp.argmax(errors), a.shape[0], dtype=d.dtype)[None]
     row = product(worst, a)[0] - product(product(worst, zt.T), d)[0]

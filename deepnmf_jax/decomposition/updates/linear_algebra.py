@@ -6,12 +6,17 @@ from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.io.host import namespace, product_of
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros
 
 POWER_ITERATIONS = 20
 
 
-def product(a: Array | BCOO, b: Array | BCOO) -> Array:
+def product(a: Matrix, b: Matrix) -> Array:
     """a b in the full precision of their dtype, where an accelerator would round the operands; one may be sparse."""
+    if isinstance(a, Nonzeros):
+        return a.times(jnp.asarray(b))
+    if isinstance(b, Nonzeros):
+        return b.T.times(jnp.asarray(a).T).T
     if isinstance(a, BCOO):
         return a @ jnp.asarray(b)
     if isinstance(b, BCOO):

@@ -10,6 +10,7 @@ from typing import cast
 import jax.numpy as jnp
 from jax import Array
 
+from deepnmf_jax.decomposition.io.nonzeros import Nonzeros
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_terms
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.objective import Half
@@ -67,20 +68,27 @@ def square_root_step(x: Array, above: Array, below: Array) -> Array:
 
 
 def beta_step(x: Array, half: Half, beta: float) -> Array:
-    """One multiplicative update of X (k, m) that never raises divergence + l1 sum X + 0.5 l2 sum X^2.
+    """One multiplicative update of X (k, m) that never raises divergence + l1 sum X + 0.5 l2 sum X^2."""
+    above, below = beta_terms(cast(Array | Nonzeros, half.a), x.T, half.f, beta, half.weights)
+    return rescaled_by(x, above.T, below.T, half, beta)
 
-    X <- X * (above / (below + l1 + l2 X))^g with g = 1/(2-beta) for beta < 1, 1/(beta-1) for beta > 2, else 1. For
-    beta < 2 an L2 penalty in the denominator can raise the objective; there X is multiplied with the root of the exact
-    majoriser's derivative instead (for beta = 1 a quadratic equation). So it is with a graph: what the neighbours push
-    with is added to the numerator, and for beta > 1 the equation is below t^beta + (l2 X) t^2 = above, of a majoriser
-    that bounds the term of A by a logarithm.
+
+def exponent_of(beta: float) -> float:
+    """The exponent with which the multiplicative rule does not raise the divergence."""
+    return 1 / (2 - beta) if beta < 1 else 1 / (beta - 1) if beta > 2 else 1.0
+
+
+def rescaled_by(x: Array, above: Array, below: Array, half: Half, beta: float) -> Array:
+    """X <- X * (above / (below + l1 + l2 X))^g, all of one shape, g of `exponent_of`, the penalties of `half`.
+
+    For beta < 2 an L2 penalty in the denominator can raise the objective; there X is multiplied with the root of the
+    exact majoriser's derivative instead (for beta = 1 a quadratic equation). So it is with a graph: what the neighbours
+    push with is added to the numerator, and for beta > 1 the equation is below t^beta + (l2 X) t^2 = above, of a
+    majoriser that bounds the term of A by a logarithm.
     """
-    f, a, l1, _, weights = half[:5]
-    pull, push = half.pull(x).T, half.push(x)
-    x = x.T
-    above, below = beta_terms(cast(Array, a), x, f, beta, weights)
-    below = below + l1
-    above = above if push is None else above + push.T
+    pull, push = half.pull(x), half.push(x)
+    below = below + half.l1
+    above = above if push is None else above + push
     if beta >= 2:
         below = below + pull
         factor = above / jnp.where(below > 0, below, 1)
@@ -90,7 +98,7 @@ def beta_step(x: Array, half: Half, beta: float) -> Array:
         factor = _positive_root(above, below, pull, beta, 2.0)
     else:
         factor = _positive_root(above, below, pull, 2 - beta if beta < 1 else 1.0, 3 - beta)
-    return above_underflow(x, above, x * factor).T
+    return above_underflow(x, above, x * factor)
 
 
 def _positive_root(above: Array, below: Array, extra: Array, q: float, r: float) -> Array:

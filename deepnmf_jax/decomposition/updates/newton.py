@@ -6,13 +6,23 @@ as in `objective.Half`, of which it must be a `plain` one.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepnmf_jax.decomposition.updates.beta_divergence import beta_curvature, beta_terms, divergence_change
+from deepnmf_jax.core.updates import ratio
+from deepnmf_jax.decomposition.io.nonzeros import Blocks, Nonzeros
+from deepnmf_jax.decomposition.updates.beta_divergence import (
+    beta_curvature,
+    beta_terms,
+    divergence_change,
+    entries_of_product,
+    floor_of,
+    log_change,
+)
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.objective import Half
 
@@ -82,7 +92,15 @@ def newton_step(half: Half, beta: float) -> Callable[[Array], Array]:
     def row(z: Array, a: Array, *weights: Array) -> Array:
         return _step(z, a, weights[0] if weights else None, f, l1, l2, beta)
 
-    return lambda x: _per_sample(row, (x.T, cast(Array, a), *known), f).T
+    def of_rows(z: Array, a: Array, *weights: Array) -> Array:
+        return _per_sample(row, (z, a, *weights), f)
+
+    if isinstance(a, Nonzeros):
+        sparse = a
+        if a.dense:
+            return lambda x: sparse.over_rows(lambda block, z: of_rows(z, block.written_out(f.shape[1])), x.T).T
+        return lambda x: sparse.over_rows(partial(_sparse_step, columns=f.T, l1=l1, l2=l2), x.T).T
+    return lambda x: of_rows(x.T, cast(Array, a), *known).T
 
 
 def _step(z: Array, a: Array, weights: Array | None, f: Array, l1: Array, l2: Array, beta: float) -> Array:
@@ -90,13 +108,39 @@ def _step(z: Array, a: Array, weights: Array | None, f: Array, l1: Array, l2: Ar
     w = product(z, f)
     slope = slope_of(z[None], a[None], f, l1, l2, row_weights, beta)[0]
     hessian, convex = _hessians(f, beta_curvature(a, w, beta, weights), l2, beta)
+    steps = _steps(z, slope, hessian, convex)
+    falls = jax.vmap(lambda s: divergence_change(a, w, product(s, f), beta, weights))(steps)
+    return _best(z, steps, falls, l1, l2)
+
+
+def _sparse_step(block: Blocks, z: Array, columns: Array, l1: Array, l2: Array) -> Array:
+    """`_step` of the rows Z (r, k) of a block of a sparse A, for beta = 1. `columns` (q, k) is F^T."""
+    a, total = block.values, jnp.sum(columns, axis=0)
+    at, w = entries_of_product(block, z, columns)
+    # Or XLA gathers them again in each of the products below.
+    at = lax.optimization_barrier(at)
+    slope = total - block.sums(jnp.einsum("sl,slk->sk", ratio(a, w), at, precision="highest")) + l1 + l2 * z
+    # The curvature is a / w^2 at the entries, and 0 elsewhere.
+    half = at * (jnp.sqrt(a) / jnp.maximum(w, floor_of(w.dtype, 1.0)))[..., None]
+    hessian = block.sums(jnp.einsum("slk,slj->skj", half, half, precision="highest"))
+    hessian = hessian + l2 * jnp.eye(len(total), dtype=z.dtype)
+    steps = jax.vmap(lambda z, slope, h: _steps(z, slope, h, h))(z, slope, hessian)
+    along = jnp.einsum("sck,slk->scl", block.spread(steps), at, precision="highest")
+    # All that is not linear in the reconstruction is a log w, of the entries.
+    of_a = jnp.where(a[:, None] > 0, a[:, None] * log_change(w[:, None], along, 1.0), 0)
+    falls = product(steps, total) - block.sums(jnp.sum(of_a, axis=2))
+    return jax.vmap(lambda z, steps, falls: _best(z, steps, falls, l1, l2))(z, steps, falls)
+
+
+def _steps(z: Array, slope: Array, hessian: Array, convex: Array) -> Array:
+    """Steps (c, k) that may be taken from the codes z (k,) of one sample."""
     diagonal = jnp.diagonal(convex)
     unit = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
     # The step of each entry alone, relative to the largest code: far from the solution the Newton step is damped.
     alone = unit * (z - jnp.maximum(z - slope / unit**2, 0))
     largest = jnp.max(unit * z)
     rest = jnp.minimum(jnp.max(jnp.abs(alone)) / jnp.where(largest > 0, largest, 1), 1)
-    damping = jnp.maximum(0.1 * rest**2, ridge_of(f.dtype))
+    damping = jnp.maximum(0.1 * rest**2, ridge_of(z.dtype))
 
     def direct(bound: Array, _: None) -> tuple[Array, Array]:
         to_zero = jnp.where(bound, -z, 0)
@@ -110,8 +154,11 @@ def _step(z: Array, a: Array, weights: Array | None, f: Array, l1: Array, l2: Ar
     way = jnp.where((changes < 0) & (z > 0), z / jnp.where(changes < 0, -changes, 1), 1)
     first = jnp.minimum(jnp.min(way, axis=1, keepdims=True), 1)
     short = jnp.asarray(SHORT, z.dtype)[:, None] * changes[0]
-    steps = jnp.maximum(z + jnp.concatenate([changes, first * changes, short]), 0) - z
-    falls = jax.vmap(lambda s: divergence_change(a, w, product(s, f), beta, weights))(steps)
+    return jnp.maximum(z + jnp.concatenate([changes, first * changes, short]), 0) - z
+
+
+def _best(z: Array, steps: Array, falls: Array, l1: Array, l2: Array) -> Array:
+    """The codes z (k,) after the step that lowers the objective most, or as they are; `falls` of the divergence."""
     falls = falls + jnp.sum(steps * (l1 + l2 * (z + 0.5 * steps)), axis=1)
     falls = jnp.where(jnp.isnan(falls), jnp.inf, falls)
     best = jnp.argmin(falls)

@@ -3,9 +3,9 @@
     divergence(A, Z D) + l1_z sum Z + 0.5 l2_z sum Z^2 + l1_d sum D + 0.5 l2_d sum D^2
     + 0.5 ortho_z sum_{i!=j} z_i z_j + 0.5 ortho_d sum_{i!=j} d_i d_j + 0.5 strength sum_j ||d_j||^2 z_j^T L z_j
 
-z_j the columns of Z and d_j the rows of D, L the Laplacian of a graph over the samples. A (n, p) is dense or a `BCOO`
-matrix, Z^T (k, n), D (k, p), weights (n, p) or None. The products with A keep Z transposed, because all updates run
-along its rows.
+z_j the columns of Z and d_j the rows of D, L the Laplacian of a graph over the samples. A (n, p) is dense, or sparse as
+`Nonzeros` (`BCOO` too for the squared error), Z^T (k, n), D (k, p), weights (n, p) or None. The products with A keep Z
+transposed, because all updates run along its rows.
 """
 
 import math
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, cast
 import jax
 import numpy as np
 from jax import Array
-from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.io.host import namespace
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros, Sparse
 from deepnmf_jax.decomposition.io.units import power
-from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence, beta_terms
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_divergence_of, beta_terms
 from deepnmf_jax.decomposition.updates.graph import Graph, laplacian_energies, times_similarity
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
@@ -67,7 +67,7 @@ class Half(NamedTuple):
     """
 
     f: Array
-    a: Array | BCOO
+    a: Matrix
     l1: Array | float
     l2: Array | float
     weights: Array | None = None
@@ -116,7 +116,7 @@ class Half(NamedTuple):
 
     def prefers_residual(self) -> bool:
         """Whether A - X^T F costs less than Gram matrices: dense A, and more atoms than features."""
-        return self.plain and not isinstance(self.a, BCOO) and has_many_atoms(self.a.shape, self.f.shape[0])
+        return self.plain and not isinstance(self.a, Sparse) and has_many_atoms(self.a.shape, self.f.shape[0])
 
 
 class Target(NamedTuple):
@@ -125,7 +125,7 @@ class Target(NamedTuple):
     free (k, p): whether each entry of D may change; None: all may. smooth: a graph over the samples.
     """
 
-    a: Array | BCOO
+    a: Matrix
     penalties: Penalties = Penalties()
     weights: Array | None = None
     free: Array | None = None
@@ -212,24 +212,24 @@ def has_many_atoms(shape: tuple[int, ...], k: int) -> bool:
     return k * (n + p) > 2 * n * p
 
 
-def square_sum(a: Array | BCOO) -> Array:
+def square_sum(a: Matrix) -> Array:
     """Sum of the squares of the entries of A, dense or sparse."""
-    return namespace(a).sum((a.data if isinstance(a, BCOO) else a) ** 2)
+    return namespace(a).sum((a.data if isinstance(a, Sparse) else a) ** 2)
 
 
-def squared_error(a: Array | BCOO, zt: Array, d: Array) -> Array:
+def squared_error(a: Matrix, zt: Array, d: Array) -> Array:
     """0.5 ||A - Z D||^2 by Gram matrices; where that cancels and A is dense, by the difference itself."""
     xp = namespace(a, zt, d)
 
     def exact() -> Array:
-        return 0.5 * square_sum(a - product(zt.T, d))
+        return 0.5 * square_sum(cast(Array, a) - product(zt.T, d))
 
-    if not isinstance(a, BCOO) and has_many_atoms(a.shape, zt.shape[0]):
+    if not isinstance(a, Sparse) and has_many_atoms(a.shape, zt.shape[0]):
         return exact()
     m, n = product(zt, a), product(zt, zt.T)
     total = square_sum(a)
     gram = 0.5 * xp.maximum(total - 2 * xp.sum(m * d) + xp.sum(n * product(d, d.T)), 0)
-    if isinstance(a, BCOO):
+    if isinstance(a, Sparse):
         return gram
     if xp is np:
         return exact() if gram < CANCELLATION * total else gram
@@ -240,7 +240,7 @@ def divergence(zt: Array, d: Array, target: Target, beta: float = 2.0) -> Array:
     """Beta divergence of Z D from A, a scalar; entries of weight 0 do not count."""
     if beta == 2 and target.weights is None:
         return squared_error(target.a, zt, d)
-    return beta_divergence(cast(Array, target.a), product(zt.T, d), beta, target.weights)
+    return beta_divergence_of(cast(Array | Nonzeros, target.a), zt.T, d, beta, target.weights)
 
 
 def objective(zt: Array, d: Array, target: Target, beta: float = 2.0) -> Array:
@@ -264,9 +264,9 @@ def gradient_of(half: Half, beta: float = 2.0) -> Callable[[Array], Array]:
             slope = product(gram[1], x) - gram[0]
             return slope if half.smooth is None else slope + half.smooth.slope(x)
         if beta == 2:
-            rest = product(x.T, f) - a
+            rest = product(x.T, f) - cast(Array, a)
             return product(f, (rest if weights is None else weights * rest).T) + l1 + half.slope(x)
-        above, below = beta_terms(cast(Array, a), x.T, f, beta, weights)
+        above, below = beta_terms(cast(Array | Nonzeros, a), x.T, f, beta, weights)
         return (below - above).T + l1 + half.slope(x)
 
     def projected(x: Array) -> Array:

@@ -1,6 +1,7 @@
 """Accelerated projected gradient: on one half of a factorization, on any simple set, and onto the simplex."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -26,7 +27,7 @@ def projected_gradient_step(half: Half) -> Callable[[Array], Array]:
     length = inverse(bound)
 
     def step(_: int, x: Array) -> Array:
-        gradient = product(f, (weights * (product(x.T, f) - a)).T) + l1 + half.slope(x)
+        gradient = product(f, (weights * (product(x.T, f) - cast(Array, a))).T) + l1 + half.slope(x)
         return half.moved(x, jnp.maximum(x - length * gradient, 0))
 
     observed = jnp.any(weights > 0, axis=1)

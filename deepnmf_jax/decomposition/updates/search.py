@@ -5,8 +5,8 @@ from typing import cast
 
 import jax.numpy as jnp
 from jax import Array
-from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_terms
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.objective import Half, gradient_of
@@ -26,12 +26,12 @@ def lands(settings: SolverSettings, k: int) -> bool:
     return settings.beta != 2 and k <= NEWTON_UP_TO
 
 
-def start_of(a: Array | BCOO, d: Array, multiplicative: bool) -> Array:
+def start_of(a: Matrix, d: Array, multiplicative: bool) -> Array:
     """Z^T (k, n) to start from: 0, or for the multiplicative rule a constant per sample that fits its sum."""
     shape = (d.shape[0], a.shape[0])
     if not multiplicative:
         return jnp.zeros(shape, d.dtype)
-    sums = product(a, jnp.ones((a.shape[1], 1), d.dtype))[:, 0]
+    sums = a.row_sums() if isinstance(a, Nonzeros) else product(a, jnp.ones((a.shape[1], 1), d.dtype))[:, 0]
     total = jnp.sum(d)
     return jnp.broadcast_to(sums / jnp.where(total > 0, total, 1), shape)
 
@@ -48,7 +48,7 @@ def gradient_left(half: Half, beta: float) -> Callable[[Array], Array]:
     elif beta == 2:
         unit = jnp.max(jnp.abs(gradient(first)), axis=0)
     else:
-        unit = jnp.max(beta_terms(cast(Array, half.a), first.T, half.f, beta, half.weights)[0], axis=1)
+        unit = jnp.max(beta_terms(cast(Array | Nonzeros, half.a), first.T, half.f, beta, half.weights)[0], axis=1)
     unit = jnp.where(unit > 0, unit, 1)
     return lambda zt: jnp.max(jnp.max(jnp.abs(gradient(zt)), axis=0) / unit, initial=0)
 

@@ -26,7 +26,8 @@ class Solver(NamedTuple):
 
     step: makes of one half (see `objective.Half`) the function that improves its X (k, m); the objective does not rise.
     any_beta: whether it minimises other divergences than the squared error. keeps_zeros: whether an entry that is 0
-    stays 0. batches: whether data may come in batches. codes_by: the solver that finds codes for a fixed dictionary.
+    stays 0. batches: whether data may come in batches for the squared
+    error. codes_by: the solver that finds codes for a fixed dictionary.
     """
 
     step: Callable[[Half, SolverSettings], Callable[[Array], Array]]
@@ -60,10 +61,10 @@ def check_solver(settings: SolverSettings) -> None:
 
 def check_batches(settings: SolverSettings) -> None:
     """ValueError where the data cannot come in batches."""
-    if settings.beta != 2 or not SOLVERS[settings.solver].batches:
+    if settings.beta == 2 and not SOLVERS[settings.solver].batches:
         raise ValueError(
-            f"batches are for the squared error with solver {_those(lambda s: s.batches)}; this is solver = "
-            f"{settings.solver!r} for beta = {settings.beta:g}: pass one matrix"
+            f"batches for the squared error are for solver {_those(lambda s: s.batches)}; this is solver = "
+            f"{settings.solver!r}: take another one, or pass one matrix"
         )
 
 

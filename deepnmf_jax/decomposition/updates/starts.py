@@ -1,6 +1,6 @@
 """Starting factors for A ~ Z D: random, and from the singular value decomposition (NNDSVD, NNDSVDa).
 
-Boutsidis and Gallopoulos, SVD based initialization, 2008. A (n, p) is dense or `BCOO`, non-negative; results are
+Boutsidis and Gallopoulos, SVD based initialization, 2008. A (n, p) is dense or sparse, non-negative; results are
 Z^T (k, n) and D (k, p). All of them scale with the square root of A, so that the unit of the data does not matter.
 """
 
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.io.host import eigh, namespace, on_host
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, Sparse
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
 INITS = ("nndsvda", "nndsvd", "nndsvdar", "random")
@@ -25,11 +25,11 @@ OVERSAMPLING = 10
 SUBSPACE_ITERATIONS = 5
 
 
-def mean_of(a: Array | BCOO) -> Array:
+def mean_of(a: Matrix) -> Array:
     """Mean of all entries of A, those not stored included."""
     # A float: the number of entries of a sparse matrix may be beyond 32 bits.
     entries = float(a.shape[0] * a.shape[1])
-    return namespace(a).sum((a.data if isinstance(a, BCOO) else a) / entries)
+    return namespace(a).sum((a.data if isinstance(a, Sparse) else a) / entries)
 
 
 def random_factor(key: Array, mean: Array, shape: tuple[int, int]) -> Array:
@@ -37,14 +37,14 @@ def random_factor(key: Array, mean: Array, shape: tuple[int, int]) -> Array:
     return jnp.abs(jax.random.normal(key, shape, mean.dtype)) * jnp.sqrt(mean / shape[0])
 
 
-def random_start(key: Array, a: Array | BCOO, k: int) -> tuple[Array, Array]:
+def random_start(key: Array, a: Matrix, k: int) -> tuple[Array, Array]:
     """Z^T (k, n) and D (k, p) of absolute normal numbers times sqrt(mean(A) / k)."""
     key_z, key_d = jax.random.split(key)
     mean = mean_of(a)
     return random_factor(key_z, mean, (k, a.shape[0])), random_factor(key_d, mean, (k, a.shape[1]))
 
 
-def leading_singular(key: Any, a: Array | BCOO, k: int) -> tuple[Array, Array, Array]:
+def leading_singular(key: Any, a: Matrix, k: int) -> tuple[Array, Array, Array]:
     """The k largest singular triples of A, k <= min(n, p): U^T (k, n), s (k,), V^T (k, p), descending.
 
     Exact through the smaller Gram matrix, which loses singular values below 1e-3 of the largest in float32 (a start
@@ -68,9 +68,9 @@ def leading_singular(key: Any, a: Array | BCOO, k: int) -> tuple[Array, Array, A
     return product(basis, u).T[:k], s[:k], vt[:k]
 
 
-def _gram(a: Array | BCOO) -> Array:
+def _gram(a: Matrix) -> Array:
     """A^T A (p, p); of a sparse matrix by blocks of columns, so that A is never dense as a whole."""
-    if not isinstance(a, BCOO):
+    if not isinstance(a, Sparse):
         return product(a.T, a)
     p = a.shape[1]
     width = max(1, min(COLUMNS, p, BLOCK_ENTRIES // a.shape[0]))
@@ -83,7 +83,7 @@ def _gram(a: Array | BCOO) -> Array:
     return jnp.moveaxis(blocks, 0, 1).reshape(p, -1)[:, :p]
 
 
-def nndsvd_start(key: Any, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
+def nndsvd_start(key: Any, a: Matrix, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
     """NNDSVD start. Zeros stay ("nndsvd"), become sqrt(mean(A) / k) ("nndsvda"), or random up to 0.01 times that
     ("nndsvdar"). Atoms beyond min(n, p) are random.
 
@@ -121,10 +121,10 @@ def nndsvd_start(key: Any, a: Array | BCOO, k: int, init: str = "nndsvda") -> tu
     return zt, d
 
 
-def best_scale(a: Array | BCOO, zt: Array, d: Array) -> Array:
+def best_scale(a: Matrix, zt: Array, d: Array) -> Array:
     """The number c that makes c Z D closest to A, <A, Z D> / ||Z D||^2; 1 where Z D = 0."""
     xp = namespace(a, zt, d)
-    if not isinstance(a, BCOO) and zt.shape[0] > min(a.shape):
+    if not isinstance(a, Sparse) and zt.shape[0] > min(a.shape):
         reconstruction = product(zt.T, d)
         along, square = xp.sum(a * reconstruction), xp.sum(reconstruction**2)
     else:
@@ -133,7 +133,7 @@ def best_scale(a: Array | BCOO, zt: Array, d: Array) -> Array:
     return xp.where((square > 0) & (along > 0), along / xp.where(square > 0, square, 1), 1)
 
 
-def init_factors(key: Any, a: Array | BCOO, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
+def init_factors(key: Any, a: Matrix, k: int, init: str = "nndsvda") -> tuple[Array, Array]:
     """Start Z^T (k, n), D (k, p) by one of `INITS`, scaled so that Z D is as close to A as one number can make it."""
     if init == "random":
         zt, d = random_start(key, a, k)
@@ -145,12 +145,12 @@ def init_factors(key: Any, a: Array | BCOO, k: int, init: str = "nndsvda") -> tu
 compiled_start = jax.jit(init_factors, static_argnames=("k", "init"))
 
 
-def needs_key(a: Array | BCOO, k: int, init: str) -> bool:
+def needs_key(a: Matrix, k: int, init: str) -> bool:
     """Whether random numbers enter a start."""
     return init in ("random", "nndsvdar") or k > min(a.shape) or min(a.shape) > LARGEST_GRAM
 
 
-def start_of(key: Callable[[], Array], a: Array | BCOO, k: int, init: str) -> tuple[Array, Array]:
+def start_of(key: Callable[[], Array], a: Matrix, k: int, init: str) -> tuple[Array, Array]:
     """`init_factors`: by numpy where A lies in the memory of this process and no random numbers enter, else compiled.
 
     `key` makes the key, if there is need of one.
