@@ -23,10 +23,9 @@ from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, with_missing_filled
 from deepnmf_jax.decomposition.io.host import beside, stacked, transposed
 from deepnmf_jax.decomposition.io.units import unit_of_objective
-from deepnmf_jax.decomposition.metrics import directions
 from deepnmf_jax.decomposition.nmf import NMF
 from deepnmf_jax.decomposition.selection import check_ks
-from deepnmf_jax.decomposition.stability import cophenetic_correlation, kmeans, local_density, modes, silhouettes
+from deepnmf_jax.decomposition.stability import agreement, cophenetic_correlation
 from deepnmf_jax.decomposition.updates.fit import fit
 from deepnmf_jax.decomposition.updates.loop import history_length, in_view
 from deepnmf_jax.decomposition.updates.objective import Target, divergence
@@ -187,52 +186,6 @@ def bytes_of_one(target: Target, k: int, beta: float) -> int:
     return target.a.dtype.itemsize * (factors + (4 if whole else 1) * n * p)
 
 
-class _Agreement(NamedTuple):
-    """Medians of the clusters (k, p) at length 1, and what `Consensus` has of the same names."""
-
-    medians: np.ndarray
-    silhouettes: np.ndarray
-    stability: float
-    labels: np.ndarray
-    kept: np.ndarray
-    density: np.ndarray
-
-
-def _agreement(found: _Found, threshold: float, share: float, rng: np.random.Generator) -> _Agreement:
-    r, k, p = found.ds.shape
-    rows = found.ds.reshape(r * k, p)
-    usage = (found.zts.sum(axis=2) * np.linalg.norm(found.ds, axis=2)).reshape(-1)
-    alive = usage > 0
-    if alive.sum() < k:
-        raise ValueError(f"of {r * k} components {alive.sum()} have an effect, less than {k}; take fewer concepts")
-    rows, usage = directions(rows[alive]), usage[alive]
-    density, labels = np.full(r * k, np.inf), np.full(r * k, -1)
-    if len(rows) > 1:
-        density[alive] = local_density(rows, min(max(1, round(share * r)), len(rows) - 1))
-    kept = density <= threshold
-    if kept.sum() < k:
-        kept = alive
-    dense = kept[alive]
-    fits = np.repeat(np.arange(r), k)
-    clusters = kmeans(rows[dense], modes(rows[dense], fits[kept], k, threshold))
-    amounts = np.bincount(clusters, usage[dense], k)
-    clusters = np.argsort(np.argsort(-amounts, kind="stable"))[clusters]
-    medians = np.stack([_median(rows[dense][clusters == j]) for j in range(k)])
-    nearest = np.argmax(rows @ medians.T, axis=1)
-    nearest[dense] = clusters
-    labels[alive] = nearest
-    found_silhouettes = silhouettes(rows, nearest, k)
-    of_clusters = np.array([found_silhouettes[nearest == j].mean() for j in range(k)])
-    shaped = (x.reshape(r, k) for x in (labels, kept, density))
-    return _Agreement(medians, of_clusters, float(found_silhouettes.mean()), *shaped)
-
-
-def _median(rows: np.ndarray) -> np.ndarray:
-    """Median (p,) of rows (m, p) at length 1; their mean where no feature is in half of them."""
-    median = np.median(rows, axis=0)
-    return directions((median if median.any() else rows.mean(axis=0))[None])[0]
-
-
 def consensus(
     A: Any,
     nb_concepts: int,
@@ -292,7 +245,7 @@ def consensus(
             stacklevel=2,
         )
     rng = np.random.default_rng(model.random_state)
-    agreed = _agreement(found, threshold, share, rng)
+    agreed = agreement(found.zts, found.ds, threshold, share)
     codes, fitted = model.finish(agreed.medians, A, data, dtype)
     strongest = np.argmax(found.zts * np.linalg.norm(found.ds, axis=2, keepdims=True), axis=1)
     root = math.sqrt(data.scale)

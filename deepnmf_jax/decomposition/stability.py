@@ -6,8 +6,11 @@ Distances are taken by blocks of rows: nothing of the square of the number of co
 import math
 import warnings
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+
+from deepnmf_jax.decomposition.metrics import directions
 
 # Rows of which the distances to all others are held at once, as numbers.
 HELD = 2**24
@@ -139,3 +142,60 @@ def cophenetic_correlation(assigned: np.ndarray, rng: np.random.Generator) -> fl
     if len(apart) < 2 or np.ptp(apart) == 0:
         return math.nan
     return float(cophenet(linkage(apart, "average"), apart)[0])
+
+
+class Agreement(NamedTuple):
+    """Medians of the clusters (k, p) at length 1, and what `Consensus` has of the same names."""
+
+    medians: np.ndarray
+    silhouettes: np.ndarray
+    stability: float
+    labels: np.ndarray
+    kept: np.ndarray
+    density: np.ndarray
+
+
+def agreement(zts: np.ndarray, ds: np.ndarray, threshold: float, share: float) -> Agreement:
+    """Components on which r fits agree: those that lie dense among all, clustered.
+
+    Args:
+        zts: codes Z^T of the fits (r, k, n).
+        ds: dictionaries (r, k, p).
+        threshold: largest mean distance to the nearest ones of a component that is clustered.
+        share: how many are the nearest ones, as a share of r.
+
+    Raises:
+        ValueError: fewer than k components have an effect.
+    """
+    r, k, p = ds.shape
+    rows = ds.reshape(r * k, p)
+    usage = (zts.sum(axis=2) * np.linalg.norm(ds, axis=2)).reshape(-1)
+    alive = usage > 0
+    if alive.sum() < k:
+        raise ValueError(f"of {r * k} components {alive.sum()} have an effect, less than {k}; take fewer concepts")
+    rows, usage = directions(rows[alive]), usage[alive]
+    density, labels = np.full(r * k, np.inf), np.full(r * k, -1)
+    if len(rows) > 1:
+        density[alive] = local_density(rows, min(max(1, round(share * r)), len(rows) - 1))
+    kept = density <= threshold
+    if kept.sum() < k:
+        kept = alive
+    dense = kept[alive]
+    fits = np.repeat(np.arange(r), k)
+    clusters = kmeans(rows[dense], modes(rows[dense], fits[kept], k, threshold))
+    amounts = np.bincount(clusters, usage[dense], k)
+    clusters = np.argsort(np.argsort(-amounts, kind="stable"))[clusters]
+    medians = np.stack([_median(rows[dense][clusters == j]) for j in range(k)])
+    nearest = np.argmax(rows @ medians.T, axis=1)
+    nearest[dense] = clusters
+    labels[alive] = nearest
+    found_silhouettes = silhouettes(rows, nearest, k)
+    of_clusters = np.array([found_silhouettes[nearest == j].mean() for j in range(k)])
+    shaped = (x.reshape(r, k) for x in (labels, kept, density))
+    return Agreement(medians, of_clusters, float(found_silhouettes.mean()), *shaped)
+
+
+def _median(rows: np.ndarray) -> np.ndarray:
+    """Median (p,) of rows (m, p) at length 1; their mean where no feature is in half of them."""
+    median = np.median(rows, axis=0)
+    return directions((median if median.any() else rows.mean(axis=0))[None])[0]
