@@ -33,8 +33,8 @@ from deepnmf_jax.decomposition.updates.starts import start_of
 
 # Bytes that the fits made at once may take.
 MEMORY = 2**30
-# Arguments of NMF that a consensus has no use for: all its starts are random.
-UNUSED = ("init", "n_restarts", "warm_start", "shuffle", "n_components", "nb_concepts")
+# Arguments of NMF that a consensus has no use for: starts are random, components have no place of their own.
+UNUSED = ("init", "warm_start", "shuffle", "n_components", "known_D", "alpha_graph")
 # The stability that a k must have, mean and least, as SigProfilerExtractor asks for (Islam et al. 2022).
 MEAN, LEAST = 0.8, 0.2
 
@@ -233,7 +233,10 @@ def consensus(
     share = check_number("neighbours", neighbours, 0, 1, above=True, below=True)
     keep, memory = check_flag("keep", keep), check_integer("memory", memory, 1)
     if unused := sorted(set(arguments) & set(UNUSED)):
-        raise ValueError(f"consensus takes no {', '.join(unused)}: it makes n_restarts fits, all from random starts")
+        raise ValueError(
+            f"consensus takes no {', '.join(unused)}: all its fits are from random starts, and "
+            "components of which none is known are clustered"
+        )
     model = _Restarts(nb_concepts, random_state=random_state, verbose=verbose, **arguments)
     data, dtype = model.read(A, weights, mask)
     found = model.fit_all(data, dtype, count, memory)
