@@ -104,10 +104,11 @@ def test_it_runs_and_finds_what_its_text_says(faces: str, tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_it_explains_a_network_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_explains_a_network_of_the_package(faces: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not prepared_versions("cifar10", resolve_data_dir()):
         pytest.skip("CIFAR-10 is not on this machine")
-    facts = json.loads(text_of(run_shortened(CONCEPTS, FACTS, tmp_path, monkeypatch, pretrained="cnmf_1x1"), "facts"))
+    executed = run_shortened(CONCEPTS, FACTS, tmp_path, monkeypatch, faces=faces, pretrained="cnmf_1x1")
+    facts = json.loads(text_of(executed, "facts"))
     assert facts["places are the largest"] and facts["the patch is there"] and facts["accuracy"] > 0.79
     check_importance(facts)
 
