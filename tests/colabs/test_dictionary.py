@@ -110,7 +110,8 @@ def test_it_explains_a_network_of_the_package(faces: str, tmp_path: Path, monkey
     executed = run_shortened(CONCEPTS, FACTS, tmp_path, monkeypatch, faces=faces, pretrained="cnmf_1x1")
     facts = json.loads(text_of(executed, "facts"))
     assert facts["places are the largest"] and facts["the patch is there"] and facts["accuracy"] > 0.79
-    check_importance(facts)
+    # Twelve concepts of 64 channels are few for photographs; by chance it would be 0.1.
+    assert facts["same"] > 0.3
 
 
 def test_no_faces_are_stored() -> None:
