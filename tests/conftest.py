@@ -24,6 +24,7 @@ USUALLY_COMPILED = ("test_golden_networks.py", "test_main.py")
 # Fits of many sweeps, epochs of training, evaluation of many images.
 PLAINLY_COMPILED = (
     "test_quality.py",
+    "test_consensus.py",
     "test_dn2mfgl.py",
     "test_golden.py",
     "test_notebooks.py",

@@ -1,4 +1,4 @@
-"""What a dictionary means: pictures of its concepts, and of the images that use each of them most.
+"""What a dictionary means: pictures of its concepts, of the images that use each of them most, and where; how many.
 
 Not imported by `deepnmf_jax`: matplotlib is loaded by those who draw.
 """
@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from deepnmf_jax.plotting import styled
+from deepnmf_jax.decomposition.consensus import Consensus, Stability
+from deepnmf_jax.decomposition.metrics import cosines
+from deepnmf_jax.plotting import BLUE, GREEN, GREY, SKY, VERMILLION, styled
 
 
 def most_active(codes: Any, count: int) -> np.ndarray:
@@ -130,6 +132,111 @@ def draw_users(
     return figure
 
 
+@styled
+def draw_heatmaps(
+    images: Any,
+    maps: Any,
+    users: Any,
+    concepts: Iterable[int] | None = None,
+    size: int | None = None,
+    stride: int = 1,
+) -> Figure:
+    """One row a concept: images that use it, and over each, in red, how strongly at every place.
+
+    Args:
+      images: (n, height, width) with or without a last axis of 1 or 3 channels, non-negative.
+      maps: codes at the positions of a map (n, h, w, k).
+      users: for each concept shown the images of its row (m, count), as `most_active` finds them.
+      concepts: which ones are shown (m,), also the names of the rows; None: 0 ... m - 1.
+      size: side of the window in pixels that a position sees, and `stride` the pixels between the windows of
+        neighbouring positions; the heat of a position is shown in the middle of its window. None: the map covers the
+        image.
+      stride: see `size`.
+
+    Raises:
+      ValueError: the shapes do not fit.
+    """
+    images, maps, users = np.asarray(images), np.asarray(maps), np.asarray(users)
+    chosen = list(range(len(users)) if concepts is None else concepts)
+    if images.ndim not in (3, 4) or maps.ndim != 4 or len(images) != len(maps):
+        raise ValueError(f"images are {images.shape} and maps {maps.shape}; give (n, height, width[, channels]) and "
+                         "(n, h, w, k)")  # fmt: skip
+    if users.ndim != 2 or len(chosen) != len(users) or not all(0 <= j < maps.shape[-1] for j in chosen):
+        raise ValueError(f"users are {users.shape} for the concepts {chosen} of {maps.shape[-1]}; give (m, count)")
+    (height, width), (h, w) = images.shape[1:3], maps.shape[1:3]
+    if size is None:
+        edges = (0.0, float(width), float(height), 0.0)
+    else:
+        first = (size - stride) / 2
+        edges = (first, first + stride * w, first + stride * h, first)
+    figure, grid = _grid(len(users), users.shape[1], 0.75)
+    for row, j, some in zip(grid, chosen, users, strict=True):
+        heat = maps[some, :, :, j] / (maps[some, :, :, j].max() or 1)
+        for axes, image, over in zip(row, images[some], heat, strict=True):
+            _show(axes, image, (0, width, height, 0))
+            colour = np.broadcast_to(np.array([0.84, 0.13, 0.0]), (h, w, 3))
+            layers = np.concatenate([colour, 0.75 * np.clip(over, 0, 1)[..., None]], axis=-1)
+            axes.imshow(layers, extent=edges, interpolation="bilinear")
+            axes.set(xlim=(0, width), ylim=(height, 0))
+        row[0].text(-0.15, 0.5, str(j), fontsize=8, transform=row[0].transAxes, ha="right", va="center")
+    figure.supxlabel("red: where the concept is, of each row full where it is strongest", fontsize=8)
+    return figure
+
+
+@styled
+def draw_stability(stability: Stability) -> Figure:
+    """Stability and error against the number of components, to choose one by; a line marks the chosen one.
+
+    Args:
+      stability: what `consensus_of_each` returned.
+    """
+    found, ks = stability.results, stability.ks
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(ks, [one.stability for one in found], "o-", color=BLUE, label="stability: mean silhouette")
+    left.plot(ks, [one.silhouettes.min() for one in found], "o--", color=SKY, label="of the least stable cluster")
+    left.plot(ks, [one.cophenetic for one in found], "s:", color=GREEN, label="cophenetic correlation")
+    left.legend(fontsize=7, loc="lower left")
+    right.plot(ks, [one.error for one in found], "o-", color=VERMILLION, label="consensus")
+    right.plot(ks, [one.restart_errors.min() for one in found], "o:", color=GREY, label="best single fit")
+    right.legend(fontsize=7)
+    right.set_ylabel("reconstruction error")
+    for axes in (left, right):
+        axes.axvline(stability.best, color=GREY, lw=0.8, zorder=0)
+        axes.set(xlabel="components", xticks=ks)
+    return figure
+
+
+@styled
+def draw_agreement(found: Consensus, most: int = 1000) -> Figure:
+    """Cosines between the components of all fits, by cluster, the dropped ones last; and how dense they lie.
+
+    Args:
+      found: what `consensus(keep=True)` returned.
+      most: components drawn at most, spread evenly over the clusters.
+
+    Raises:
+      ValueError: a consensus that has not kept its fits.
+    """
+    if found.replicates is None:
+        raise ValueError("this consensus has not kept its fits; call consensus(..., keep=True)")
+    kept, labels = found.kept.ravel(), found.labels.ravel()
+    order = np.lexsort((labels, ~kept))[:: max(1, math.ceil(len(kept) / most))]
+    rows = found.replicates.dictionaries.reshape(len(kept), -1)[order]
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    image = left.imshow(cosines(rows, rows), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    left.set(title="components by cluster", xticks=[], yticks=[])
+    left.grid(False)
+    figure.colorbar(image, label="cosine")
+    density = found.density.ravel()
+    bins = np.linspace(0, max(density[np.isfinite(density)].max(), 1e-3), 40)
+    right.hist([density[kept], density[~kept]], bins, stacked=True, color=[BLUE, GREY], label=["kept", "dropped"])
+    right.set(xlabel="mean distance to the nearest ones", ylabel="components")
+    right.legend(fontsize=7)
+    return figure
+
+
 def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:
     tight = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015)
     figure = Figure(figsize=(size * columns + 0.3, size * 1.1 * rows + 0.2), layout=tight)
@@ -139,7 +246,7 @@ def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
+def _show(axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float] | None = None) -> None:
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
-    axes.imshow(image / (image.max() or 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(image / (image.max() or 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)

@@ -58,6 +58,14 @@ def one_standard_error(errors: np.ndarray) -> int:
     return int(np.argmax(mean <= mean[smallest] + spread))
 
 
+def check_ks(ks: Sequence[int], smallest: int) -> list[int]:
+    """Numbers of concepts to try. ValueError unless there are some, of at least `smallest`, ascending."""
+    checked = [check_integer("each of ks", k, smallest) for k in np.ravel(np.asarray(ks, object))]
+    if not checked or sorted(set(checked)) != checked:
+        raise ValueError(f"ks = {checked}; give the numbers to try in ascending order, each once")
+    return checked
+
+
 def choose_k(
     A: Any, ks: Sequence[int], fraction: float = 0.1, repeats: int = 3, random_state: int = 0, **arguments: Any
 ) -> Selection:
@@ -75,9 +83,7 @@ def choose_k(
         ValueError: no or unordered ks, a fraction outside (0, 1), or one that holds nothing out, or all; data that
             `NMF.fit` would not take; a sparse matrix too large to be written out.
     """
-    ks = [check_integer("each of ks", k, 1) for k in np.ravel(np.asarray(ks, object))]
-    if not ks or sorted(set(ks)) != ks:
-        raise ValueError(f"ks = {ks}; give the numbers to try in ascending order, each once")
+    ks = check_ks(ks, 1)
     fraction = check_number("fraction", fraction, 0, 1, above=True, below=True)
     repeats, random_state = check_integer("repeats", repeats, 1), check_seed("random_state", random_state)
     a = arrays.to_numpy(A, arrays.dtype_for(A, arguments.get("dtype")))

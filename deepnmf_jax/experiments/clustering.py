@@ -22,6 +22,7 @@ from deepnmf_jax.core.checks import check_choice, check_integer
 from deepnmf_jax.decomposition import NMF, ConvergenceWarning, Dn2MFGL, UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE
+from deepnmf_jax.decomposition.metrics import directions
 from deepnmf_jax.experiments import clustering_pictures
 from deepnmf_jax.experiments.tables import as_json, rounded, table
 from deepnmf_jax.files import write_atomically
@@ -181,7 +182,7 @@ def read_sets(config: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             raise ValueError(f"n_neighbors = {config.n_neighbors}, but {title} has {len(x)} samples; use fewer")
         if len(np.unique(y)) < 2:
             raise ValueError(f"the {len(x)} samples of {title} are of one class; nothing is to be clustered")
-    return {title: (scores.directions(x), y) for title, (x, y) in sets.items()}
+    return {title: (directions(x), y) for title, (x, y) in sets.items()}
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -232,7 +233,7 @@ def compared(method: Method, fixed: bool = False) -> Measurement:
                 result = method(x, sizes, seed, config)
                 seconds.append(round(time.perf_counter() - start, 3))
                 details.append(result.details)
-            unit = scores.directions(result.codes)
+            unit = directions(result.codes)
             runs, unit_runs = (
                 scores.single_start_scores(codes, y, sizes[-1], config.num_kmeans, 1000 * seed)
                 for codes in (result.codes, unit)

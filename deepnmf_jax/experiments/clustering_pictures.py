@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from deepnmf_jax.decomposition.dn2mfgl.scores import directions
+from deepnmf_jax.decomposition.metrics import directions
 from deepnmf_jax.decomposition.pictures import draw_concepts
 from deepnmf_jax.plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, WIDTH, save, styled
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pytest
 from nbclient import NotebookClient
 
 from configs import quickstart
+from docs.draw import shrink
 
 ROOT = Path(__file__).resolve().parents[2]
 COLABS = ROOT / "colabs"
@@ -72,6 +74,17 @@ def text_of(notebook: nbformat.NotebookNode, cell_id: str | None = None) -> str:
 def pictures_of(notebook: nbformat.NotebookNode) -> list[bytes]:
     found = [output.get("data", {}).get("image/png") for output in outputs_of(notebook)]
     return [base64.b64decode(picture) for picture in found if picture]
+
+
+def shrink_pictures(notebook: nbformat.NotebookNode) -> None:
+    """Gives the stored pictures the palette of those of the documentation."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.png"
+        for output in outputs_of(notebook):
+            if "image/png" in output.get("data", {}):
+                path.write_bytes(base64.b64decode(output.data["image/png"]))
+                shrink(path)
+                output.data["image/png"] = base64.b64encode(path.read_bytes()).decode()
 
 
 @pytest.fixture(scope="module", params=[PATH, CONCEPTS, PAPER], ids=lambda path: path.stem)
@@ -285,4 +298,5 @@ if __name__ == "__main__":
     for name in sys.argv[1:] or [PATH.stem, CONCEPTS.stem, PAPER.stem]:
         opened = nbformat.read(COLABS / f"{name}.ipynb", as_version=4)
         execute(opened)
+        shrink_pictures(opened)
         nbformat.write(opened, COLABS / f"{name}.ipynb")

@@ -23,6 +23,7 @@ from deepnmf_jax.decomposition.dn2mfgl.strengths import RULE, Choice, Rule, bala
 from deepnmf_jax.decomposition.estimator import NotFittedError, warn_of_the_limit
 from deepnmf_jax.decomposition.io import arrays, progress, saving
 from deepnmf_jax.decomposition.io.checked import dense, is_traced, read_traced
+from deepnmf_jax.decomposition.metrics import directions
 from deepnmf_jax.decomposition.updates.graph import Graph, Neighbors, find_neighbors, knn_graph, nearest_of
 from deepnmf_jax.decomposition.updates.objective import Target
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings
@@ -252,7 +253,7 @@ class Dn2MFGL:
 
     def _for_clusters(self, codes: Any) -> np.ndarray:
         """Codes (a table where scikit-learn's `set_output` made one) at unit length, as the samples, if `normalize`."""
-        return scores.directions(np.asarray(codes)) if self.normalize else np.asarray(codes)
+        return directions(np.asarray(codes)) if self.normalize else np.asarray(codes)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "components_"):

@@ -47,12 +47,6 @@ def kmeans(codes: Any, n_clusters: int, random_state: int = 0, n_init: int = 10)
     return fitted.labels_, fitted.cluster_centers_
 
 
-def directions(x: np.ndarray) -> np.ndarray:
-    """Rows (n, k) at unit length; rows of zeros stay."""
-    lengths = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(lengths > 0, lengths, 1)
-
-
 def accuracy(truth: Any, labels: Any) -> float:
     """Share of samples that are right under the best one-to-one map of clusters to classes (Hungarian method).
 
