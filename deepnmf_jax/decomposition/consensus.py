@@ -9,19 +9,19 @@ import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import check_flag, check_integer, check_number
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, ConvergenceWarning
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, with_missing_filled
 from deepnmf_jax.decomposition.io.host import beside, stacked, transposed
+from deepnmf_jax.decomposition.io.nonzeros import Blocks, Nonzeros
 from deepnmf_jax.decomposition.io.units import unit_of_objective
 from deepnmf_jax.decomposition.nmf import NMF
 from deepnmf_jax.decomposition.selection import check_ks
@@ -131,7 +131,8 @@ class _Restarts(NMF):
         """Fits from `count` random starts, as many at once as `memory` bytes hold."""
         k, keys, parts = self.nb_concepts, jax.random.split(self._key(), count), []
         with arrays.with_precision(dtype):
-            target, filled = self._target(data), with_missing_filled(data)
+            target = self._target(data)
+            filled = target.a if data.weights is None else with_missing_filled(data)
             one = bytes_of_one(target, k, self._settings.beta)
             # Blocks of one size, the last one filled up: another size would be another program.
             size = math.ceil(count / math.ceil(count / max(1, memory // one)))
@@ -176,14 +177,24 @@ def _divergences(zts: Array, ds: Array, target: Target, beta: float) -> Array:
 
 
 def bytes_of_one(target: Target, k: int, beta: float) -> int:
-    """Memory that one fit of k components takes among those made at once: its factors, their copies, and matrices of
-    the size of A, one for the objective, four where sweeps make them too; for sparse A k numbers an entry instead."""
-    n, p = target.a.shape
+    """Memory that one fit of k components takes among those made at once: its factors and their copies, and matrices
+    of the size of A, one for the objective, four where sweeps make them too; for sparse A what one block needs."""
+    a, (n, p) = target.a, target.a.shape
     factors = 6 * k * (n + p)
-    if isinstance(target.a, BCOO):
-        return target.a.data.dtype.itemsize * (factors + k * target.a.nse)
+    if isinstance(a, Nonzeros):
+        return a.dtype.itemsize * (factors + max(of_one_block(a, k, beta), of_one_block(a.T, k, beta)))
     whole = not target.for_codes(jnp.zeros((k, p))).has_gram(beta)
-    return target.a.dtype.itemsize * (factors + (4 if whole else 1) * n * p)
+    return a.dtype.itemsize * (factors + (4 if whole else 1) * n * p)
+
+
+def of_one_block(a: Nonzeros, k: int, beta: float) -> int:
+    """Numbers that a fit has of one block of rows at a time: what its entries gather, and its rows written out."""
+    blocks = cast(Blocks, a.by_rows)
+    rows, entries = blocks.rows.shape[1], math.prod(blocks.values.shape[1:])
+    if a.dense:
+        return rows * (2 * k + 4 * a.shape[1])
+    # Other divergences than the squared error multiply what was gathered, and gather again.
+    return 2 * k * rows + (1 if beta == 2 else 4) * k * entries
 
 
 def consensus(

@@ -8,10 +8,12 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental.sparse import BCOO
 
 from deepnmf_jax import NMF
 from deepnmf_jax.decomposition import ConvergenceWarning, consensus, consensus_of_each
 from deepnmf_jax.decomposition.consensus import Consensus, bytes_of_one
+from deepnmf_jax.decomposition.io.nonzeros import nonzeros_of
 from deepnmf_jax.decomposition.metrics import match_atoms
 from deepnmf_jax.decomposition.updates.fit import Factorization, sweeps
 from deepnmf_jax.decomposition.updates.loop import Descent
@@ -147,13 +149,24 @@ def test_the_progress_and_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("solver", "beta", "shape", "k"),
-    [("hals", 2.0, (300, 200), 10), ("mu", 1.0, (300, 200), 10), ("hals", 2.0, (90, 40), 30)],
+    ("solver", "beta", "shape", "k", "stored"),
+    [
+        ("hals", 2.0, (300, 200), 10, 1.0),
+        ("mu", 1.0, (300, 200), 10, 1.0),
+        ("hals", 2.0, (90, 40), 30, 1.0),
+        ("hals", 2.0, (900, 200), 10, 0.05),
+        ("mu", 1.0, (900, 200), 10, 0.05),
+        ("mu", 1.5, (900, 200), 10, 0.05),
+    ],
 )
-def test_the_memory_of_one_fit_is_not_estimated_too_low(solver: str, beta: float, shape: tuple, k: int) -> None:
+def test_the_memory_of_one_fit_is_not_estimated_too_low(
+    solver: str, beta: float, shape: tuple, k: int, stored: float
+) -> None:
     """Against what XLA takes for two fits more."""
-    a = np.random.default_rng(0).random(shape).astype(np.float32)
-    target, settings_ = Target(jax.numpy.asarray(a)), SolverSettings(solver, beta, 3)
+    rng = np.random.default_rng(0)
+    a = rng.random(shape, np.float32) * (rng.random(shape) < stored)
+    matrix = jax.numpy.asarray(a) if stored == 1 else nonzeros_of(BCOO.fromdense(a), k, beta)
+    target, settings_ = Target(matrix), SolverSettings(solver, beta, 3)
     taken = []
     for count in (2, 4):
         starts = [np.ones((count, k, m), np.float32) for m in shape]
