@@ -61,7 +61,7 @@ def _flags(mode: str, rest: list[str]) -> None:
     try:
         from deepnmf_jax import command_line
     except ImportError as error:
-        sys.exit(f"{error}; install what training needs: pip install deepnmf_jax")
+        sys.exit(f"{error}; install the package again, with all that it requires")
     if {"--help", "-h"} & set(rest):
         print(f"deepnmf-jax {mode} takes --config and these:\n{command_line.help_of_flags()}")
         return

@@ -36,3 +36,8 @@ class NMFLayer(NMFFields, nn.Module, kw_only=True):
         features = self.check_fields(features, groups)
         u = self.param("u", self.u_init, (features, n), self.param_dtype)
         return self.codes(patches, u, spike_key(self, "num_spikes") if self.num_spikes else None)
+
+    def _infer(self, x: Array, w: Array, key: Array | None) -> Array:
+        # Flax shows `flax.linen.intercept_methods` the methods of its modules alone. Experiments read there what the
+        # layers see, or put other activities in place of these.
+        return super()._infer(x, w, key)

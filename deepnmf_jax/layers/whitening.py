@@ -9,7 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from deepnmf_jax.core.checks import check_integer
-from deepnmf_jax.core.dtypes import floats
+from deepnmf_jax.core.dtypes import floats, plain
 from deepnmf_jax.core.patches import extract_patches
 
 
@@ -41,7 +41,7 @@ class WhiteningFields:
         x = floats("inputs", inputs)
         if x.ndim != 4 or 0 in x.shape[1:]:
             raise ValueError(f"inputs have shape {x.shape}; it must be (batch, height, width, c) without a 0")
-        filters = cosine_filters(side, x.shape[-1], check_integer("features", self.features, 1))
+        filters = cosine_filters(side, x.shape[-1], plain(self.features))
         margin = side - strides
         pad = (margin // 2, margin - margin // 2)
         padded = jnp.pad(x, [(0, 0), pad, pad, (0, 0)], mode="edge")

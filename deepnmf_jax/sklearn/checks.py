@@ -33,7 +33,8 @@ def validated(estimator: Any, X: Any, reset: bool) -> Any:
             "When beta_loss <= 0 and X contains zeros, the solver may diverge. Add a small number to a dense X, or use "
             "a beta_loss above 0."
         )
-    return X
+    # All its entries are stored then.
+    return X.toarray() if beta <= 0 and issparse(X) else X
 
 
 def takes_zeros(estimator: Any) -> bool:
