@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros
-from deepnmf_jax.decomposition.statistics import CODES_LIMIT, CODES_TOL
+from deepnmf_jax.decomposition.statistics import codes_of_batch
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_terms
 from deepnmf_jax.decomposition.updates.multiplicative import exponent_of, rescaled_by
 from deepnmf_jax.decomposition.updates.objective import Half, Penalties, Target, objective, penalty
@@ -73,7 +72,7 @@ def step(
 
     `penalties_for` gives those of a number of samples: those of the dictionary grow with the samples seen.
     """
-    zt = find_codes(Target(a, penalties_for(a.shape[0])), d, settings, CODES_LIMIT, CODES_TOL)
+    zt = codes_of_batch(a, d, penalties_for(a.shape[0]), settings)
     for _ in range(DICTIONARY_STEPS):
         with_batch = gather(sums, d, zt, a, settings.beta)
         d = improved(d, with_batch, penalties_for(max(1, round(float(with_batch.seen)))), settings.beta, free)

@@ -22,7 +22,7 @@ from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, with_missing_filled
 from deepnmf_jax.decomposition.io.host import beside, stacked, transposed
 from deepnmf_jax.decomposition.io.nonzeros import Blocks, Nonzeros
-from deepnmf_jax.decomposition.io.units import unit_of_objective
+from deepnmf_jax.decomposition.io.units import reconstruction_error, unit_of_objective
 from deepnmf_jax.decomposition.nmf import NMF
 from deepnmf_jax.decomposition.selection import check_ks
 from deepnmf_jax.decomposition.stability import agreement, cophenetic_correlation
@@ -153,7 +153,7 @@ class _Restarts(NMF):
             done = in_view(compiled, start, limit, report)
         zts, ds = done.state.zt, done.state.d
         divergences = _divergences(zts, ds, target, beta)
-        errors = np.sqrt(2 * np.maximum(np.asarray(divergences, np.float64), 0) * unit)
+        errors = reconstruction_error(divergences, unit)
         return _Found(np.asarray(zts), np.asarray(ds), errors, np.asarray(done.converged))
 
     def finish(self, rows: np.ndarray, A: Any, data: Data, dtype: np.dtype) -> tuple[Any, NMF]:
@@ -165,8 +165,8 @@ class _Restarts(NMF):
             # As long as the factors of a fit are, so that neither they nor their squares overflow.
             model._d = beside(np.asarray(rows * root, dtype), data.a)
             zt = model._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol)
-            left = float(divergence(zt, jnp.asarray(rows, dtype), target, beta))
-            model.reconstruction_err_ = math.sqrt(2 * max(left * unit_of_objective(data.scale, beta), 0))
+            left = divergence(zt, jnp.asarray(rows, dtype), target, beta)
+            model.reconstruction_err_ = float(reconstruction_error(left, unit_of_objective(data.scale, beta)))
             return model._restore(beside(transposed(zt, model._codes_unit(data)), data.a)), model
 
 

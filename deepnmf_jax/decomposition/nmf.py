@@ -17,7 +17,7 @@ from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start
 from deepnmf_jax.decomposition.io.host import beside, scaled, transposed
 from deepnmf_jax.decomposition.io.saving import Kind
-from deepnmf_jax.decomposition.io.units import power, unit_of_objective
+from deepnmf_jax.decomposition.io.units import power, reconstruction_error, unit_of_objective
 from deepnmf_jax.decomposition.known import Known, check_known, free_of, with_known
 from deepnmf_jax.decomposition.neighborhood import graph_of
 from deepnmf_jax.decomposition.starting import Starting
@@ -260,15 +260,14 @@ class NMF(Starting):
         first = judge(zts[best], ds[best], target, root, beta)
         last = judge(zt, done.state.d, target, root, beta)
         z = beside(last.z, data.a)
-        # In float64, which holds the square of whatever float32 does.
-        self.restart_errors_ = np.sqrt(2 * np.maximum(divergences, 0) * unit)
+        self.restart_errors_ = reconstruction_error(divergences, unit)
         history = np.asarray(done.history, np.float64)[: int(done.looks)]
         self.report_ = report_of(done, history, int(last.dead), (float(first.gradient), float(last.gradient)))
         self.n_dead_ = self.report_.n_dead
         if self.warm_start:
             self._zt = z.T
         n_iter, converged = self.report_.iterations, self.report_.converged
-        self._report(n_iter, converged, history * unit, math.sqrt(2 * max(float(last.divergence) * unit, 0)))
+        self._report(n_iter, converged, history * unit, float(reconstruction_error(last.divergence, unit)))
         return self._restore(z), self.D
 
     def _solve_codes(self, target: Target, limit: int, tol: float, start: Array | None = None) -> Array:

@@ -1,7 +1,7 @@
 """What is kept of data that comes in batches, and what one batch and one epoch do to the dictionary.
 
 With M = sum Z_t^T A_t and N = sum Z_t^T Z_t over the batches, the step of the dictionary needs nothing else (Mairal,
-Bach, Ponce and Sapiro, Online learning for matrix factorization, 2010). Batches A (b, p) are checked and scaled
+Bach, Ponce and Sapiro, Online learning for matrix factorization, 2010). Matrixes A (b, p) are checked and scaled
 already, dense or sparse; D is (k, p). What other divergences than the squared error keep is in `beta_batches`.
 """
 
@@ -25,8 +25,6 @@ DICTIONARY_SWEEPS = 3
 # Codes for the dictionary of the moment: sweeps, tolerance.
 CODES_LIMIT, CODES_TOL = 300, 1e-4
 
-Batch = Matrix
-
 
 class Statistics(NamedTuple):
     """All that is kept of the batches so far: m (k, p) = sum Z^T A, n (k, k) = sum Z^T Z, seen () samples."""
@@ -42,7 +40,7 @@ def no_statistics(d: Array) -> Statistics:
 
 
 @jax.jit
-def gather(statistics: Statistics, zt: Array, a: Batch) -> Statistics:
+def gather(statistics: Statistics, zt: Array, a: Matrix) -> Statistics:
     """The statistics with one more batch, of codes Z^T (k, b)."""
     m, n, seen = statistics
     return Statistics(m + product(zt, a), n + product(zt, zt.T), seen + a.shape[0])
@@ -62,10 +60,15 @@ def _improved_codes(zt: Array, half: Half, settings: SolverSettings) -> Array:
     return step_of(half, settings)(zt)
 
 
+def codes_of_batch(a: Matrix, d: Array, penalties: Penalties, settings: SolverSettings) -> Array:
+    """Codes Z^T (k, b) of a batch for the dictionary of the moment."""
+    return find_codes(Target(a, penalties), d, settings, CODES_LIMIT, CODES_TOL)
+
+
 def step(
     d: Array,
     statistics: Statistics,
-    a: Batch,
+    a: Matrix,
     penalties_for: Callable[[int], Penalties],
     settings: SolverSettings,
     free: Array | None = None,
@@ -74,14 +77,14 @@ def step(
 
     `penalties_for` gives those of a number of samples: those of the dictionary grow with the samples seen.
     """
-    zt = find_codes(Target(a, penalties_for(a.shape[0])), d, settings, CODES_LIMIT, CODES_TOL)
+    zt = codes_of_batch(a, d, penalties_for(a.shape[0]), settings)
     statistics = gather(statistics, zt, a)
     penalties = penalties_for(max(1, round(float(statistics.seen))))
     return zt, _improved(d, statistics.m, statistics.n, penalties, DICTIONARY_SWEEPS, free), statistics
 
 
 def epoch(
-    batches: Iterable[Batch],
+    batches: Iterable[Matrix],
     codes: list[np.ndarray],
     d: Array,
     penalties: Penalties,

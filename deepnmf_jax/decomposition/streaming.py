@@ -17,10 +17,10 @@ from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, Estimat
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.arrays import batches_of
 from deepnmf_jax.decomposition.io.checked import Data
-from deepnmf_jax.decomposition.io.nonzeros import nonzeros_of
-from deepnmf_jax.decomposition.io.units import FAR, unit_of_objective
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, nonzeros_of
+from deepnmf_jax.decomposition.io.units import FAR, reconstruction_error, unit_of_objective
 from deepnmf_jax.decomposition.known import Known, free_of, known_of, with_known
-from deepnmf_jax.decomposition.statistics import CODES_LIMIT, CODES_TOL, Batch, Statistics, epoch, no_statistics, step
+from deepnmf_jax.decomposition.statistics import Statistics, codes_of_batch, epoch, no_statistics, step
 from deepnmf_jax.decomposition.updates.objective import (
     Penalties,
     Target,
@@ -47,14 +47,14 @@ class Batches:
     """
 
     def __init__(
-        self, batches: Iterable, read: Callable[..., Data], lead: Data, matrix: Callable[[Batch], Batch]
+        self, batches: Iterable, read: Callable[..., Data], lead: Data, matrix: Callable[[Matrix], Matrix]
     ) -> None:
         # `lead` is the batch in whose unit all are; `begin` finds it. `matrix` makes of a batch what the updates need.
         self.batches, self.read, self.lead, self.matrix = batches, read, lead, matrix
         # Samples and the sum of squares of each batch, once they have been walked through.
         self.seen: list[tuple[int, float]] = []
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Matrix]:
         seen = []
         for batch in batches_of(self.batches):
             data = self.read(batch, scale=self.lead.scale)
@@ -75,14 +75,14 @@ class Batches:
 
 
 def begin(
-    batches: Batches, start_of: Callable[[Batch], Array], settings: SolverSettings
+    batches: Batches, start_of: Callable[[Matrix], Array], settings: SolverSettings
 ) -> tuple[Array, list[np.ndarray]]:
     """The first dictionary, by `start_of` from a batch that none outweighs, and codes of all batches for it."""
     while True:
         lead = batches.lead
         d = start_of(lead.a)
         # The pass also counts the samples.
-        codes = [np.asarray(find_codes(Target(a), d, settings, CODES_LIMIT, CODES_TOL)) for a in batches]
+        codes = [np.asarray(codes_of_batch(a, d, Penalties(), settings)) for a in batches]
         if batches.lead is lead:
             return d, codes
 
@@ -154,7 +154,7 @@ class FromBatches(Estimator):
         given = given._replace(ortho_z=self.ortho_W * p or None, ortho_d=self.ortho_H * n or None)
         return rescaled(given, scale, self._settings.beta, of_dictionary)
 
-    def _matrix(self, a: Batch, both: bool) -> Batch:
+    def _matrix(self, a: Matrix, both: bool) -> Matrix:
         """A as the updates need it, of codes and dictionary (`both`) or of codes alone."""
         return nonzeros_of(a, self.nb_concepts, self._settings.beta, both) if isinstance(a, BCOO) else a
 
@@ -162,7 +162,7 @@ class FromBatches(Estimator):
         """What is known of D (k, p) for data divided by `scale`."""
         return known_of(self.known_D, self.nb_concepts, p, math.sqrt(scale), dtype)
 
-    def _first_dictionary(self, a: Batch, known: Known | None) -> Array:
+    def _first_dictionary(self, a: Matrix, known: Known | None) -> Array:
         return with_known(compiled_start(self._key(), a, self.nb_concepts, self.init)[1], known)
 
     def _check_batches(self) -> None:
@@ -218,7 +218,7 @@ class FromBatches(Estimator):
             return zt * math.sqrt(self._scale)
 
     def _improve(
-        self, d: Array, a: Batch, penalties_for: Callable[[int], Penalties], free: Array | None
+        self, d: Array, a: Matrix, penalties_for: Callable[[int], Penalties], free: Array | None
     ) -> tuple[Array, Array, tuple]:
         """Codes of a batch A, the dictionary after it, and what is kept: `_m`, `_n`, `_below`, `_seen`."""
         if self._settings.beta == 2:
@@ -259,7 +259,7 @@ class FromBatches(Estimator):
             read, matrix = partial(self._read, dtype=dtype, features=p), partial(self._matrix, both=True)
             all_of = Batches(batches, read, data, matrix)
 
-            def first_dictionary(a: Batch) -> Array:
+            def first_dictionary(a: Matrix) -> Array:
                 return self._first_dictionary(a, self._known(p, all_of.lead.scale, dtype))
 
             start, codes = begin(all_of, first_dictionary, self._settings)
@@ -273,7 +273,7 @@ class FromBatches(Estimator):
                 )
             limit = self._limit(None, ENCODE_LIMIT)
             codes, left = codes_of(all_of, d, penalties_for(1), self._settings, limit, self.tol)
-            error = math.sqrt(2 * max(left * unit, 0))
+            error = float(reconstruction_error(left, unit))
             self._begin(None, data)
             self._d = d * root
             self._report(len(history), converged, np.asarray(history) * unit, error, stacklevel=5)

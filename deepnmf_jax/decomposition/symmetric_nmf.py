@@ -15,6 +15,7 @@ from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, read_data
+from deepnmf_jax.decomposition.io.nonzeros import on_scipy
 from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.signed_estimator import SignedEstimator
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, history_length, over_starts, relative_fall
@@ -25,7 +26,6 @@ from deepnmf_jax.decomposition.updates.symmetric import (
     Columns,
     columns_of,
     lowest_eigenvalue,
-    on_scipy,
     symmetric_sweep,
 )
 
@@ -164,7 +164,7 @@ def _symmetric(a: Array | BCOO) -> Array | BCOO:
             f"A has shape {a.shape}; symmetric NMF takes similarities of n samples, (n, n): A @ A.T, a kernel, or the "
             "adjacency matrix of a graph"
         )
-    matrix = on_scipy(a) if isinstance(a, BCOO) else np.asarray(a)
+    matrix = on_scipy(a).astype(np.float64) if isinstance(a, BCOO) else np.asarray(a)
     size, rest = float(abs(matrix).max()), float(abs(matrix - matrix.T).max())
     if rest > ASYMMETRY * size:
         raise ValueError(

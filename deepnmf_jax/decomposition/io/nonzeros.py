@@ -133,6 +133,18 @@ Sparse = BCOO | Nonzeros
 Matrix = Array | Sparse
 
 
+def on_scipy(a: BCOO) -> Any:
+    """A sparse matrix, whose indices have values, as SciPy's CSR array; without places outside, with which JAX pads."""
+    # Loaded by who has a sparse matrix.
+    from scipy.sparse import csr_array
+
+    (n, p), indices, values = a.shape, np.asarray(a.indices), np.asarray(a.data)
+    inside = (indices[:, 0] < n) & (indices[:, 1] < p)
+    if not inside.all():
+        indices, values = indices[inside], values[inside]
+    return csr_array((values, (indices[:, 0], indices[:, 1])), shape=(n, p))
+
+
 def nonzeros_of(a: BCOO, k: int, beta: float, both: bool = True) -> Nonzeros:
     """The blocks of A (n, p), whose indices have values, for factors of k rows.
 
@@ -142,15 +154,8 @@ def nonzeros_of(a: BCOO, k: int, beta: float, both: bool = True) -> Nonzeros:
         beta: of the divergence; for 1 and 2 the entries are enough.
         both: whether the blocks of the columns are needed too.
     """
-    # Loaded by who has a sparse matrix.
-    from scipy.sparse import csr_array
-
-    (n, p), indices, values = a.shape, np.asarray(a.indices), np.asarray(a.data)
-    inside = (indices[:, 0] < n) & (indices[:, 1] < p)
-    if not inside.all():
-        indices, values = indices[inside], values[inside]
-    dense = beta not in (1, 2) or len(values) > DENSE * n * p
-    matrix = csr_array((values, (indices[:, 0], indices[:, 1])), shape=(n, p))
+    (n, p), matrix = a.shape, on_scipy(a)
+    dense = beta not in (1, 2) or matrix.nnz > DENSE * n * p
     by_rows = _blocks_of(matrix.indptr, matrix.indices, matrix.data, n, p, k, dense)
     by_columns = None
     if both:

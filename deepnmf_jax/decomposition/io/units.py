@@ -4,6 +4,7 @@ XLA takes numbers below the smallest normal one for 0. Data of such a size is mo
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,14 @@ def unit_of_objective(unit: float, beta: float = 2.0) -> float:
         f"the data has entries of the size of {unit:.0e}, whose {'squares' if beta == 2 else f'powers of {beta:g}'} "
         f"float64 cannot hold; divide it by {unit:.0e}"
     )
+
+
+def reconstruction_error(divergence: Any, unit: float) -> Any:
+    """The root of twice divergences of scaled data, which `unit` (`unit_of_objective`) takes back to that of the data.
+
+    In float64, which holds the square of whatever float32 does. Rounding below 0 is 0.
+    """
+    return np.sqrt(2 * np.maximum(np.asarray(divergence, np.float64), 0) * unit)
 
 
 def divided(a: Array | BCOO, unit: float, size: float = math.inf) -> Array | BCOO:

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
-from scipy import sparse
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from deepnmf_jax.decomposition.io.host import eigh
+from deepnmf_jax.decomposition.io.nonzeros import on_scipy
 from deepnmf_jax.decomposition.updates.linear_algebra import largest_eigenvalue_bound, product
 
 # Of a cubic equation whose root is approached from the right, monotonically.
@@ -28,18 +28,12 @@ LARGEST_DENSE, MARGIN = 512, 1.05
 BOLDER, WARIER, LEAST_SHARE = 2.0, 4.0, 1e-3
 
 
-def on_scipy(a: BCOO) -> sparse.csr_matrix:
-    """A sparse matrix as SciPy's, in float64."""
-    entries = np.asarray(a.indices)
-    return sparse.csr_matrix((np.asarray(a.data, np.float64), (entries[:, 0], entries[:, 1])), shape=a.shape)
-
-
 def lowest_eigenvalue(a: Array | BCOO) -> float:
     """How far the eigenvalues of A (n, n) go below 0: a number of at least 0."""
     n = a.shape[0]
     if n <= LARGEST_DENSE:
         return max(0.0, -float(eigh(np.asarray(a.todense() if isinstance(a, BCOO) else a, np.float64))[0][0]))
-    matrix = on_scipy(a) if isinstance(a, BCOO) else np.asarray(a, np.float64)
+    matrix = on_scipy(a).astype(np.float64) if isinstance(a, BCOO) else np.asarray(a, np.float64)
     start = np.random.default_rng(0).standard_normal(n)
     try:
         return max(0.0, -MARGIN * float(eigsh(matrix, k=1, which="SA", v0=start, return_eigenvectors=False)[0]))
@@ -79,15 +73,18 @@ def column_steps(zt: Array, along: Array, below: Array | float, share: Array | f
     """
     k = len(zt)
 
-    def update(j: Array, zt: Array) -> Array:
+    def update(j: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        zt, gram = now
         others = (jnp.arange(k) != j).astype(zt.dtype)[:, None]
-        gram = product(zt, zt.T)
         rho = share * (below + largest_eigenvalue_bound(gram * others * others.T))
         v = jnp.maximum(along[j] - product((others[:, 0] * gram[j])[None], zt)[0] + rho * zt[j], 0)
         size = jnp.linalg.norm(v)
-        return zt.at[j].set(cubic_root(rho, size) * v / jnp.where(size > 0, size, 1))
+        zt = zt.at[j].set(cubic_root(rho, size) * v / jnp.where(size > 0, size, 1))
+        # One row and one column of the Gram matrix have changed.
+        row = product(zt[j][None], zt.T)[0]
+        return zt, gram.at[j].set(row).at[:, j].set(row)
 
-    return lax.fori_loop(0, k, update, zt)
+    return lax.fori_loop(0, k, update, (zt, product(zt, zt.T)))[0]
 
 
 def symmetric_sweep(now: Columns, a: Array | BCOO, below: Array | float) -> Columns:
