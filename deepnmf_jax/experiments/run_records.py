@@ -65,15 +65,13 @@ def trained(workdir: Path, data_dir: str | Path | None = None) -> tuple[Any, dic
     Raises:
         FileNotFoundError: the run has not finished, or has no checkpoint.
     """
-    import jax
     from ml_collections import ConfigDict
 
-    from deepnmf_jax.training import checkpoints
+    from deepnmf_jax.training.prediction import best_variables
     from deepnmf_jax.training.setup import prepare
 
     config = ConfigDict(json.loads((workdir / "results.json").read_text())["config"])
     if data_dir is not None:
         config.data_dir = str(data_dir)
     run = prepare(config)
-    best = jax.device_get(checkpoints.restore_path(workdir, run.template()).state.best)
-    return run, {"params": best.params, "batch_stats": best.batch_stats}
+    return run, best_variables(run, workdir)

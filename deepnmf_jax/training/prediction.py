@@ -14,10 +14,23 @@ from deepnmf_jax.models import Pretrained, load_pretrained
 from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
 from deepnmf_jax.training.reports import PRETRAINED
-from deepnmf_jax.training.setup import prepare
+from deepnmf_jax.training.setup import Run, prepare
 
 # Classes that are printed of a picture.
 LISTED = 3
+
+
+def best_variables(run: Run, workdir: Path) -> dict[str, Any]:
+    """Those of a run with the best validation, or before its first epoch has ended the last ones; with several seeds
+    they have a leading axis.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        OSError: all checkpoints there are damaged.
+    """
+    state = checkpoints.restore_path(workdir, run.template()).state
+    found = state.best if np.all(jax.device_get(state.best.epoch) > 0) else state
+    return jax.device_get({"params": found.params, "batch_stats": found.batch_stats})
 
 
 def trained_network(checkpoint: str) -> Pretrained:
@@ -41,9 +54,7 @@ def trained_network(checkpoint: str) -> Pretrained:
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings.pop("data_fingerprint", None)
     run = prepare(ConfigDict(settings))
-    state = checkpoints.restore_path(workdir, run.template()).state
-    found = state.best if np.all(jax.device_get(state.best.epoch) > 0) else state
-    variables = jax.device_get({"params": found.params, "batch_stats": found.batch_stats})
+    variables = best_variables(run, workdir)
     if len(run.seeds) > 1:
         variables = jax.tree.map(lambda leaf: leaf[0], variables)
     names = {"class_names": list(run.dataset.class_names), "config": run.config.to_dict()}
