@@ -59,8 +59,7 @@ def _similarity(graph: Any, data: Data) -> sparse.spmatrix:
         filled = jnp.asarray(with_missing_filled(data))
         return similarity(knn_graph(find_neighbors(filled, count)))
     if reading.is_sparse(graph):
-        entries = reading.entries_of(graph)
-        s = sparse.csr_matrix((entries.values.astype(np.float64), (entries.rows, entries.columns)), entries.shape)
+        s = reading.entries_of(graph).on_scipy(np.float64)
     else:
         s = sparse.csr_matrix(arrays.to_numpy(graph, np.float64))
     if s.shape != (n, n):

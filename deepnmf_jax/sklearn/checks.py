@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_non_negative, validate_data
@@ -57,10 +57,8 @@ def readable(X: Any, name: str = "X") -> Any:
             "data use deepnmf_jax.NMF, whose fit takes mask="
         )
     if is_sparse(X) and not issparse(X):
-        entries = entries_of(X)
         # Added-up entries are float64, and scipy has no bfloat16.
-        values = entries.values.astype(dtype_for(X))
-        return csr_matrix((values, (entries.rows, entries.columns)), shape=entries.shape)
+        return entries_of(X).on_scipy(dtype_for(X))
     return X
 
 

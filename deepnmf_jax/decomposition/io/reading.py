@@ -202,6 +202,13 @@ class Entries(NamedTuple):
         result[self.rows, self.columns] = self.values
         return result
 
+    def on_scipy(self, dtype: Any) -> Any:
+        """The matrix (n, p) as SciPy's, in CSR form."""
+        # Loaded by who has a sparse matrix.
+        from scipy.sparse import csr_matrix
+
+        return csr_matrix((self.values.astype(dtype), (self.rows, self.columns)), shape=self.shape)
+
 
 def entries_of(x: Any) -> Entries:
     """The entries of a sparse matrix of scipy, JAX or torch; entries of one place are added up, as all of them do.
