@@ -18,7 +18,7 @@ from jax import Array
 
 from deepnmf_jax.core.checks import check_flag, check_integer, check_number
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT, ConvergenceWarning
-from deepnmf_jax.decomposition.io import arrays, progress
+from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, with_missing_filled
 from deepnmf_jax.decomposition.io.host import beside, stacked, transposed
 from deepnmf_jax.decomposition.io.nonzeros import Blocks, Nonzeros
@@ -26,8 +26,6 @@ from deepnmf_jax.decomposition.io.units import reconstruction_error, unit_of_obj
 from deepnmf_jax.decomposition.nmf import NMF
 from deepnmf_jax.decomposition.selection import check_ks
 from deepnmf_jax.decomposition.stability import agreement, cophenetic_correlation
-from deepnmf_jax.decomposition.updates.fit import fit
-from deepnmf_jax.decomposition.updates.loop import history_length, in_view
 from deepnmf_jax.decomposition.updates.objective import Target, divergence
 from deepnmf_jax.decomposition.updates.starts import start_of
 
@@ -146,11 +144,9 @@ class _Restarts(NMF):
 
     def _fit_block(self, target: Target, scale: float, starts: list, name: str) -> _Found:
         beta, limit = self._settings.beta, self._limit(None, FIT_LIMIT)
-        start = tuple(stacked(x) for x in zip(*starts, strict=True))
+        zts, ds = (stacked(x) for x in zip(*starts, strict=True))
         unit = unit_of_objective(scale, beta)
-        compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
-        with progress.bar(self.verbose, limit, name, unit) as report:
-            done = in_view(compiled, start, limit, report)
+        done = self._sweeps(target, (zts, ds), limit, unit, name)
         zts, ds = done.state.zt, done.state.d
         divergences = _divergences(zts, ds, target, beta)
         errors = reconstruction_error(divergences, unit)

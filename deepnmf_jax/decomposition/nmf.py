@@ -22,8 +22,8 @@ from deepnmf_jax.decomposition.known import Known, check_known, free_of, with_kn
 from deepnmf_jax.decomposition.neighborhood import graph_of
 from deepnmf_jax.decomposition.starting import Starting
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
-from deepnmf_jax.decomposition.updates.fit import Report, best_of, fit, judge, report_of
-from deepnmf_jax.decomposition.updates.loop import history_length, in_view
+from deepnmf_jax.decomposition.updates.fit import Factorization, Report, best_of, fit, judge, report_of
+from deepnmf_jax.decomposition.updates.loop import Descent, history_length, in_view
 from deepnmf_jax.decomposition.updates.objective import Smoothness, Target, at_unit
 from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_solver
 from deepnmf_jax.decomposition.updates.starts import INITS
@@ -244,10 +244,8 @@ class NMF(Starting):
         if order is not None:
             zts, ds = zts[:, order], ds[:, order]
             target = target if free is None else target._replace(free=free[order])
-        compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
         root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, beta)
-        with progress.bar(self.verbose, limit, "fit", unit) as report:
-            done = in_view(compiled, (zts, ds), limit, report)
+        done = self._sweeps(target, (zts, ds), limit, unit, "fit")
         done, best, d, divergences = best_of(done, target, root)
         if order is not None:
             back = np.argsort(order)
@@ -269,6 +267,14 @@ class NMF(Starting):
         n_iter, converged = self.report_.iterations, self.report_.converged
         self._report(n_iter, converged, history * unit, float(reconstruction_error(last.divergence, unit)))
         return self._restore(z), self.D
+
+    def _sweeps(
+        self, target: Target, starts: tuple[Array, Array], limit: int, unit: float, name: str
+    ) -> Descent[Factorization]:
+        """Sweeps from every start, Z^T (r, k, n) and D (r, k, p), with a bar of that name if `verbose`."""
+        compiled = partial(fit, target=target, settings=self._settings, tol=self.tol, length=history_length(limit))
+        with progress.bar(self.verbose, limit, name, unit) as report:
+            return in_view(compiled, starts, limit, report)
 
     def _solve_codes(self, target: Target, limit: int, tol: float, start: Array | None = None) -> Array:
         """Z^T (k, n) of scaled data for the dictionary: the same computation in `fit` and in `encode`."""
