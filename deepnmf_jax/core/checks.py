@@ -1,5 +1,6 @@
 """Argument checks of the core, and their messages."""
 
+import importlib
 from math import inf
 from typing import Any
 
@@ -123,6 +124,13 @@ def _check_implementation(settings: Settings) -> None:
             f"implementation = 'pallas' on {jax.default_backend()!r}, JAX's default device; the kernel needs a CUDA "
             "GPU of compute capability 8.0 or more: use implementation = 'xla', or 'interpret' to test it (slow)"
         )
+    try:
+        importlib.import_module("jax.experimental.pallas.triton")
+    except ImportError as error:
+        raise ValueError(
+            f"implementation = {settings.implementation!r} with JAX {jax.__version__}, which has no Triton backend of "
+            "Pallas; use implementation = 'xla', or a JAX that has it (0.6 to 0.12)"
+        ) from error
 
 
 def has_cuda() -> bool:

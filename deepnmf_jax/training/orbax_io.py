@@ -1,4 +1,4 @@
-"""Arrays and a note in one folder, by orbax, which is used only here: written, synced, read back, and checksummed."""
+"""Arrays and a note in one folder, by orbax: written, synced, read back, and checksummed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from deepnmf_jax.files import sync_tree
 from deepnmf_jax.training.devices import barrier, from_all_processes
 from deepnmf_jax.training.integrity import Name, digest_of, named_arrays, nested, write_manifest
+from deepnmf_jax.training.orbax_interfaces import interface_of
 
 # What orbax and TensorStore take for nothing but a path; brackets and the like are patterns to them, and a backslash
 # is a separator.
@@ -59,9 +59,8 @@ def write(folder: Path, arrays: Mapping[Name, np.ndarray], note: dict[str, Any])
     Raises:
       OSError: it cannot be written, or what is read back is not what was given.
     """
-    arguments = ocp.args.Composite(state=ocp.args.StandardSave(nested(arrays)), meta=ocp.args.JsonSave(note))
-    with plain_path(folder.parent) as parent, _checkpointer() as checkpointer:
-        checkpointer.save(parent / folder.name, args=arguments, force=True)
+    with plain_path(folder.parent) as parent, _quiet():
+        interface_of().save(parent / folder.name, nested(arrays), note)
     reason = ""
     try:
         content = read(folder)
@@ -86,14 +85,11 @@ def read(folder: Path) -> Content:
     Raises:
       UnreadableError: it does not hold what was written.
     """
-    # StandardRestore would ask TensorStore (0.1.86) for each array's metadata as JSON, which is never freed.
-    arguments = ocp.args.Composite(state=ocp.args.PyTreeRestore(), meta=ocp.args.JsonRestore())
     try:
-        with plain_path(folder) as plain, _checkpointer() as checkpointer:
-            content = checkpointer.restore(plain, args=arguments)
-        note = content["meta"]
+        with plain_path(folder) as plain, _quiet():
+            tree, note = interface_of().load(plain)
         step, digest, meta = int(note["step"]), note["content"], dict(note["meta"])
-        arrays = named_arrays(content["state"])
+        arrays = named_arrays(tree)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UnreadableError(f"orbax cannot read it: {type(error).__name__}: {reason}") from error
@@ -126,14 +122,13 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _checkpointer() -> Iterator[ocp.Checkpointer]:
+def _quiet() -> Iterator[None]:
     # Orbax would log the tracebacks of its threads; what they raise is raised by its call too.
     with contextlib.ExitStack() as stack:
         for quiet in map(logging.getLogger, ("absl", "asyncio", "concurrent.futures")):
             stack.callback(quiet.setLevel, quiet.level)
             quiet.setLevel(logging.CRITICAL + 1)
-        # A new one each time: one that has failed to write may not be used again.
-        yield stack.enter_context(contextlib.closing(ocp.Checkpointer(ocp.CompositeCheckpointHandler())))
+        yield
 
 
 def cannot_save(folder: Path, error: Exception) -> OSError:

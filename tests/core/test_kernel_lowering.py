@@ -173,6 +173,13 @@ def test_what_the_kernel_cannot_do_is_refused(monkeypatch, case):
         jax.jit(lambda x, w: infer(x, w, **settings))(x, w)
 
 
+def test_a_jax_without_triton_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
+    with pytest.raises(ValueError, match=r"with JAX \d.*no Triton backend of Pallas; use implementation = 'xla'"):
+        infer(X, W, implementation="interpret")
+    assert infer(X, W).shape == (X.shape[0], W.shape[0])
+
+
 @pytest.mark.parametrize(
     "version, capability, allowed",
     [

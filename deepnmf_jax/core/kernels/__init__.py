@@ -31,7 +31,11 @@ on the ordinary cores; TF32 or bfloat16 operands on the tensor cores, all with f
 
 Several devices: XLA cannot divide a kernel and would run it whole on each device. Such a program is refused when it is
 lowered; inside `jax.shard_map(..., check_vma=False)`, with a part of the batch on each device, the kernel works.
-`jax.vmap` (several seeds) adds a dimension to the grid. JAX calls its Triton backend deprecated from version 0.12 on.
+`jax.vmap` (several seeds) adds a dimension to the grid.
+
+The kernel is experimental. JAX calls its Triton backend deprecated from version 0.12 on; where it is gone, the settings
+are refused in words. Mosaic, the backend that stays, cannot take this kernel over as it is: it has no `dot`, only the
+tensor cores' instructions, one for each generation of GPUs, and none of them multiplies IEEE float32.
 
 Not known: which tile, number of warps and pipeline stages are best; whether registers spill. Layers give the kernel
 patches that XLA has written to memory: cutting them inside has not been tried.
