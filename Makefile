@@ -17,7 +17,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup train test test-fast test-oldest attack bench gpu table pages pictures lint docs data pack lock clean
+.PHONY: help setup train test test-fast test-oldest test-newest attack bench gpu table pages pictures lint docs data pack lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ docs: $(VENV)/.for-tests ## build the documentation's site into site/; a broken 
 test-oldest: .venv-oldest/.for-tests ## run all tests with the oldest supported versions (.venv-oldest)
 	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
+test-newest: .venv-newest/.for-tests ## run all tests with the newest versions of everything (.venv-newest; PYTHON=...)
+	.venv-newest/bin/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
 data: ## download and prepare DATASET, e.g. DATASET=cifar10 (TensorFlow, in .venv-data)
 	@if [ -z "$(DATASET)" ]; then \
 	  echo "Say which: make data DATASET=cifar10 (or another of TFDS in deepnmf_jax/data/datasets.py)" >&2; exit 2; fi
@@ -76,35 +79,36 @@ pack: ## write DATASET to one file, DATASET.pack, read without TFDS (--config.da
 
 setup: $(VENV)/.for-tests ## install all that training and the tests need (.venv)
 
-lock: ## write requirements.lock anew from the newest versions (.venv-lock, Python 3.11)
+# Of Python 3.11 there is a lock of its own: the newest JAX no longer takes it.
+lock: ## write requirements.lock (or, on 3.12 and later, requirements-newest.lock) anew from the newest versions
 	@rm -rf .venv-lock
 	@$(call environment,.venv-lock)
-	@.venv-lock/bin/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
-	  || { echo "requirements.lock is for Python 3.11: make lock PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(call install,.venv-lock,-e '.[test$(COMMA)dev]')
-	@{ echo "# The versions tested with Python 3.11, written by \`make lock\`. The Makefile uses it as constraints;"; \
-	   echo "# pip install -r requirements.lock installs exactly these."; \
-	   .venv-lock/bin/python -m pip freeze --disable-pip-version-check --all --exclude pip --exclude-editable; \
-	 } > requirements.lock.new
-	@mv requirements.lock.new requirements.lock
+	@lock=$$($(call lock_of,.venv-lock)); \
+	{ echo "# The versions tested with $$(.venv-lock/bin/python --version), written by \`make lock\`. The Makefile uses it"; \
+	  echo "# as constraints; pip install -r $$lock installs exactly these."; \
+	  .venv-lock/bin/python -m pip freeze --disable-pip-version-check --all --exclude pip --exclude-editable; \
+	} > $$lock.new && mv $$lock.new $$lock
 	@rm -rf .venv-lock
 
 clean: ## remove caches and build products (runs/ and the environments stay)
 	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -path './.venv*' -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
+LOCKS := requirements.lock requirements-newest.lock
+
 # A stamp in an environment says what has been installed there; it is renewed when the lists of packages change.
-$(VENV)/.for-training: pyproject.toml requirements.lock
+$(VENV)/.for-training: pyproject.toml $(LOCKS)
 	@$(call environment,$(VENV))
 	@$(call install,$(VENV),-e . $$($(call constraints,$(VENV))))
 	@touch $@
 
-$(VENV)/.for-tests: pyproject.toml requirements.lock
+$(VENV)/.for-tests: pyproject.toml $(LOCKS)
 	@$(call environment,$(VENV))
 	@$(call install,$(VENV),-e '.[test$(COMMA)dev]' $$($(call constraints,$(VENV))))
 	@touch $@ $(VENV)/.for-training
 
-$(VENV)/.for-benchmarks: pyproject.toml requirements.lock
+$(VENV)/.for-benchmarks: pyproject.toml $(LOCKS)
 	@$(call environment,$(VENV))
 	@$(call install,$(VENV),-e '.[bench]' $$($(call constraints,$(VENV))))
 	@touch $@ $(VENV)/.for-training
@@ -112,6 +116,11 @@ $(VENV)/.for-benchmarks: pyproject.toml requirements.lock
 .venv-oldest/.for-tests: pyproject.toml requirements-oldest.txt
 	@$(call environment,.venv-oldest)
 	@$(call install,.venv-oldest,-e '.[test]' -c requirements-oldest.txt)
+	@touch $@
+
+.venv-newest/.for-tests: pyproject.toml
+	@$(call environment,.venv-newest)
+	@$(call install,.venv-newest,--upgrade --upgrade-strategy eager -e '.[test]')
 	@touch $@
 
 .venv-data/.for-data: pyproject.toml
@@ -125,11 +134,11 @@ COMMA := ,
 define environment
 if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
   found=""; \
-  for python in $(or $(PYTHON),python3.11 python3 python3.12 python3.13); do \
+  for python in $(or $(PYTHON),python3.11 python3 python3.12 python3.13 python3.14); do \
     if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
   done; \
   if [ -z "$$found" ]; then \
-    echo "Python 3.11 or newer is needed; tried: $(or $(PYTHON),python3.11 python3 python3.12 python3.13)." >&2; \
+    echo "Python 3.11 or newer is needed; tried: $(or $(PYTHON),python3.11 python3 python3.12 python3.13 python3.14)." >&2; \
     echo "On Debian or Ubuntu: apt-get install python3 python3-venv. Or: make PYTHON=/path/to/python3.11" >&2; \
     exit 1; \
   fi; \
@@ -153,7 +162,12 @@ for try in 1 2 3; do \
 done
 endef
 
-# $(call constraints,FOLDER): the tested versions, where that Python is the one they were tested with.
+# $(call lock_of,FOLDER): prints which lock is for the Python there.
+define lock_of
+$(1)/bin/python -c 'import sys; print("requirements.lock" if sys.version_info < (3, 12) else "requirements-newest.lock")'
+endef
+
+# $(call constraints,FOLDER): the tested versions.
 define constraints
-$(1)/bin/python -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")'
+echo -c $$($(call lock_of,$(1)))
 endef

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -193,11 +194,29 @@ def write(question: str, result: Mapping[str, Any], out: Path = RESULTS) -> None
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
-    """The flags that all benchmarks share."""
+    """The flags that all benchmarks share.
+
+    Raises:
+        RuntimeError: JAX has no device of the kind that JAX_PLATFORMS names.
+    """
+    _check_device()
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", type=home, default=RESULTS, help="folder of the JSON files")
     parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs, not to measure")
     return parser
+
+
+def _check_device() -> None:
+    if os.environ.get("JAX_PLATFORMS", "cpu") in ("", "cpu"):
+        return
+    # In a process of its own: this one would take a GPU's memory from those that are timed.
+    script = (
+        "from deepnmf_jax.programs import run; from deepnmf_jax.training.devices import backend\n"
+        "run(lambda: backend() and 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().removeprefix("RuntimeError: "))
 
 
 def arguments(description: str) -> argparse.Namespace:

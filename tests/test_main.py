@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from deepnmf_jax import __version__
 from deepnmf_jax.data.datasets import load_npz
+from deepnmf_jax.training import prediction
 from deepnmf_jax.training.environment import git_commit
 from tests.programs import (
     NUM_CLASSES,
@@ -114,6 +116,23 @@ class TestWholeRun:
                 found = found[part]
             assert found == (list(value) if isinstance(value, tuple) else value)
         assert config["dataset"] == str(programs.images)
+
+    def test_it_predicts_where_its_data_set_is_not(
+        self, workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moved = shutil.copytree(workdir, tmp_path / "moved")
+        with monkeypatch.context() as patch:
+            patch.setattr(prediction, "prepare", lambda config: pytest.fail("it reads the data set"))
+            found = prediction.trained_network(str(moved))
+        # As of an older release, whose workdirs do not describe their images.
+        (moved / "images.json").unlink()
+        with_data = prediction.trained_network(str(moved))
+        assert found[2:] == with_data[2:] and found.class_names == ("0", "1", "2")
+        assert found.model == with_data.model
+        assert jax.tree.all(jax.tree.map(np.array_equal, found.variables, with_data.variables))
+        (moved / "images.json").write_text('{"shape": [10, 10]}')
+        with pytest.raises(OSError, match=r"images.json is damaged .*; delete it, and the run's data set is asked"):
+            prediction.trained_network(str(moved))
 
     def test_pictures(self, workdir: Path) -> None:
         from PIL import Image

@@ -66,8 +66,9 @@ def test_the_oldest_environment_holds_every_lower_bound() -> None:
     assert {name: oldest.get(name) for name in tried} == {name: lower_bound(r) for name, r in tried.items()}
 
 
-def test_the_lock_file_pins_what_the_tests_need() -> None:
-    locked = pinned("requirements.lock")
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-newest.lock"])
+def test_a_lock_pins_what_the_tests_need(lock: str) -> None:
+    locked = pinned(lock)
     needed = requirements(PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["test"], EXTRAS["dev"], EXTRAS["docs"])
     versions = {name: locked.get(name, "0") for name in needed}
     assert {name: v for name, v in versions.items() if not needed[name].specifier.contains(v)} == {}
@@ -175,6 +176,27 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return source, wheel
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not (find_spec("build") and find_spec("twine")), reason="build or twine is not installed")
+def test_what_a_release_uploads(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """The commands of .github/workflows/release.yml, without their network."""
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=built[0], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("build", "--no-isolation", f"--outdir={tmp_path}")
+    uploaded = sorted(tmp_path.iterdir())
+    version = deepnmf_jax.__version__
+    assert [path.name for path in uploaded] == [
+        f"deepnmf_jax-{version}-py3-none-any.whl",
+        f"deepnmf_jax-{version}.tar.gz",
+    ]
+    assert run("twine", "check", "--strict", *map(str, uploaded)).count("PASSED") == 2
+
+
 def pip_offline(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", arguments[0], "--no-deps", "--no-index", *arguments[1:]]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -272,7 +294,7 @@ def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def fresh_copy(folder: Path) -> Path:
-    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-newest.lock"):
         shutil.copy(ROOT / name, folder)
     return folder
 

@@ -47,6 +47,7 @@ def test_the_oldest_python_is_tried_with_the_lock_and_newer_ones_without() -> No
     pythons = found["newest"]["strategy"]["matrix"]["python"]
     assert pythons[0] == oldest and len(pythons) > 2 and all(isinstance(version, str) for version in pythons)
     assert f'python-version: "{oldest}"' in TEXTS["tests"] and "make test-oldest" in steps(found["oldest"])
+    assert "make test-newest PYTHON=python" in steps(found["newest"])
 
 
 def test_a_release_is_the_tag_built_checked_and_published_without_a_password() -> None:

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,7 +26,7 @@ from benchmarks.harness import Sampler, in_turns, machine, provenance, short
 from benchmarks.layers import LAYERS, Layer
 from deepnmf_jax.experiments.tables import as_json
 from deepnmf_jax.files import write_atomically
-from deepnmf_jax.programs import home
+from deepnmf_jax.programs import home, run
 
 STEPS_PER_CALL = 20
 # Seconds that a PyTorch program may take to compile; with fewer left, nothing new is begun.
@@ -182,4 +181,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

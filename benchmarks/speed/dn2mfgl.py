@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.harness import Worker, arguments, best, write
 from benchmarks.speed.programs.dn2mfgl import PROGRAMS
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 
 MODULE = "benchmarks.speed.programs.dn2mfgl"
 SWEEPS, SIZES = 5, (100, 20)
@@ -74,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

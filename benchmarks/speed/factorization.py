@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.harness import ROOT, argument_parser, best, started, write
 from benchmarks.speed.programs.factorizers import METHODS
 from deepnmf_jax.experiments.tables import table
-from deepnmf_jax.programs import home
+from deepnmf_jax.programs import home, run
 
 MODULE = "benchmarks.speed.programs.factorizers"
 GRID = tuple(sorted({round(1.4**i) for i in range(24)}))
@@ -234,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

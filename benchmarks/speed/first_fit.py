@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.harness import ROOT, argument_parser, write
 from benchmarks.speed.factorization import digits, faces
 from deepnmf_jax.experiments.tables import table
-from deepnmf_jax.programs import home
+from deepnmf_jax.programs import home, run
 
 PROGRAM = "benchmarks.speed.programs.first_fit"
 COLD, WARM, OTHER = "ours, first start", "ours, programs on disk", "scikit-learn"
@@ -79,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ from benchmarks.harness import arguments, best, in_turns, timed, write
 from benchmarks.layers import layers_of
 from benchmarks.speed.programs.training import compile_train_step, large_product, repeated_step
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 from deepnmf_jax.training.devices import keep_freed_memory
 
 # What is varied, its values, and the settings that stay: (batch, side, settings of the network).
@@ -79,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

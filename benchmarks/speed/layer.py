@@ -18,6 +18,7 @@ from deepnmf_jax.core.updates import em_step
 from deepnmf_jax.experiments.cost import kept_bytes, temporary_bytes
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.models import Network
+from deepnmf_jax.programs import run
 from deepnmf_jax.training.devices import keep_freed_memory
 
 BLOCKS = LAYERS[:2]
@@ -159,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -5,6 +5,7 @@ python -m benchmarks.speed.port
 
 from benchmarks.harness import arguments, best, interleave, write
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 
 
 def main() -> None:
@@ -25,4 +26,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,6 +22,7 @@ from benchmarks.harness import REMOVED, arguments, timed, write
 from benchmarks.speed.programs.training import TINY, compile_train_step, repeated_step
 from benchmarks.speed.step import BY_BLOCK
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 from deepnmf_jax.training.devices import keep_freed_memory
 
 BATCHES, ROUNDS = (50, 128), 15
@@ -144,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

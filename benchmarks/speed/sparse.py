@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.harness import ROOT, argument_parser, record, write
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 
 PROGRAM = "benchmarks.speed.programs.sparse"
 OURS, OTHER = "ours", "scikit-learn"
@@ -136,4 +137,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,6 +19,7 @@ from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.core.normalization import normalize_patches, normalize_weights
 from deepnmf_jax.core.spiking import draw_spikes, infer_from_spikes, row_keys, spike_steps, spiking_unchecked
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 from deepnmf_jax.training.devices import keep_freed_memory
 
 # Inputs, positions, entries of an input, units: blocks 1 and 2 of the paper's networks at 50 images.
@@ -149,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT, arguments, write
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 
 
 def first_step(cache: Path, settings: Sequence[str]) -> float:
@@ -55,4 +56,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

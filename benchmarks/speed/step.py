@@ -14,6 +14,7 @@ from benchmarks.harness import REMOVED, argument_parser, best, interleave, write
 from benchmarks.speed.programs.training import batch_of
 from deepnmf_jax.experiments import acceleration
 from deepnmf_jax.experiments.tables import table
+from deepnmf_jax.programs import run
 
 ADAPTIVE = {"num_iters": 6, "acceleration": "adaptive", "exponent": 8.0}
 BY_BLOCK = {"block_settings": acceleration.BY_BLOCK}
@@ -174,4 +175,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.harness import REMOVED, ROOT, record
+from deepnmf_jax.programs import run
 
 SUITE = ("step", "port", "layer", "growth", "startup")
 # Repetitions of one run on a shared machine differ by this much.
@@ -62,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

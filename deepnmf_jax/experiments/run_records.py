@@ -74,4 +74,4 @@ def trained(workdir: Path, data_dir: str | Path | None = None) -> tuple[Any, dic
     if data_dir is not None:
         config.data_dir = str(data_dir)
     run = prepare(config)
-    return run, best_variables(run, workdir)
+    return run, best_variables(run.template(), workdir)

@@ -24,7 +24,7 @@ from deepnmf_jax.training.interruption import Interrupted, Interruption
 from deepnmf_jax.training.locks import check_free, locked, make_workdir
 from deepnmf_jax.training.optimizers import learning_rates, rates_exhausted, update_plateau
 from deepnmf_jax.training.progress import Progress
-from deepnmf_jax.training.records import MetricsLog, open_workdir
+from deepnmf_jax.training.records import MetricsLog, describe_images, open_workdir
 from deepnmf_jax.training.reports import report
 from deepnmf_jax.training.setup import Run, prepare, summary_line
 from deepnmf_jax.training.state import Best, Sums, TrainState
@@ -39,8 +39,8 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
 
     Args:
         config: see configs/base.py.
-        workdir: gets config.json, metrics.jsonl, checkpoints/, tensorboard/, pictures/ and results.json; `~` is the
-            home folder. While the run goes on, it is locked.
+        workdir: gets config.json, images.json, metrics.jsonl, checkpoints/, tensorboard/, pictures/ and results.json;
+            `~` is the home folder. While the run goes on, it is locked.
 
     Raises:
         Interrupted: on SIGTERM or SIGINT, after saving.
@@ -54,6 +54,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     make_workdir(workdir)
     with locked(workdir):
         open_workdir(workdir, {**run.config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
+        describe_images(workdir, run.image_shape, run.dataset.class_names)
         _log.info("%s; files in %s", summary_line(run), workdir)
         with jax.default_matmul_precision(run.config.matmul_precision), Interruption() as interruption:
             with contextlib.closing(Training(run, workdir, interruption)) as training:

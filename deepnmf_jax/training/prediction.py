@@ -13,14 +13,16 @@ from deepnmf_jax.data.datasets import KNOWN
 from deepnmf_jax.models import Pretrained, load_pretrained
 from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
+from deepnmf_jax.training.records import described_images
 from deepnmf_jax.training.reports import PRETRAINED
-from deepnmf_jax.training.setup import Run, prepare
+from deepnmf_jax.training.setup import prepare, without_data
+from deepnmf_jax.training.state import TrainState
 
 # Classes that are printed of a picture.
 LISTED = 3
 
 
-def best_variables(run: Run, workdir: Path) -> dict[str, Any]:
+def best_variables(template: TrainState, workdir: Path) -> dict[str, Any]:
     """Those of a run with the best validation, or before its first epoch has ended the last ones; with several seeds
     they have a leading axis.
 
@@ -28,7 +30,7 @@ def best_variables(run: Run, workdir: Path) -> dict[str, Any]:
         FileNotFoundError: there is no checkpoint.
         OSError: all checkpoints there are damaged.
     """
-    state = checkpoints.restore_path(workdir, run.template()).state
+    state = checkpoints.restore_path(workdir, template).state
     found = state.best if np.all(jax.device_get(state.best.epoch) > 0) else state
     return jax.device_get({"params": found.params, "batch_stats": found.batch_stats})
 
@@ -41,7 +43,8 @@ def trained_network(checkpoint: str) -> Pretrained:
 
     Raises:
         ValueError: an unknown name, a config that cannot be read.
-        OSError: no run there, no intact checkpoint, or the run's data set is not there.
+        OSError: no run there, no intact checkpoint; or images.json is damaged, or missing as of an older release
+            and the run's data set is not there.
     """
     if checkpoint.startswith(PRETRAINED):
         return load_pretrained(checkpoint.removeprefix(PRETRAINED))
@@ -53,12 +56,18 @@ def trained_network(checkpoint: str) -> Pretrained:
         raise FileNotFoundError(f"{workdir} has no config.json; give the workdir of a run, or {PRETRAINED}NAME")
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings.pop("data_fingerprint", None)
-    run = prepare(ConfigDict(settings))
-    variables = best_variables(run, workdir)
-    if len(run.seeds) > 1:
+    config = ConfigDict(settings)
+    if described := described_images(workdir):
+        image_shape, class_names = described
+        model, template = without_data(config, image_shape, len(class_names))
+    else:
+        run = prepare(config)
+        image_shape, class_names = run.image_shape, list(run.dataset.class_names)
+        model, template = run.model, run.template()
+    variables = best_variables(template, workdir)
+    if config.num_seeds > 1:
         variables = jax.tree.map(lambda leaf: leaf[0], variables)
-    names = {"class_names": list(run.dataset.class_names), "config": run.config.to_dict()}
-    return Pretrained(run.model, variables, run.image_shape, names)
+    return Pretrained(model, variables, image_shape, {"class_names": class_names, "config": config.to_dict()})
 
 
 def read_image(path: Path, trained: Pretrained) -> np.ndarray:

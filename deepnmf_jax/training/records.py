@@ -1,4 +1,4 @@
-"""What a run keeps for its reader: config.json, metrics.jsonl, results.json.
+"""What a run keeps for its reader: config.json, images.json, metrics.jsonl, results.json.
 
 Every file is either replaced in one step or repaired on opening, so a kill at any moment does no harm. With
 several processes, process 0 alone writes metrics and results; all call `open_workdir`.
@@ -56,6 +56,32 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
         barrier("config.json written")
         _check_same_config(path, config)
     return workdir
+
+
+def describe_images(workdir: Path, shape: Sequence[int], class_names: Sequence[str]) -> None:
+    """Writes images.json, by which the network can be used where its data set is not: the shape (height, width,
+    channels) that the network sees, and the names of the classes."""
+    if jax.process_index() == 0:
+        described = {"shape": list(map(int, shape)), "class_names": list(map(str, class_names))}
+        write_atomically(workdir / "images.json", json.dumps(described) + "\n")
+
+
+def described_images(workdir: Path) -> tuple[tuple[int, int, int], list[str]] | None:
+    """The shape and the names that `describe_images` wrote; None of a workdir of an older release.
+
+    Raises:
+      OSError: images.json is damaged, or cannot be read.
+    """
+    path = workdir / "images.json"
+    if not path.exists():
+        return None
+    try:
+        with open_regular(path) as file:
+            described = json.loads(file.read())
+        height, width, channels = map(int, described["shape"])
+        return (height, width, channels), [str(name) for name in described["class_names"]]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise OSError(f"{path} is damaged ({error}); delete it, and the run's data set is asked") from error
 
 
 def _check_same_config(path: Path, config: Mapping[str, Any]) -> None:

@@ -81,15 +81,36 @@ class Run:
 
     @functools.cached_property
     def _create(self) -> Callable[[np.ndarray], TrainState]:
-        def create(seed: jax.Array) -> TrainState:
-            return create_state(seed, self.model, self.image_shape, self.optimizer, self.plateau)
-
-        # One compiled program: eager initialisation rounds differently, and takes longer.
-        return jax.jit(jax.vmap(create) if len(self.seeds) > 1 else create)
+        return _creator(self.model, self.image_shape, self.optimizer, self.plateau, len(self.seeds) > 1)
 
     @property
     def _seeds(self) -> np.ndarray:
         return (self.seeds if len(self.seeds) > 1 else self.seeds[0]).astype(np.uint32)
+
+
+def _creator(
+    model: Network,
+    image_shape: tuple[int, ...],
+    optimizer: optax.GradientTransformation,
+    plateau: optax.GradientTransformationExtraArgs,
+    several_seeds: bool,
+) -> Callable[[np.ndarray], TrainState]:
+    def create(seed: jax.Array) -> TrainState:
+        return create_state(seed, model, image_shape, optimizer, plateau)
+
+    # One compiled program: eager initialisation rounds differently, and takes longer.
+    return jax.jit(jax.vmap(create) if several_seeds else create)
+
+
+def without_data(config: Any, image_shape: tuple[int, ...], num_classes: int) -> tuple[Network, TrainState]:
+    """The network of a run whose data set is not at hand, and what `Run.template` would give."""
+    config = _as_of_today(config)
+    model = create_model(config, num_classes)
+    # How many steps is the schedule's alone, which is no part of the state.
+    optimizer, plateau = create_optimizer(config.optimizer, num_steps=1000), create_plateau(config.optimizer)
+    several = config.num_seeds > 1
+    seeds = np.zeros(config.num_seeds, np.uint32) if several else np.uint32(0)
+    return model, jax.eval_shape(_creator(model, image_shape, optimizer, plateau, several), seeds)
 
 
 def prepare(config: Any) -> Run:

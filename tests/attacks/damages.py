@@ -85,6 +85,7 @@ DAMAGES = {"flipped bytes": flip, "cuts": cut, "zero tails": zero_tail, "lost fi
 _CHECKPOINT = "checkpoints/latest/21"
 _PLACES = (
     "config.json",
+    "images.json",
     "metrics.jsonl",
     f"{_CHECKPOINT}/manifest.sha256",
     f"{_CHECKPOINT}/meta/metadata",

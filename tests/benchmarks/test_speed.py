@@ -1,6 +1,7 @@
 """The benchmarks run, their port agrees with the network, and the comparison finds what got slower."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -197,3 +198,12 @@ def test_committed_results_say_where_they_come_from(path):
     line = harness.provenance("speed.x", result["machine"])
     assert ("cores, Python 3.11.7, jax 0.10.2; commit " in line) != (result["machine"]["device"] != "cpu")
     assert result["ratios"]
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_there_is_a_sentence():
+    command = [sys.executable, "-m", "benchmarks.speed.layer", "--quick"]
+    environment = {**os.environ, "JAX_PLATFORMS": "rocm"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "JAX finds no device of the kind 'rocm' (JAX_PLATFORMS)" in done.stderr
