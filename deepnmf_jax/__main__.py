@@ -1,5 +1,6 @@
 """`deepnmf-jax`, the program of an installed package; `python -m deepnmf_jax` is the same."""
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -32,7 +33,13 @@ Recipes: {recipes}.
 
 More about a command: deepnmf-jax COMMAND --help. Version: deepnmf-jax --version.
 """
-MODES = ("train", "evaluate", "summary")
+_SEVERAL_PROCESSES = "coordinator", "num_processes", "process_id"
+# The commands of main.py's modes, and the flags of each.
+MODES = {
+    "train": ("config", "workdir", "compilation_cache", *_SEVERAL_PROCESSES),
+    "evaluate": ("config", "checkpoint", "compilation_cache", *_SEVERAL_PROCESSES),
+    "summary": ("config",),
+}
 COMMANDS = (*MODES, "predict", "data", "pack")
 
 
@@ -63,8 +70,11 @@ def _flags(mode: str, rest: list[str]) -> None:
     except ImportError as error:
         sys.exit(f"{error}; install the package again, with all that it requires")
     if {"--help", "-h"} & set(rest):
-        print(f"deepnmf-jax {mode} takes --config and these:\n{command_line.help_of_flags()}")
+        print(f"deepnmf-jax {mode} takes these flags:\n\n{command_line.help_of_flags(MODES[mode])}\n")
+        print("--config takes the name of a recipe too; deepnmf-jax --help lists them.")
         return
+    if any(re.match("--?mode(=|$)", text) for text in rest):
+        sys.exit(f"--mode is main.py's; the commands here are {', '.join(COMMANDS)}. See deepnmf-jax --help")
     command_line.start(["deepnmf-jax", f"--mode={mode}", *_with_paths(rest)], programs.INSTALLED)
 
 

@@ -16,7 +16,7 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "File with the settings; --config.field=value overrides one.")
 flags.DEFINE_string("workdir", None, "Folder of the run: its records, checkpoints and results.")
 flags.DEFINE_enum("mode", "train", ["train", "evaluate", "summary"], "What to do.")
-flags.DEFINE_string("checkpoint", None, "For --mode=evaluate: a workdir, the folder of one step, or pretrained:NAME.")
+flags.DEFINE_string("checkpoint", None, "What to evaluate: a workdir, the folder of one step, or pretrained:NAME.")
 flags.DEFINE_string("compilation_cache", "~/.cache/deepnmf_jax", "Folder of compiled programs; empty: none.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process, for a run of several processes.")
 flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
@@ -56,9 +56,13 @@ def start(arguments: Sequence[str], command: programs.Command = programs.MAIN) -
     app.run(main, argv=list(arguments), flags_parser=parse_flags)
 
 
-def help_of_flags() -> str:
-    """Names, meanings and defaults of the flags."""
-    return FLAGS.module_help(__name__)
+def help_of_flags(names: Sequence[str]) -> str:
+    """Names, meanings and defaults of some flags, one in a line."""
+    lines = []
+    for flag in (FLAGS[name] for name in names):
+        default = f" (default: {flag.default})" if flag.default is not None else ""
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:

@@ -145,6 +145,19 @@ def recipe_names() -> list[str]:
     return [path.relative_to(root).with_suffix("").as_posix() for path, text in files.items() if defines.search(text)]
 
 
+def read_recipe(name: str) -> Any:
+    """The ConfigDict of a recipe by its name, such as "fast/cnmf_1x1".
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    import_recipes()
+    path = recipes() / f"{name}.py"
+    if not path.is_file():
+        raise ValueError(f"there is no configs/{name}.py; use one such as 'fast/cnmf'")
+    return runpy.run_path(str(path))["get_config"]()
+
+
 def recipe_path(given: str) -> str:
     """The file of a config, with what follows a colon: of a recipe by its name, or else the path that was given."""
     file, colon, rest = given.partition(":")

@@ -33,8 +33,16 @@ def test_help_names_every_command_and_recipe(capsys: pytest.CaptureFixture[str])
     listed = " ".join(told.partition("Recipes:")[2].partition(".\n")[0].split())
     assert set(listed.split(", ")) == set(programs.recipe_names())
     assert max(map(len, told.splitlines())) <= 100
-    flags = answer(capsys, "train", "--help")
-    assert all(f"--{flag}:" in flags for flag in ("config", "workdir", "checkpoint", "num_processes"))
+    for command, flags in program.MODES.items():
+        told = answer(capsys, command, "--help")
+        assert re.findall(r"^  --(\w+): .+", told, re.M) == list(flags)
+        assert "deepnmf_jax." not in told and "--mode" not in told
+
+
+def test_a_mode_of_main_is_told_the_commands() -> None:
+    for given in (["--mode=summary"], ["--mode", "summary"], ["-mode=train"]):
+        with pytest.raises(SystemExit, match=r"--mode is main\.py's; the commands here are train, evaluate, summary"):
+            program.main(["train", "--config=cnn", *given])
 
 
 def test_an_unknown_command_is_told_the_known_ones() -> None:
@@ -86,6 +94,15 @@ def test_pictures_of_any_size_and_kind_are_read_as_the_network_sees_them(tmp_pat
     assert prediction.read_image(tmp_path / "same.png", grey).shape == (1, 24, 24, 1)
     own = trained._replace(image_shape=(40, 30, 3), results={"config": {"dataset": "mine.npz"}})
     assert prediction.read_image(tmp_path / "same.png", own).shape == (1, 40, 30, 3)
+    # Cropped from twice its size, and a picture of a camera that was turned.
+    own = own._replace(image_shape=(16, 16, 3), results={"whole_shape": (32, 32, 3)})
+    np.testing.assert_allclose(prediction.read_image(tmp_path / "same.png", own)[0], whole[8:24, 8:24] / 255, rtol=1e-6)
+    turned = Image.Exif()
+    turned[274] = 3  # by 180 degrees
+    Image.fromarray(whole[::-1, ::-1]).save(tmp_path / "turned.png", exif=turned)
+    np.testing.assert_array_equal(
+        prediction.read_image(tmp_path / "turned.png", trained), prediction.read_image(tmp_path / "same.png", trained)
+    )
 
 
 @pytest.mark.slow
@@ -109,6 +126,6 @@ def test_predictions_are_the_networks_probabilities(tmp_path: Path, capsys: pyte
 
 def test_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="has no config.json; give the workdir of a run, or pretrained:NAME"):
-        prediction.trained_network(str(tmp_path))
+        prediction.load_trained(str(tmp_path))
     with pytest.raises(ValueError, match="there is no pretrained network 'x'"):
-        prediction.trained_network("pretrained:x")
+        prediction.main(["a.png", "--checkpoint=pretrained:x"])

@@ -118,21 +118,32 @@ class TestWholeRun:
         assert config["dataset"] == str(programs.images)
 
     def test_it_predicts_where_its_data_set_is_not(
-        self, workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, workdir: Path, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        from PIL import Image
+
         moved = shutil.copytree(workdir, tmp_path / "moved")
         with monkeypatch.context() as patch:
             patch.setattr(prediction, "prepare", lambda config: pytest.fail("it reads the data set"))
-            found = prediction.trained_network(str(moved))
+            found = prediction.load_trained(str(moved))
         # As of an older release, whose workdirs do not describe their images.
         (moved / "images.json").unlink()
-        with_data = prediction.trained_network(str(moved))
+        with_data = prediction.load_trained(str(moved))
         assert found[2:] == with_data[2:] and found.class_names == ("0", "1", "2")
         assert found.model == with_data.model
         assert jax.tree.all(jax.tree.map(np.array_equal, found.variables, with_data.variables))
+        # Files of the test images, larger than what the network sees, are told as in the run's own test.
+        with np.load(programs.images) as arrays:
+            images, labels = arrays["x_test"], arrays["y_test"]
+        assert images.shape[1:] == (12, 12, 1) and found.image_shape == (10, 10, 1)
+        for number, image in enumerate(images):
+            Image.fromarray(image[..., 0]).save(tmp_path / f"{number}.png")
+        read = [prediction.read_image(tmp_path / f"{number}.png", found) for number in range(len(images))]
+        told = [int(rows[0][0]) for rows in prediction.predict(found, np.concatenate(read))]
+        assert np.mean(told == labels) == pytest.approx(read_json(workdir / "results.json")["test_accuracy"])
         (moved / "images.json").write_text('{"shape": [10, 10]}')
         with pytest.raises(OSError, match=r"images.json is damaged .*; delete it, and the run's data set is asked"):
-            prediction.trained_network(str(moved))
+            prediction.load_trained(str(moved))
 
     def test_pictures(self, workdir: Path) -> None:
         from PIL import Image

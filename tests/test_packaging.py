@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
@@ -197,8 +198,9 @@ def test_what_a_release_uploads(built: tuple[Path, Path], tmp_path: Path) -> Non
     assert run("twine", "check", "--strict", *map(str, uploaded)).count("PASSED") == 2
 
 
-def pip_offline(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", arguments[0], "--no-deps", "--no-index", *arguments[1:]]
+def pip_offline(*arguments: str, python: Path | None = None) -> None:
+    elsewhere = ["--python", str(python)] if python else []
+    command = [sys.executable, "-m", "pip", *elsewhere, arguments[0], "--no-deps", "--no-index", *arguments[1:]]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -238,48 +240,68 @@ def test_the_source_package_holds_what_the_wheel_is_made_of(built: tuple[Path, P
 
 
 # What somebody with the wheel alone may write.
-OWN_CONFIG = """
-from configs.quickstart import get_config as quickstart
+OWN_CONFIG = """\
+from configs.base import variant
 
-def get_config():
-    config = quickstart()
-    config.num_epochs, config.batch_size, config.num_validation = 1, 700, 600
-    config.model.width, config.model.num_iters = 0.125, 2
-    return config
+get_config = variant({"dataset": "mnist5k", "augmentation.crop": 24, "model.width": 0.125})
 """
+
+
+def empty_environment(folder: Path) -> Path:
+    """The Python of a new environment. The dependencies are those of this one, without its editable package."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site / "dependencies.pth").write_text("".join(f"{path}\n" for path in paths))
+    return folder / "bin" / "python"
 
 
 @pytest.mark.slow
 def test_whoever_installs_the_wheel_trains_evaluates_and_predicts(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """From an empty folder. The dependencies are those of this environment; the package is the wheel's."""
+    """From an empty folder and an environment with nothing but the wheel and what it requires."""
     from PIL import Image
 
-    installed, folder = tmp_path / "installed", tmp_path / "empty"
-    pip_offline("install", "--target", str(installed), str(built[1]))
+    from deepnmf_jax.data.datasets import load_dataset
+
+    python, folder = empty_environment(tmp_path / "environment"), tmp_path / "empty"
+    pip_offline("install", str(built[1]), python=python)
     folder.mkdir()
     (folder / "mine.py").write_text(OWN_CONFIG)
-    environment = {**os.environ, "PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"JAX_PLATFORMS": "cpu", "HOME": str(tmp_path)}
 
-    def run(*command: str) -> str:
+    def run(*command: str, status: int = 0) -> str:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-        return done.stdout
+        assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+        return done.stderr if status else done.stdout
 
-    program = str(installed / "bin" / "deepnmf-jax")
-    cache = "--compilation_cache="
-    where = "import deepnmf_jax as d; print(d.__file__, *d.pretrained_names()); d.load_pretrained('cnmf_1x1')"
-    found, *networks = run(sys.executable, "-c", where).split()
-    assert found.startswith(str(installed)) and {"cnn", "cnmf", "cnn_1x1", "cnmf_1x1"} <= set(networks)
-    assert run(sys.executable, "-m", "deepnmf_jax", "--version") == f"deepnmf-jax {deepnmf_jax.__version__}\n"
+    program = str(python.with_name("deepnmf-jax"))
+    where = """
+import deepnmf_jax, pathlib
+from deepnmf_jax import programs
+for name in programs.recipe_names():
+    programs.read_recipe(name)
+deepnmf_jax.load_pretrained("cnmf_1x1")
+print(pathlib.Path(deepnmf_jax.__file__).parent, *deepnmf_jax.pretrained_names())
+"""
+    found, *networks = run(str(python), "-c", where).split()
+    assert found.startswith(str(tmp_path / "environment")) and {"cnn", "cnmf", "cnn_1x1", "cnmf_1x1"} <= set(networks)
+    assert run(str(python), "-m", "deepnmf_jax", "--version") == f"deepnmf-jax {deepnmf_jax.__version__}\n"
     assert "fast/cnmf_1x1" in run(program)
-    assert "167,886" in run(program, "summary", "--config=cnmf_1x1", cache).splitlines()[-1]
-    run(program, "train", "--config", "mine.py", "--workdir=runs/mine", cache)
-    results = json.loads((folder / "runs" / "mine" / "results.json").read_text())
-    assert results["steps"] == 4 and results["config"]["dataset"] == "mnist5k"
-    tested = json.loads(run(program, "evaluate", "--config=mine.py", "--checkpoint=runs/mine", cache))
+    assert "cifar10" in run(program, "data", "--help") and "--size" in run(program, "pack", "--help")
+    assert "2,290" in run(program, "summary", "--config=mine.py").splitlines()[-1]
+    assert "167,886" in run(program, "summary", "--config=cnmf_1x1").splitlines()[-1]
+    # An experiment finds the recipes that it trains, and says what is missing.
+    missing = run(program, "train", "--config=experiments/local_learning", "--workdir=runs/a", status=1)
+    assert "the data set cifar10 is not there" in missing
+    small = ("--config.num_epochs=1", "--config.model.width=0.125", "--config.model.num_iters=2")
+    run(program, "train", "--config=quickstart", "--workdir=runs/quickstart", *small)
+    results = json.loads((folder / "runs" / "quickstart" / "results.json").read_text())
+    assert results["config"]["dataset"] == "mnist5k" and results["epochs"] == 1
+    tested = json.loads(run(program, "evaluate", "--config=quickstart", *small, "--checkpoint=runs/quickstart"))
     assert tested["test_accuracy"] == results["test_accuracy"]
-    Image.new("RGB", (60, 40), "white").save(folder / "digit.png")
-    told = run(program, "predict", "--checkpoint=runs/mine", "digit.png")
+    Image.fromarray(load_dataset("mnist5k").test_images[0][..., 0]).save(folder / "digit.png")
+    told = run(program, "predict", "--checkpoint=runs/quickstart", "digit.png")
     assert re.fullmatch(r"digit\.png: \d \d+\.\d%, \d \d+\.\d%, \d \d+\.\d%\n", told), told
     assert sorted(path.name for path in folder.iterdir()) == ["digit.png", "mine.py", "runs"]
 

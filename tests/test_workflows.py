@@ -55,7 +55,7 @@ def test_a_release_is_the_tag_built_checked_and_published_without_a_password() -
     built, published = steps(found["build"]), found["publish"]
     assert "python -m build" in built and "twine check --strict dist/*" in built
     assert "GITHUB_REF_NAME#v" in built
-    assert published["permissions"] == {"id-token": "write"} and published["needs"] == "build"
+    assert published["permissions"] == {"id-token": "write"} and published["needs"] == ["tests", "build"]
     assert not [name for name, text in TEXTS.items() if "secrets." in text or "password" in text.split("\n", 1)[1]]
 
 

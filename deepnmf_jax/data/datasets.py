@@ -208,7 +208,7 @@ def _load_pack(path: str) -> Dataset:
     try:
         train, test = (packs.decode(packed, part) for part in packs.PARTS)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a pack ({error}); write it again: make pack") from error
+        raise ValueError(f"{path} cannot be read as a pack ({error}); write it again: deepnmf-jax pack") from error
     found = _dataset(packed.name, train, packed.labels["train"], test, packed.labels["test"], packed.class_names)
     if found.fingerprint != packed.fingerprint:
         # Two decoders of JPEG may differ by a grey level; the run's records keep the fingerprint of what it saw.

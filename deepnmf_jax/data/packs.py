@@ -86,7 +86,7 @@ def read_pack(path: str | os.PathLike[str]) -> Packed:
       FileNotFoundError: no such file.
       ValueError: not a pack, one of a later version, or not what was written.
     """
-    path = existing_file(path, "; make pack writes one")
+    path = existing_file(path, "; deepnmf-jax pack (in a clone make pack) writes one")
     try:
         arrays = read_arrays(path, ("version", "description", *_ARRAYS))
         missing = [name for name in ("version", "description", *_ARRAYS) if name not in arrays]
@@ -96,7 +96,7 @@ def read_pack(path: str | os.PathLike[str]) -> Packed:
             raise ValueError(f"it has version {arrays['version']} of the format, this package reads {VERSION}")
         return _checked_pack(_description(arrays["description"]), arrays, path)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a pack ({error}); write it again: make pack") from error
+        raise ValueError(f"{path} cannot be read as a pack ({error}); write it again: deepnmf-jax pack") from error
 
 
 def _description(array: np.ndarray) -> Mapping[str, Any]:

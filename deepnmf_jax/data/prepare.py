@@ -57,8 +57,8 @@ def _tfds_builder() -> Callable[..., Any]:
     # TFDS declares neither of them.
     tfds = import_tfds(
         ("tensorflow", "importlib_resources"),
-        "preparing a data set needs TensorFlow, once ({error}): `make data DATASET=...` sets up an "
-        "environment for it, or pip install tensorflow tensorflow-datasets array_record pillow "
+        "preparing a data set needs TensorFlow, once ({error}): `make data DATASET=...` in a clone sets "
+        "up an environment for it, or pip install tensorflow tensorflow-datasets array_record pillow "
         "importlib_resources in one of your own; training and testing need no TensorFlow",
     )
     builder: Callable[..., Any] = tfds.builder

@@ -1,7 +1,6 @@
 """Trainings of an experiment within a budget of images and epochs: each in a folder of its own, resumable."""
 
 import json
-import runpy
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,8 @@ from ml_collections import ConfigDict
 from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.data.datasets import Dataset, image_shape_and_classes, load_dataset, split_train_validation
 from deepnmf_jax.experiments import run_records
-from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
-from deepnmf_jax.programs import home
+from deepnmf_jax.programs import home, read_recipe
 from deepnmf_jax.training.loop import train_and_evaluate
 
 # What a training says of itself in the record of an experiment.
@@ -49,9 +47,7 @@ def check_listed(config: Any, *names: str) -> None:
 
 def check_recipe(name: str, layer: str) -> None:
     """ValueError unless `name` is a file of configs/ whose networks have layers of that kind."""
-    if not (ROOT / "configs" / f"{name}.py").is_file():
-        raise ValueError(f"there is no configs/{name}.py; use one such as 'fast/cnmf'")
-    if (there := _read(name)["model"]["layer"]) != layer:
+    if (there := read_recipe(name).model.layer) != layer:
         raise ValueError(f"configs/{name}.py has layer = {there!r}, but this needs {layer!r}; use 'fast/cnmf'")
 
 
@@ -65,7 +61,7 @@ def recipe(name: str, config: Any, workdir: str | Path, changes: Mapping[str, An
         workdir: of the experiment, which gets the chosen images as one file.
         changes: other values of settings of configs/base.py, by dotted name.
     """
-    settings = ConfigDict(_read(name))
+    settings = ConfigDict(read_recipe(name).to_dict())
     (side, _, channels), _ = image_shape_and_classes(config.dataset)
     budget = {
         "dataset": images_of(config, workdir),
@@ -146,7 +142,3 @@ def _some(labels: np.ndarray, count: int) -> np.ndarray:
     if not count or count >= len(labels):
         return np.arange(len(labels))
     return split_train_validation(labels, count, seed=0).validation
-
-
-def _read(name: str) -> dict[str, Any]:
-    return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]().to_dict()

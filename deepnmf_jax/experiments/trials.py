@@ -9,7 +9,6 @@ Trials of settings that are no more are in docs/results/removed, and in no table
 
 import argparse
 import json
-import runpy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT, as_json, table
 from deepnmf_jax.files import write_atomically
-from deepnmf_jax.programs import home, run
+from deepnmf_jax.programs import home, read_recipe, run
 from deepnmf_jax.training.records import flatten
 
 FILE = ROOT / "docs" / "results" / "trials.json"
@@ -26,8 +25,7 @@ FILE = ROOT / "docs" / "results" / "trials.json"
 
 def settings_of(config: str) -> dict[str, Any]:
     """The settings of a file of configs/ ("base") by dotted name, as results.json has them: tuples are lists."""
-    read = runpy.run_path(str(ROOT / "configs" / f"{config}.py"))["get_config"]()
-    return flatten(json.loads(json.dumps(read.to_dict())))
+    return flatten(json.loads(json.dumps(read_recipe(config).to_dict())))
 
 
 def trial(workdir: Path) -> dict[str, Any]:

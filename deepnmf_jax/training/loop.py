@@ -54,7 +54,7 @@ def train_and_evaluate(config: Any, workdir: str | Path) -> dict[str, Any]:
     make_workdir(workdir)
     with locked(workdir):
         open_workdir(workdir, {**run.config.to_dict(), "data_fingerprint": run.dataset.fingerprint})
-        describe_images(workdir, run.image_shape, run.dataset.class_names)
+        describe_images(workdir, run.dataset.train_images.shape[1:], run.dataset.class_names)
         _log.info("%s; files in %s", summary_line(run), workdir)
         with jax.default_matmul_precision(run.config.matmul_precision), Interruption() as interruption:
             with contextlib.closing(Training(run, workdir, interruption)) as training:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
 from deepnmf_jax.training.records import described_images
 from deepnmf_jax.training.reports import PRETRAINED
-from deepnmf_jax.training.setup import prepare, without_data
+from deepnmf_jax.training.setup import cropped_shape, prepare, without_data
 from deepnmf_jax.training.state import TrainState
 
 # Classes that are printed of a picture.
@@ -35,39 +36,50 @@ def best_variables(template: TrainState, workdir: Path) -> dict[str, Any]:
     return jax.device_get({"params": found.params, "batch_stats": found.batch_stats})
 
 
-def trained_network(checkpoint: str) -> Pretrained:
-    """The network of a workdir with its best variables by validation (of several seeds, the first), or of the package.
+def load_trained(workdir: str | os.PathLike[str]) -> Pretrained:
+    """The network of a run with its best variables by validation; of several seeds, the first.
+
+    The run may be going on, or have been stopped. Its data set is not needed, if the workdir holds images.json, which
+    every training writes.
 
     Args:
-        checkpoint: a workdir, or "pretrained:NAME".
+        workdir: folder of the run; `~` is the home folder.
+
+    Returns:
+        What `load_pretrained` gives: `model`, `variables`, `image_shape`, `class_names`, `prepare`; `results` has the
+        config of the run and the names of the classes.
 
     Raises:
-        ValueError: an unknown name, a config that cannot be read.
-        OSError: no run there, no intact checkpoint; or images.json is damaged, or missing as of an older release
-            and the run's data set is not there.
+        FileNotFoundError: no run there, or no checkpoint yet.
+        ValueError: a config.json that cannot be read.
+        OSError: no intact checkpoint; or images.json is damaged, or missing as of an older release and the run's data
+            set is not there.
     """
-    if checkpoint.startswith(PRETRAINED):
-        return load_pretrained(checkpoint.removeprefix(PRETRAINED))
     from ml_collections import ConfigDict
 
-    workdir = home(checkpoint)
-    path = workdir / "config.json"
+    folder = home(workdir)
+    path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{workdir} has no config.json; give the workdir of a run, or {PRETRAINED}NAME")
-    settings = json.loads(path.read_text(encoding="utf-8"))
+        raise FileNotFoundError(f"{folder} has no config.json; give the workdir of a run, or {PRETRAINED}NAME")
+    try:
+        settings = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     settings.pop("data_fingerprint", None)
     config = ConfigDict(settings)
-    if described := described_images(workdir):
-        image_shape, class_names = described
+    if described := described_images(folder):
+        whole, class_names = described
+        image_shape = cropped_shape(config.augmentation.crop, whole)
         model, template = without_data(config, image_shape, len(class_names))
     else:
         run = prepare(config)
-        image_shape, class_names = run.image_shape, list(run.dataset.class_names)
-        model, template = run.model, run.template()
-    variables = best_variables(template, workdir)
+        whole, class_names = run.dataset.train_images.shape[1:], list(run.dataset.class_names)
+        image_shape, model, template = run.image_shape, run.model, run.template()
+    variables = best_variables(template, folder)
     if config.num_seeds > 1:
         variables = jax.tree.map(lambda leaf: leaf[0], variables)
-    return Pretrained(model, variables, image_shape, {"class_names": class_names, "config": config.to_dict()})
+    more = {"class_names": class_names, "config": config.to_dict(), "whole_shape": whole}
+    return Pretrained(model, variables, image_shape, more)
 
 
 def read_image(path: Path, trained: Pretrained) -> np.ndarray:
@@ -78,14 +90,17 @@ def read_image(path: Path, trained: Pretrained) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    height, width, channels = trained.image_shape
     # The network sees the middle of its data set's images: the picture is brought to their size first.
+    shape = trained.image_shape
     known = KNOWN.get(Path(str(trained.results.get("config", {}).get("dataset", ""))).stem)
-    if known and known.image_shape[2] == channels:
-        height, width, _ = known.image_shape
+    usual = known.image_shape if known and known.image_shape[2] == shape[2] else shape
+    height, width, channels = trained.results.get("whole_shape") or usual
     with Image.open(path) as picture:
-        fitted = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (width, height))
-    return trained.prepare(np.asarray(fitted).reshape(height, width, channels))
+        upright = (ImageOps.exif_transpose(picture) or picture).convert("L" if channels == 1 else "RGB")
+        fitted = np.asarray(ImageOps.fit(upright, (width, height))).reshape(height, width, channels)
+    # As `center_crop` does in evaluation; `prepare` refuses images that are much larger.
+    top, left = (height - shape[0]) // 2, (width - shape[1]) // 2
+    return trained.prepare(fitted[top : top + shape[0], left : left + shape[1]])
 
 
 def predict(trained: Pretrained, images: np.ndarray) -> list[list[tuple[str, float]]]:
@@ -103,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pictures", nargs="+", type=home, metavar="FILE", help="a picture of any size")
     parser.add_argument("--checkpoint", required=True, help=f"workdir of a run, or {PRETRAINED}NAME")
     options = parser.parse_args(arguments)
-    trained = trained_network(options.checkpoint)
+    name = options.checkpoint
+    trained = load_pretrained(name.removeprefix(PRETRAINED)) if name.startswith(PRETRAINED) else load_trained(name)
     images = np.concatenate([read_image(path, trained) for path in options.pictures])
     for path, found in zip(options.pictures, predict(trained, images), strict=True):
         print(f"{path}: {', '.join(f'{name} {share:.1%}' for name, share in found[:LISTED])}")

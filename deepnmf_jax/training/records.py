@@ -60,7 +60,7 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
 
 def describe_images(workdir: Path, shape: Sequence[int], class_names: Sequence[str]) -> None:
     """Writes images.json, by which the network can be used where its data set is not: the shape (height, width,
-    channels) that the network sees, and the names of the classes."""
+    channels) of its images, before they are cropped, and the names of the classes."""
     if jax.process_index() == 0:
         described = {"shape": list(map(int, shape)), "class_names": list(map(str, class_names))}
         write_atomically(workdir / "images.json", json.dumps(described) + "\n")

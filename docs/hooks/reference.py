@@ -17,7 +17,9 @@ log = logging.getLogger("mkdocs.plugins.reference")
 
 MARK = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 # Modules all of whose public names have an entry; where a module has no `__all__`, its classes and functions.
-PUBLIC = tuple(f"deepnmf_jax{room}" for room in ("", ".layers", ".models", ".nnx", ".decomposition", ".sklearn"))
+PUBLIC = tuple(
+    f"deepnmf_jax{room}" for room in ("", ".layers", ".models", ".nnx", ".training", ".decomposition", ".sklearn")
+)
 
 
 def public_names(root: Path) -> Iterator[str]:

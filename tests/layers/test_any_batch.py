@@ -1,5 +1,8 @@
 """Batches of no example, batches whose size `jax.export` leaves open, maps that are too small."""
 
+import subprocess
+import sys
+
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -79,8 +82,28 @@ def test_export_of_a_gradient():
     assert [aval.shape for aval in exported.out_avals] == [(4, 9)]
 
 
+def test_an_exported_program_runs_without_the_package(tmp_path):
+    """As docs/examples.md says: in a process that cannot import deepnmf_jax or Flax."""
+    layer, shape = LAYERS["dense"]
+    variables, x = layer.init(KEY, images(2, *shape)), images(5, *shape)
+    sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 4"), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: layer.apply(variables, x)))(sizes)
+    (tmp_path / "network.bin").write_bytes(exported.serialize())
+    np.save(tmp_path / "x.npy", x)
+    program = """
+import sys
+sys.modules["deepnmf_jax"] = sys.modules["flax"] = None
+import jax.export
+import numpy as np
+with open("network.bin", "rb") as file:
+    loaded = jax.export.deserialize(bytearray(file.read()))
+np.save("found.npy", loaded.call(np.load("x.npy")))
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), layer.apply(variables, x), rtol=1e-5, atol=1e-7)
+
+
 def test_an_exported_program_can_be_written_down_with_its_gradient():
-    pytest.importorskip("flatbuffers")  # which jax.export needs to serialize
     layer, shape = LAYERS["dense"]
     variables, x = layer.init(KEY, images(2, *shape)), images(3, *shape)
     sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 4"), jnp.float32)
