@@ -38,6 +38,7 @@ MORE_CASES = {
     "implicit": lambda: conv(gradient="implicit", cg_steps=2, tolerance=1e-3),
     "adaptive": lambda: conv(acceleration="adaptive", exponent=4.0),
     "multistep": lambda: conv(acceleration="multistep", exponent=3.0, products="bfloat16"),
+    "tf32": lambda: conv(products="tf32"),
     "kernel": lambda: conv(implementation="interpret"),
     "kl": lambda: conv(local_learning="kl", padding=[(1, 0), (0, 2)]),
     "mse": lambda: ours.NMFDense(4, 5, local_learning="mse", u_init=jax.nn.initializers.normal(), **QUICK),
@@ -80,6 +81,9 @@ def test_the_same_bits_as_linen_forward_and_backward(make):
     [
         lambda **rngs: ours.NMFDense(4, 5, num_spikes=3, **rngs),
         pytest.param(lambda **rngs: ours.NMFConv(4, 6, 2, feature_group_count=2, num_spikes=3, **rngs), marks=slow),
+        pytest.param(
+            lambda **rngs: ours.NMFDense(4, 5, num_spikes=3, spike_epsilon=0.2, spike_decay=0.75, **rngs), marks=slow
+        ),
     ],
 )
 def test_spikes_have_a_stream_of_their_own_and_one_key_gives_linens_bits(make):
@@ -93,6 +97,8 @@ def test_spikes_have_a_stream_of_their_own_and_one_key_gives_linens_bits(make):
     key = module.apply(variables, rngs=rngs, method=lambda module: module.make_rng("spikes"))
     expected = module.apply(variables, X, rngs=rngs)
     assert (layer(X, rngs=key) == expected).all()
+    of_linen = jax.grad(lambda x: (module.apply(variables, x, rngs=rngs) ** 2).sum())(X)
+    assert (jax.grad(lambda x: (layer(x, rngs=key) ** 2).sum())(X) == of_linen).all()
     stream = nnx.Rngs(spikes=3)
     assert (layer(X, rngs=nnx.Rngs(spikes=3)) == layer(X, rngs=stream.spikes)).all()
     with pytest.raises(ValueError, match=r"num_spikes = 3, but there is no key.*nnx.Rngs\(0, spikes=1\)"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deepnmf_jax import load_pretrained, models
+from deepnmf_jax import load_pretrained, models, pretrained_names
 from deepnmf_jax import nnx as ours
 from deepnmf_jax.training.losses import training_loss
 from tests.conftest import load_golden
@@ -96,7 +96,7 @@ def test_golden_files_through_nnx(network_file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cnmf_1x1", "residual"])
+@pytest.mark.parametrize("name", pretrained_names())
 def test_trained_networks_load_as_either(name):
     network, trained = ours.load_pretrained(name)
     images = trained.prepare(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8))
