@@ -23,7 +23,8 @@ deepnmf-jax trains deep NMF networks, tests them and asks them about pictures.
   deepnmf-jax data cifar10
       Downloads a data set and prepares it, once. This alone needs TensorFlow.
   deepnmf-jax pack cifar10
-      Writes a prepared data set to one file, cifar10.pack, for --config.dataset=cifar10.pack.
+      Writes a prepared data set to one file, cifar10.pack, for --config.dataset=cifar10.pack; and
+      so a folder of pictures with a folder for each class: deepnmf-jax pack photos --size=64.
 
 --config is the name of a recipe, or the path of a config file of yours, which may begin with
 `from configs.base import variant`. --config.NAME=VALUE changes one setting of it, such as

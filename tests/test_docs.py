@@ -222,7 +222,7 @@ def build(root: Path, page: str, package: str) -> subprocess.CompletedProcess[st
         "CONTRIBUTING.md": "# Contributing\n\n[The base](configs/base.py)\n",
         "CHANGELOG.md": "# Changes\n",
     }
-    for module in ("models", "nnx", "decomposition", "sklearn"):
+    for module in ("models", "nnx", "training", "decomposition", "sklearn"):
         files[f"deepnmf_jax/{module}.py"] = ""
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

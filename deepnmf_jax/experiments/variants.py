@@ -32,6 +32,8 @@ RECIPE = "fast/cnmf_1x1"
 # The paper's grid: four widths, five numbers of groups of the NMF layers, as many of the 1x1 convolutions.
 PAPER_WIDTHS = (1.0, 2.0, 4.0, 8.0)
 _SELECTING = ("widths", "groups", "mixing_groups", "front_seeds")
+# What is left of a sum of squares, in points of accuracy and in powers of two, that says nothing.
+_ROUNDING = 1e-9
 _MARKERS = ("o", "s", "^", "D")
 
 
@@ -155,7 +157,8 @@ class Correlation(NamedTuple):
 
 
 def correlation(variants: Sequence[Variant]) -> Correlation | None:
-    """Partial correlation of test accuracy and log ratio given parameters; None for fewer than eight variants.
+    """Partial correlation of test accuracy and log ratio given parameters; None for fewer than eight variants, or where
+    the parameters tell all of either.
 
     Parameters are taken out by least squares on 1, log parameters and its square, of both.
     """
@@ -169,8 +172,10 @@ def correlation(variants: Sequence[Variant]) -> Correlation | None:
         values - basis @ np.linalg.lstsq(basis, values, rcond=None)[0]
         for values in (ratio, 100 * np.array([v.test for v in variants]))
     )
-    scale = float(ratio_left @ ratio_left)
-    partial_correlation = float(ratio_left @ accuracy_left / math.sqrt(scale * (accuracy_left @ accuracy_left)))
+    scale, spread = float(ratio_left @ ratio_left), float(accuracy_left @ accuracy_left)
+    if min(scale, spread) < _ROUNDING:
+        return None
+    partial_correlation = float(ratio_left @ accuracy_left / math.sqrt(scale * spread))
     points = float(ratio_left @ accuracy_left / scale)
     rest = accuracy_left - points * ratio_left
     return Correlation(
