@@ -54,7 +54,7 @@ def test_each_gradient_and_each_layer_says_so(gradient):
     with pytest.raises(ValueError, match=f"gradient = '{gradient}' in forward mode"):
         jax.jvp(lambda w: infer(X, w, **settings), (W,), (DW,))
     layer = NMFDense(3, **settings)
-    variables = layer.init(jax.random.key(0), X)
+    variables = jax.jit(layer.init)(jax.random.key(0), X)
     with pytest.raises(ValueError, match=f"gradient = '{gradient}' in forward mode"):
         jax.jvp(lambda v: layer.apply(v, X), (variables,), (variables,))
 
@@ -64,7 +64,7 @@ def test_local_rules_say_so():
     with pytest.raises(ValueError, match="the local rule 'kl' in forward mode .* reverse mode only"):
         jax.jvp(lambda h: with_local_gradient(h, X, W, "kl"), (h,), (h,))
     layer = NMFDense(3, gradient="unrolled", local_learning="mse")
-    variables = layer.init(jax.random.key(0), X)
+    variables = jax.jit(layer.init)(jax.random.key(0), X)
     with pytest.raises(ValueError, match="the local rule 'mse' in forward mode"):
         jax.jacfwd(lambda x: layer.apply(variables, x))(X)
     with pytest.raises(ValueError, match="'hebb' is unknown"):
@@ -92,7 +92,7 @@ def test_unrolled_forward_mode_equals_reverse_mode_and_differences(settings):
 def test_unrolled_forward_mode_through_a_layer_with_groups():
     layer = NMFConv(4, (2, 2), gradient="unrolled", feature_group_count=2, num_iters=3, param_dtype="float64")
     images = jax.random.normal(jax.random.key(0), (1, 3, 3, 2), "float64")
-    variables = layer.init(jax.random.key(1), images)
+    variables = jax.jit(layer.init)(jax.random.key(1), images)
 
     @jax.jit
     def both(variables, images):

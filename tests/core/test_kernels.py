@@ -171,7 +171,7 @@ LAYERS = {
 def test_layers(case):
     layer, shape = LAYERS[case]
     images = jax.random.normal(jax.random.key(0), shape, "float32")
-    params = layer.init(jax.random.key(1), images)
+    params = jax.jit(layer.init)(jax.random.key(1), images)
 
     def outputs(implementation):
         kernel = layer.clone(implementation=implementation)
@@ -190,7 +190,7 @@ def test_layers(case):
 def test_a_network():
     images = jax.random.uniform(jax.random.key(0), (3, 8, 8, 2), "float32")
     network = Network(features=(4,), kernels=(3, 0), num_classes=3, num_iters=5, pooling="average,none")
-    variables = network.init(jax.random.key(1), images)
+    variables = jax.jit(network.init)(jax.random.key(1), images)
 
     def outputs(implementation):
         def loss(params):

@@ -47,7 +47,7 @@ def images(*shape):
 @pytest.mark.parametrize("case", cases(*LAYERS))
 def test_an_empty_batch_has_empty_codes_and_gradients_of_zero(case):
     layer, shape = LAYERS[case]
-    variables = layer.init(KEY, images(2, *shape))
+    variables = jax.jit(layer.init)(KEY, images(2, *shape))
     empty = jnp.zeros((0, *shape), jnp.float32)
     expected = jax.eval_shape(layer.apply, variables, images(2, *shape)).shape
 
@@ -64,7 +64,7 @@ def test_an_empty_batch_has_empty_codes_and_gradients_of_zero(case):
 @pytest.mark.parametrize("case", cases(*(case for case in LAYERS if case != "dense, kernel")))
 def test_export_with_an_open_batch_size(case):
     layer, shape = LAYERS[case]
-    variables = layer.init(KEY, images(2, *shape))
+    variables = jax.jit(layer.init)(KEY, images(2, *shape))
     sizes = jax.export.symbolic_shape("b, " + ", ".join(map(str, shape)))
     program = jax.export.export(jax.jit(layer.apply))(variables, jax.ShapeDtypeStruct(sizes, jnp.float32))
     if case in ("dense", "groups"):
@@ -75,7 +75,7 @@ def test_export_with_an_open_batch_size(case):
 
 def test_export_of_a_gradient():
     layer, shape = LAYERS["groups"]
-    variables = layer.init(KEY, images(2, *shape))
+    variables = jax.jit(layer.init)(KEY, images(2, *shape))
     sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 5, 6, 2"), jnp.float32)
     gradient = jax.jit(jax.grad(lambda v, x: (layer.apply(v, x) ** 2).sum()))
     exported = jax.export.export(gradient)(variables, sizes)
@@ -85,7 +85,7 @@ def test_export_of_a_gradient():
 def test_an_exported_program_runs_without_the_package(tmp_path):
     """As docs/examples.md says: in a process that cannot import deepnmf_jax or Flax."""
     layer, shape = LAYERS["dense"]
-    variables, x = layer.init(KEY, images(2, *shape)), images(5, *shape)
+    variables, x = jax.jit(layer.init)(KEY, images(2, *shape)), images(5, *shape)
     sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 4"), jnp.float32)
     exported = jax.export.export(jax.jit(lambda x: layer.apply(variables, x)))(sizes)
     (tmp_path / "network.bin").write_bytes(exported.serialize())
@@ -105,7 +105,7 @@ np.save("found.npy", loaded.call(np.load("x.npy")))
 
 def test_an_exported_program_can_be_written_down_with_its_gradient():
     layer, shape = LAYERS["dense"]
-    variables, x = layer.init(KEY, images(2, *shape)), images(3, *shape)
+    variables, x = jax.jit(layer.init)(KEY, images(2, *shape)), images(3, *shape)
     sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 4"), jnp.float32)
     content = jax.export.export(jax.jit(layer.apply))(variables, sizes).serialize(vjp_order=1)
     ours = jax.vjp(jax.export.deserialize(content).call, variables, x)[1](jnp.ones((3, 3), jnp.float32))
@@ -129,7 +129,7 @@ ALL_SETTINGS = {"strides": (2, 1), "padding": ((1, 0), (2, 2)), "kernel_dilation
 )
 def test_export_with_open_sides(layer, constraints):
     x = images(2, 6, 7, 2)
-    variables = layer.init(KEY, x)
+    variables = jax.jit(layer.init)(KEY, x)
     sizes = jax.export.symbolic_shape("b, h, w, 2", constraints=constraints)
     program = jax.export.export(jax.jit(layer.apply))(variables, jax.ShapeDtypeStruct(sizes, jnp.float32))
     np.testing.assert_allclose(program.call(variables, x), layer.apply(variables, x), rtol=1e-5, atol=1e-7)
@@ -137,7 +137,7 @@ def test_export_with_open_sides(layer, constraints):
 
 def test_the_kernel_says_that_it_needs_the_size_of_the_batch():
     layer, shape = LAYERS["dense, kernel"]
-    variables = layer.init(KEY, images(2, *shape))
+    variables = jax.jit(layer.init)(KEY, images(2, *shape))
     sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 4"), jnp.float32)
     with pytest.raises(ValueError, match="implementation = 'interpret' .* the batch, .* 'xla'"):
         jax.export.export(jax.jit(layer.apply))(variables, sizes)

@@ -120,7 +120,7 @@ def test_pooling(images):
 
 def test_mixing_starts_at_the_identity_and_equals_a_loop(images):
     mixing = LocalMixing(param_dtype="float64")
-    params = mixing.init(jax.random.key(1), images)["params"]
+    params = jax.jit(mixing.init)(jax.random.key(1), images)["params"]
     assert np.abs(params["kernel"] - np.eye(4)).max() <= 0.5e-4 and np.abs(params["bias"]).max() <= 0.5e-4
     assert np.unique(params["kernel"] - np.eye(4)).size == 16
     params = {"kernel": np.random.default_rng(1).normal(size=(4, 4)), "bias": np.arange(4.0)}
@@ -135,7 +135,7 @@ def test_mixing_starts_at_the_identity_and_equals_a_loop(images):
 def test_grouped_mixing_is_dense_mixing_with_blocks_on_the_diagonal(groups):
     x = jax.random.normal(jax.random.key(0), (2, 3, 6), "float64")
     layers = [LocalMixing(feature_group_count=count, param_dtype="float64") for count in (groups, 1)]
-    start = layers[0].init(jax.random.key(1), x)["params"]["kernel"]
+    start = jax.jit(layers[0].init)(jax.random.key(1), x)["params"]["kernel"]
     side = 6 // groups
     assert np.abs(start - np.eye(side)).max() <= 0.5e-4
     blocks = np.random.default_rng(1).normal(size=(groups, side, side))
@@ -169,10 +169,9 @@ def test_one_and_three_spatial_axes(rank, kernel):
 def test_local_learning_replaces_the_gradient_of_the_weights_only(rule, images):
     def gradients(local_learning):
         conv = NMFConv(4, (3, 3), local_learning=local_learning, feature_group_count=2, param_dtype="float64")
-        variables = conv.init(jax.random.key(1), images)
-        return variables["params"]["u"], jax.grad(lambda v, x: jnp.sum(jnp.sin(3 * conv.apply(v, x))), argnums=(0, 1))(
-            variables, images
-        )
+        variables = jax.jit(conv.init)(jax.random.key(1), images)
+        gradient = jax.jit(jax.grad(lambda v, x: jnp.sum(jnp.sin(3 * conv.apply(v, x))), argnums=(0, 1)))
+        return variables["params"]["u"], gradient(variables, images)
 
     u, (local, passed_back) = gradients(rule)
     _, (_, expected_back) = gradients("none")
@@ -205,8 +204,8 @@ def test_gradients_flow_through_a_users_own_model():
             return nn.Dense(3)(x.mean((1, 2)))
 
     x = jax.random.normal(jax.random.key(0), (4, 9, 9, 1))
-    variables = Own().init(jax.random.key(1), x)
-    gradients = jax.grad(lambda v: jnp.sum(Own().apply(v, x) ** 2))(variables)
+    variables = jax.jit(Own().init)(jax.random.key(1), x)
+    gradients = jax.jit(jax.grad(lambda v: jnp.sum(Own().apply(v, x) ** 2)))(variables)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
 
 

@@ -20,7 +20,7 @@ def small(**settings):
 def test_a_layer_is_infer_spiking_of_its_normalised_input():
     layer = NMFDense(4, num_spikes=30, spike_epsilon=0.5, spike_decay=0.75)
     x = IMAGES[:, 0].reshape(2, -1)
-    variables = layer.init(KEY, x)
+    variables = jax.jit(layer.init)(KEY, x)
     h = layer.apply(variables, x, rngs=SPIKES)
     # The stream's key of a module at the top is the stream's first.
     key = layer.apply(variables, rngs=SPIKES, method=lambda module: module.make_rng("spikes"))
@@ -39,7 +39,7 @@ def test_a_layer_is_infer_spiking_of_its_normalised_input():
     ],
 )
 def test_every_layer_spikes_with_codes_that_sum_to_1_and_gradients(layer):
-    variables = layer.init(KEY, IMAGES)
+    variables = jax.jit(layer.init)(KEY, IMAGES)
     h = layer.apply(variables, IMAGES, rngs=SPIKES)
     assert jnp.allclose(h.sum(-1), 1, atol=1e-5)
     assert (h != layer.apply(variables, IMAGES, rngs={"spikes": jax.random.key(6)})).any()
@@ -50,7 +50,7 @@ def test_every_layer_spikes_with_codes_that_sum_to_1_and_gradients(layer):
 def test_the_groups_of_a_layer_have_spikes_of_their_own():
     layer = NMFConv(4, (3, 3), feature_group_count=2, num_spikes=5)
     x = jnp.tile(IMAGES[..., :1], 2)
-    u = jnp.tile(layer.init(KEY, x)["params"]["u"][:2], (2, 1))
+    u = jnp.tile(jax.jit(layer.init)(KEY, x)["params"]["u"][:2], (2, 1))
     h = layer.apply({"params": {"u": u}}, x, rngs=SPIKES)
     assert (h[..., :2] != h[..., 2:]).any()
 
@@ -58,10 +58,10 @@ def test_the_groups_of_a_layer_have_spikes_of_their_own():
 def test_without_a_key_the_message_says_how_to_give_one():
     layer = NMFDense(4, num_spikes=3)
     with pytest.raises(ValueError, match=r"rngs=\{\"spikes\""):
-        layer.apply(layer.init(KEY, IMAGES), IMAGES)
+        layer.apply(jax.jit(layer.init)(KEY, IMAGES), IMAGES)
     network = small(input_spikes=3)
     with pytest.raises(ValueError, match="input_spikes = 3"):
-        network.apply(network.init(KEY, IMAGES), IMAGES)
+        network.apply(jax.jit(network.init)(KEY, IMAGES), IMAGES)
 
 
 def test_settings_are_checked():
@@ -75,7 +75,7 @@ def test_settings_are_checked():
 
 def test_a_network_takes_the_variables_of_one_that_iterates_and_nears_its_answers():
     iterates = small(num_iters=50)
-    variables = iterates.init(KEY, IMAGES)
+    variables = jax.jit(iterates.init)(KEY, IMAGES)
     logits = iterates.apply(variables, IMAGES)
     distances = [
         float(jnp.abs(small(num_spikes=n, spike_decay=0.75).apply(variables, IMAGES, rngs=SPIKES) - logits).mean())
@@ -87,15 +87,15 @@ def test_a_network_takes_the_variables_of_one_that_iterates_and_nears_its_answer
 def test_blocks_may_spike_alone():
     some = small(block_settings=({"num_spikes": 5}, {}, {}))
     assert some.needs_spikes and not small().needs_spikes
-    variables = some.init(KEY, IMAGES)
+    variables = jax.jit(some.init)(KEY, IMAGES)
     assert (some.apply(variables, IMAGES, rngs=SPIKES) != small().apply(variables, IMAGES)).any()
 
 
 def test_an_image_of_many_spikes_is_nearly_the_image():
     network, few, many = small(), small(input_spikes=10), small(input_spikes=100_000)
-    variables = network.init(KEY, IMAGES)
-    logits = network.apply(variables, IMAGES)
-    near, far = (jnp.abs(n.apply(variables, IMAGES, rngs=SPIKES) - logits).max() for n in (many, few))
+    variables = jax.jit(network.init)(KEY, IMAGES)
+    logits = jax.jit(network.apply)(variables, IMAGES)
+    near, far = (jnp.abs(jax.jit(n.apply)(variables, IMAGES, rngs=SPIKES) - logits).max() for n in (many, few))
     assert near < far / 5
 
 
@@ -107,7 +107,7 @@ def test_an_image_of_many_spikes_is_nearly_the_image():
     ],
 )
 def test_export_with_an_open_batch_size_gives_the_same_bits(module):
-    variables, key = module.init(KEY, IMAGES), jax.random.key_data(SPIKES["spikes"])
+    variables, key = jax.jit(module.init)(KEY, IMAGES), jax.random.key_data(SPIKES["spikes"])
     # jax.export takes plain arrays: a key travels as its data.
     run = jax.jit(lambda v, x, key: module.apply(v, x, rngs={"spikes": jax.random.wrap_key_data(key)}))
     sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, 12, 12, 3"), jnp.float32)

@@ -93,7 +93,7 @@ def test_no_tracer_leaks_and_no_nan_on_the_way():
     layer = NMFConv(4, (2, 2), feature_group_count=2, num_iters=3)
     x = jax.random.normal(KEY, (2, 4, 4, 2), "float32").at[0, :2].set(-1)
     with jax.checking_leaks(), jax.debug_nans(True), jax.enable_checks(True):
-        variables = layer.init(KEY, x)
+        variables = jax.jit(layer.init)(KEY, x)
         gradients = jax.jit(jax.grad(lambda v, x: (layer.apply(v, x) ** 2).sum(), (0, 1)))(variables, x)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
@@ -111,7 +111,7 @@ KINDS = [
 @pytest.mark.parametrize("layer", KINDS, ids=lambda layer: type(layer).__name__)
 def test_layers_take_whole_numbers_and_any_unit(layer):
     counts = np.random.default_rng(0).integers(0, 2, (1, 4, 4, 3))
-    variables = layer.init(KEY, jnp.zeros(counts.shape, jnp.float32))
+    variables = jax.jit(layer.init)(KEY, jnp.zeros(counts.shape, jnp.float32))
     apply = jax.jit(layer.apply)
     expected = apply(variables, counts.astype(np.float32))
     assert float(jnp.abs(expected).max()) > 0.1

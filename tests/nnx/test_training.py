@@ -146,11 +146,13 @@ def test_vmap_makes_and_runs_several_layers():
 def test_remat_leaves_the_gradients_as_they_are():
     images, labels = bars()
     model = Own(nnx.Rngs(0))
-    plain = nnx.grad(loss_of)(model, images, labels)
+    plain = nnx.jit(nnx.grad(loss_of))(model, images, labels)
     call = nnx.remat(lambda model, x: model(x))
 
     def loss(model, images, labels):
         return loss_of(lambda x: call(model, x), images, labels)
 
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(nnx.grad(loss)(model, images, labels)), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(plain), jax.tree.leaves(nnx.jit(nnx.grad(loss))(model, images, labels)), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
