@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
+from deepnmf_jax.compiled import at_once
 from deepnmf_jax.core.checks import check_number
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, Estimator
 from deepnmf_jax.decomposition.io import arrays, progress
@@ -65,7 +65,7 @@ class SignedEstimator(Estimator):
         if is_traced(A):
             a, _, d = self._read_traced(A)
             return self._differentiable_codes(dense(a), d, limit, tol) * (self._scale / self._dictionary_unit())
-        with jax.ensure_compile_time_eval(), arrays.with_precision(d.dtype):
+        with at_once(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, features=d.shape[1])
             zt = self._codes(data, limit, tol)
             return self._restore(zt.T * self._codes_unit(data), arrays.kind_of(A), A)

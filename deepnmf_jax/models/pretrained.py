@@ -153,7 +153,7 @@ def write_network(
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
-    np.savez_compressed(buffer, allow_pickle=False, **{key: np.asarray(flat[key]) for key in sorted(flat)})
+    np.savez_compressed(buffer, **{key: np.asarray(flat[key]) for key in sorted(flat)})
     content = buffer.getvalue()
     description = {
         "model": dict(settings),

@@ -148,6 +148,7 @@ def test_the_progress_and_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
     assert "k = 4, fits 1 to 3 of 3" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="XLA of JAX 0.6 takes half as much again")
 @pytest.mark.parametrize(
     ("solver", "beta", "shape", "k", "stored"),
     [

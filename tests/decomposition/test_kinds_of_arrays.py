@@ -131,7 +131,7 @@ def test_frames() -> None:
         (mixed, "float32", np.stack([a[:, 0], a[:, 1], a[:, 2] > 4], axis=1)),
         (whole.assign(a=a[:, 0] + 0.25), "float64", a + np.eye(1, P) / 4),
         (pd.DataFrame(a).astype(object), "float64", a),
-        (pd.DataFrame.sparse.from_spmatrix(sp.csr_array(a)), "float64", a),
+        (pd.DataFrame(a).astype(pd.SparseDtype("float64", 0.0)), "float64", a),
     ]
     for frame, dtype, wanted in frames:
         before = frame.copy()

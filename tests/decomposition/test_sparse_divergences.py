@@ -171,7 +171,8 @@ def test_the_objective_never_rises(beta: float, values: list[float], seed: int, 
         zt, d = STEPS[beta](zt, d, target)
         now = float(OBJECTIVES[beta](zt, d, target))
         assert now == pytest.approx(float(OBJECTIVES[beta](zt, d, dense)), rel=1e-10, abs=1e-12)
-        assert now <= before + 1e-12 * abs(before)
+        # The last digits are those of the sums, which may be far larger than their difference.
+        assert now <= before + 1e-12 * abs(before) + 1e-15 * a.sum()
         before = now
 
 
