@@ -15,10 +15,13 @@ import deepnmf_jax
 from deepnmf_jax import nnx as ours
 from deepnmf_jax.core.iteration import ACCELERATIONS
 from deepnmf_jax.layers.fields import InferenceFields, NMFFields
+from tests.conftest import load_golden
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 6, 4)), jnp.float32)
 QUICK = {"num_iters": 2, "rngs": nnx.Rngs(0)}
 slow = pytest.mark.slow
+# Of a golden file.
+GOLDEN_SAMPLES = 16
 
 
 def conv(**changes):
@@ -180,3 +183,26 @@ def test_constructors_are_nnx_ones():
 def test_mistakes_are_told(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_golden_files_through_nnx(layer_file):
+    golden = load_golden(layer_file)
+    u, p, g = (jnp.asarray(golden[name][: None if name == "u" else GOLDEN_SAMPLES], jnp.float64) for name in "upg")
+    layer = ours.NMFDense(
+        u.shape[1],
+        u.shape[0],
+        num_iters=int(golden["num_iters"]),
+        epsilon=float(golden["epsilon_paper"]),
+        dtype=jnp.float64,
+        param_dtype=jnp.float64,
+        rngs=nnx.Rngs(0),
+    )
+    layer.u[...] = u
+    codes = nnx.jit(lambda layer, p: layer(p))(layer, p)
+    np.testing.assert_allclose(codes, golden["h"][:GOLDEN_SAMPLES], rtol=1e-11, atol=1e-13)
+    if "grad_p" in golden and len(golden["p"]) <= GOLDEN_SAMPLES and golden["p"].sum(-1).min() > 0:
+        of_layer, of_data = nnx.jit(nnx.grad(lambda layer, p: jnp.sum(layer(p) * g), argnums=(0, 1)))(layer, p)
+        # A layer rectifies its input first, and the slope of that at 0 is 0.
+        for found, name in ((of_layer.u[...], "grad_u"), (of_data, "grad_p")):
+            error = np.where(golden["p"] > 0, found - golden[name], 0) if name == "grad_p" else found - golden[name]
+            assert np.linalg.norm(error) <= 1e-11 * np.linalg.norm(golden[name]) + 1e-14
