@@ -153,7 +153,8 @@ def write_network(
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
-    np.savez_compressed(buffer, **{key: np.asarray(flat[key]) for key in sorted(flat)})
+    arrays: dict[str, Any] = {key: np.asarray(flat[key]) for key in sorted(flat)}
+    np.savez_compressed(buffer, **arrays)
     content = buffer.getvalue()
     description = {
         "model": dict(settings),

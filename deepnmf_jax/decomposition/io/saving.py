@@ -45,9 +45,9 @@ def write(
         text = json.dumps(header, default=_plain)
     except TypeError as error:
         raise ValueError(f"the arguments {arguments} cannot be saved ({error}); name the device by a string") from error
-    stored = {"header": np.frombuffer(text.encode(), np.uint8), **stored}
+    content: dict[str, Any] = {"header": np.frombuffer(text.encode(), np.uint8), **stored}
     # Its argument `allow_pickle` came with NumPy 2.1: before, it would be saved as an array of that name.
-    write_atomically(path, lambda file: np.savez(file, **stored))
+    write_atomically(path, lambda file: np.savez(file, **content))
 
 
 def _plain(value: Any) -> Any:
