@@ -60,7 +60,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
     "cost": lambda: cost_pages.draw_cost(json.loads((RESULTS / "cost" / "results.json").read_text())),
     "gradients": lambda: gradients.draw_gradients(json.loads((RESULTS / "gradients" / "results.json").read_text())),
-    "robustness": robustness_pages.draw_committed,
+    "robustness": lambda: robustness_pages.draw_robustness(
+        json.loads((RESULTS / "robustness" / "results.json").read_text())
+    ),
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

@@ -2,8 +2,8 @@
 
 Command: python main.py --config=configs/experiments/robustness.py --workdir=runs/robustness [--config.data_dir=...]
 Accuracy against the level of six kinds of noise, of networks of the package and of networks trained for this, with and
-without noise. A curve that is known is not measured again. About an hour on two idle cores; with all images and twenty
-epochs, as the networks of the package, about two days.
+without noise. A curve that is known is not measured again. One to two hours on two idle cores; with all images and
+twenty epochs, as the networks of the package, about two days.
 """
 
 from ml_collections import ConfigDict

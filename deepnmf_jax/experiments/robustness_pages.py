@@ -146,12 +146,6 @@ def draw_robustness(record: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def draw_committed() -> Figure:
-    """The picture of the page: networks of the package on CIFAR-10 above, those trained with digits below."""
-    cifar, digits = stored("robustness") or {}, stored("robustness/digits") or {}
-    return draw_robustness({**cifar, "cells": {**cifar["cells"], **digits["cells"]}})
-
-
 def _draw_curve(axes: Axes, curves: Curves, kind: str) -> None:
     levels, accuracies = curves.kinds[kind]
     with_noise = curves.origin not in ("package", "trained, none")
