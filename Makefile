@@ -9,6 +9,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 # Any other Python: make setup PYTHON=/path/to/python3.12
 PYTHON  ?=
+PYTHONS := $(or $(PYTHON),python3.11 python3 python3.12 python3.13 python3.14)
 
 VENV := .venv
 PY   := $(VENV)/bin/python
@@ -134,11 +135,11 @@ COMMA := ,
 define environment
 if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
   found=""; \
-  for python in $(or $(PYTHON),python3.11 python3 python3.12 python3.13 python3.14); do \
+  for python in $(PYTHONS); do \
     if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
   done; \
   if [ -z "$$found" ]; then \
-    echo "Python 3.11 or newer is needed; tried: $(or $(PYTHON),python3.11 python3 python3.12 python3.13 python3.14)." >&2; \
+    echo "Python 3.11 or newer is needed; tried: $(PYTHONS)." >&2; \
     echo "On Debian or Ubuntu: apt-get install python3 python3-venv. Or: make PYTHON=/path/to/python3.11" >&2; \
     exit 1; \
   fi; \

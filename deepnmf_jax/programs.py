@@ -155,7 +155,7 @@ def read_recipe(name: str) -> Any:
     path = recipes() / f"{name}.py"
     if not path.is_file():
         raise ValueError(f"there is no configs/{name}.py; use one such as 'fast/cnmf'")
-    return runpy.run_path(str(path))["get_config"]()
+    return _read(str(path))
 
 
 def recipe_path(given: str) -> str:

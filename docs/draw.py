@@ -21,6 +21,7 @@ from benchmarks.speed import pictures as speed
 from deepnmf_jax.experiments import (
     acceleration,
     accuracy_figure,
+    cells,
     clustering_pictures,
     clustering_studies,
     cost_pages,
@@ -30,7 +31,6 @@ from deepnmf_jax.experiments import (
     spikes_tables,
     sum_of_parts,
 )
-from deepnmf_jax.experiments.cells import FOLDER as RESULTS
 from deepnmf_jax.experiments.tables import ROOT
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import load_pretrained
@@ -58,11 +58,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "digits_codes": lambda: clustering_pictures.draw_codes_of(clustering_studies.RECORDS / "digits.npz"),
     "settling": spikes_tables.draw_settling,
     "accuracy": lambda: accuracy_figure.draw_accuracy(accuracy_figure.committed("cifar10", 20)),
-    "cost": lambda: cost_pages.draw_cost(json.loads((RESULTS / "cost" / "results.json").read_text())),
-    "gradients": lambda: gradients.draw_gradients(json.loads((RESULTS / "gradients" / "results.json").read_text())),
-    "robustness": lambda: robustness_pages.draw_robustness(
-        json.loads((RESULTS / "robustness" / "results.json").read_text())
-    ),
+    "cost": lambda: cost_pages.draw_cost(cells.stored("cost")),
+    "gradients": lambda: gradients.draw_gradients(cells.stored("gradients")),
+    "robustness": lambda: robustness_pages.draw_robustness(cells.stored("robustness")),
     "growth": lambda: speed.draw_growth(record("growth")),
 }
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,13 @@ def _mode(file: Path) -> str:
         raise ValueError(f"{file} cannot be read as a picture: {error}") from error
 
 
+def upright(picture: Any, grey: bool) -> Any:
+    """A PIL image in levels of grey or in colours, turned as the camera noted."""
+    from PIL import ImageOps
+
+    return (ImageOps.exif_transpose(picture) or picture).convert("L" if grey else "RGB")
+
+
 def _images(files: Sequence[Path], grey: bool, size: int | None) -> np.ndarray:
     """uint8 (number, height, width, 1 or 3)."""
     from PIL import Image, ImageOps
@@ -96,7 +104,7 @@ def _images(files: Sequence[Path], grey: bool, size: int | None) -> np.ndarray:
     for file in files:
         try:
             with Image.open(file) as opened:
-                picture = (ImageOps.exif_transpose(opened) or opened).convert("L" if grey else "RGB")
+                picture = upright(opened, grey)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{file} cannot be read as a picture: {error}") from error
         if size is not None:

@@ -70,8 +70,7 @@ class Pretrained(NamedTuple):
                     f"images have {images.shape[1]} x {images.shape[2]} pixels; the network takes {height} x {width}, "
                     "or the middle of slightly larger ones: resize them, to 32 x 32 for a network of CIFAR-10"
                 )
-        top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-        images = images[:, top : top + height, left : left + width]
+        images = middle(images, height, width)
         if images.dtype == np.uint8:
             return images.astype(np.float32) / np.float32(255)
         if images.size and not (images.min() >= 0 and images.max() <= 1):
@@ -80,6 +79,12 @@ class Pretrained(NamedTuple):
                 "or 8-bit images (uint8)"
             )
         return images.astype(np.float32)
+
+
+def middle(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The window of that size in the middle of images (..., height, width, channels), as `center_crop` cuts it."""
+    top, left = (images.shape[-3] - height) // 2, (images.shape[-2] - width) // 2
+    return images[..., top : top + height, left : left + width, :]
 
 
 def _advice(shape: tuple[int, ...], channels: int) -> str:

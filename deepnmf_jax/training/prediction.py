@@ -1,7 +1,6 @@
 """What a trained network says of pictures: `deepnmf-jax predict`."""
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,12 @@ import jax
 import numpy as np
 
 from deepnmf_jax.data.datasets import KNOWN
+from deepnmf_jax.data.image_folders import upright
 from deepnmf_jax.models import Pretrained, load_pretrained
+from deepnmf_jax.models.pretrained import middle
 from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
-from deepnmf_jax.training.records import described_images
+from deepnmf_jax.training.records import described_images, read_json
 from deepnmf_jax.training.reports import PRETRAINED
 from deepnmf_jax.training.setup import cropped_shape, prepare, without_data
 from deepnmf_jax.training.state import TrainState
@@ -61,20 +62,16 @@ def load_trained(workdir: str | os.PathLike[str]) -> Pretrained:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} has no config.json; give the workdir of a run, or {PRETRAINED}NAME")
-    try:
-        settings = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    settings = read_json(path)
     settings.pop("data_fingerprint", None)
     config = ConfigDict(settings)
-    if described := described_images(folder):
-        whole, class_names = described
-        image_shape = cropped_shape(config.augmentation.crop, whole)
-        model, template = without_data(config, image_shape, len(class_names))
-    else:
-        run = prepare(config)
-        whole, class_names = run.dataset.train_images.shape[1:], list(run.dataset.class_names)
-        image_shape, model, template = run.image_shape, run.model, run.template()
+    described = described_images(folder)
+    if described is None:
+        dataset = prepare(config).dataset
+        described = dataset.train_images.shape[1:], list(dataset.class_names)
+    whole, class_names = described
+    image_shape = cropped_shape(config.augmentation.crop, whole)
+    model, template = without_data(config, image_shape, len(class_names))
     variables = best_variables(template, folder)
     if config.num_seeds > 1:
         variables = jax.tree.map(lambda leaf: leaf[0], variables)
@@ -96,11 +93,9 @@ def read_image(path: Path, trained: Pretrained) -> np.ndarray:
     usual = known.image_shape if known and known.image_shape[2] == shape[2] else shape
     height, width, channels = trained.results.get("whole_shape") or usual
     with Image.open(path) as picture:
-        upright = (ImageOps.exif_transpose(picture) or picture).convert("L" if channels == 1 else "RGB")
-        fitted = np.asarray(ImageOps.fit(upright, (width, height))).reshape(height, width, channels)
-    # As `center_crop` does in evaluation; `prepare` refuses images that are much larger.
-    top, left = (height - shape[0]) // 2, (width - shape[1]) // 2
-    return trained.prepare(fitted[top : top + shape[0], left : left + shape[1]])
+        fitted = np.asarray(ImageOps.fit(upright(picture, channels == 1), (width, height)))
+    # By itself `prepare` refuses images that are much larger.
+    return trained.prepare(middle(fitted.reshape(height, width, channels), *shape[:2]))
 
 
 def predict(trained: Pretrained, images: np.ndarray) -> list[list[tuple[str, float]]]:

@@ -58,6 +58,20 @@ def open_workdir(workdir: str | os.PathLike[str], config: Mapping[str, Any]) -> 
     return workdir
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of the workdir.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is damaged.
+    """
+    try:
+        with open_regular(path) as file:
+            return dict(json.loads(file.read()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+
+
 def describe_images(workdir: Path, shape: Sequence[int], class_names: Sequence[str]) -> None:
     """Writes images.json, by which the network can be used where its data set is not: the shape (height, width,
     channels) of its images, before they are cropped, and the names of the classes."""
@@ -75,23 +89,25 @@ def described_images(workdir: Path) -> tuple[tuple[int, int, int], list[str]] | 
     path = workdir / "images.json"
     if not path.exists():
         return None
+    instead = "delete it, and the run's data set is asked"
     try:
-        with open_regular(path) as file:
-            described = json.loads(file.read())
+        described = read_json(path)
+    except ValueError as error:
+        raise OSError(f"{error}; {instead}") from error
+    try:
         height, width, channels = map(int, described["shape"])
         return (height, width, channels), [str(name) for name in described["class_names"]]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OSError(f"{path} is damaged ({error}); delete it, and the run's data set is asked") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise OSError(f"{path} is damaged ({error}); {instead}") from error
 
 
 def _check_same_config(path: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        with open_regular(path) as file:
-            stored = dict(json.loads(file.read()))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); choose another --workdir, or delete this one") from error
+        stored = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; choose another --workdir, or delete this one") from error
     try:
         stored = flatten(as_of_today(stored))
     except ValueError as error:

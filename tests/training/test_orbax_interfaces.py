@@ -18,9 +18,7 @@ from tests.training.conftest import make_state, same, steps_on_disk
 # Of orbax 0.12 V1 is a part, of 1.0 it will be the whole; 0.11 has a draft of it, without handlers for JSON.
 V1_MODULE = getattr(ocp, "v1", None)
 HAS_V1 = V1_MODULE is not None and hasattr(V1_MODULE.handlers, "JsonHandler")
-INTERFACES: dict[str, Interface] = {
-    name: interface_of(module) for name, module in {"V0": ocp, **({"V1": V1_MODULE} if HAS_V1 else {})}.items()
-}
+INTERFACES: dict[str, Interface] = {"installed": interface_of()} | ({"V1": V1(V1_MODULE)} if HAS_V1 else {})
 OLD_CHECKPOINT = Path(__file__).parent / "old_workdir" / "checkpoints" / "latest" / "8"
 each = pytest.mark.parametrize("interface", INTERFACES.values(), ids=INTERFACES)
 
