@@ -18,6 +18,8 @@ deepnmf-jax trains deep NMF networks, tests them and asks them about pictures.
       Tests a trained network on the test images of its data set.
   deepnmf-jax predict --checkpoint=runs/quickstart digit.png
       Says what is on a picture. --checkpoint=pretrained:cnmf_1x1 takes a network of the package.
+  deepnmf-jax tune --config=quickstart --checkpoint=runs/quickstart
+      Looks for accelerated iterations that give a trained network's answers sooner.
   deepnmf-jax summary --config=cnmf_1x1
       Lists the layers of a network, with shapes, parameters and operations.
   deepnmf-jax data cifar10
@@ -39,6 +41,7 @@ _SEVERAL_PROCESSES = "coordinator", "num_processes", "process_id"
 MODES = {
     "train": ("config", "workdir", "compilation_cache", *_SEVERAL_PROCESSES),
     "evaluate": ("config", "checkpoint", "compilation_cache", *_SEVERAL_PROCESSES),
+    "tune": ("config", "checkpoint", "tolerance", "compilation_cache"),
     "summary": ("config",),
 }
 COMMANDS = (*MODES, "predict", "data", "pack")

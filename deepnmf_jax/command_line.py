@@ -1,4 +1,4 @@
-"""The flags of `main.py` and of `deepnmf-jax train`, `evaluate` and `summary`, and what they start."""
+"""The flags of `main.py` and of `deepnmf-jax train`, `evaluate`, `tune` and `summary`, and what they start."""
 
 import faulthandler
 import json
@@ -15,8 +15,11 @@ from deepnmf_jax import programs
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "File with the settings; --config.field=value overrides one.")
 flags.DEFINE_string("workdir", None, "Folder of the run: its records, checkpoints and results.")
-flags.DEFINE_enum("mode", "train", ["train", "evaluate", "summary"], "What to do.")
-flags.DEFINE_string("checkpoint", None, "What to evaluate: a workdir, the folder of one step, or pretrained:NAME.")
+flags.DEFINE_enum("mode", "train", ["train", "evaluate", "tune", "summary"], "What to do.")
+flags.DEFINE_string(
+    "checkpoint", None, "What to evaluate or tune: a workdir, the folder of a step, or pretrained:NAME."
+)
+flags.DEFINE_float("tolerance", 0.01, "Of tune: the share of answers that may change.")
 flags.DEFINE_string("compilation_cache", "~/.cache/deepnmf_jax", "Folder of compiled programs; empty: none.")
 flags.DEFINE_string("coordinator", None, "host:port of the first process, for a run of several processes.")
 flags.DEFINE_integer("num_processes", None, "Number of processes of the run.")
@@ -40,7 +43,7 @@ def start(arguments: Sequence[str], command: programs.Command = programs.MAIN) -
             rest: list[str] = FLAGS(argv)
             # A config that could not be read says so when it is looked at.
             if FLAGS.config is not None and list(FLAGS.config):
-                needed = {"train": "workdir", "evaluate": "checkpoint"}.get(FLAGS.mode)
+                needed = {"train": "workdir", "evaluate": "checkpoint", "tune": "checkpoint"}.get(FLAGS.mode)
                 if rest[1:]:
                     sys.exit(f"unknown arguments: {' '.join(rest[1:])}")
                 if needed and not FLAGS[needed].value:
@@ -77,9 +80,9 @@ def main(argv: list[str]) -> None:
 
 
 def work() -> None:
-    """Trains, evaluates, describes, or runs an experiment."""
+    """Trains, evaluates, tunes, describes, or runs an experiment."""
     from deepnmf_jax import experiments
-    from deepnmf_jax.training import devices, loop, reports, setup
+    from deepnmf_jax.training import devices, loop, reports, setup, tuning
 
     cache = FLAGS.compilation_cache and str(programs.home(FLAGS.compilation_cache))
     devices.start(cache, FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
@@ -90,6 +93,8 @@ def work() -> None:
             loop.train_and_evaluate(FLAGS.config, FLAGS.workdir)
         elif FLAGS.mode == "evaluate":
             print(json.dumps(reports.evaluate(FLAGS.config, FLAGS.checkpoint), indent=2))
+        elif FLAGS.mode == "tune":
+            print(json.dumps(tuning.tune(FLAGS.config, FLAGS.checkpoint, FLAGS.tolerance), indent=2))
         else:
             print(setup.describe(FLAGS.config))
     except Exception as error:

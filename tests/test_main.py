@@ -245,6 +245,15 @@ class TestEvaluate:
             assert "Traceback" not in ended.stderr
 
 
+class TestTune:
+    def test_a_run_is_tuned_and_tested_with_what_was_found(self, workdir: Path, programs: Programs) -> None:
+        """That may be the plain iterations: what is faster is the machine's to say."""
+        found = json.loads(programs.run("--mode=tune", f"--checkpoint={workdir}", "--tolerance=0.1").stdout)
+        assert found["changed"] <= 0.1 and found["images"] > 0 and found["speed"] > 0
+        assert len(found["block_settings"]) == 2
+        assert programs.evaluate(workdir, found["flag"])["num_images"] == NUM_TEST
+
+
 class TestSummary:
     def test_table_of_the_paper(self, programs: Programs, tmp_path: Path) -> None:
         """The network is described without its data."""

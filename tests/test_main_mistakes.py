@@ -20,7 +20,7 @@ WRONG_FLAGS = {
     "misspelt nested setting": (["--config.model.num_itters=5"], r"num_itters.*num_iters"),
     "wrong type": (["--config.model.num_iters=many"], r"config.model.num_iters=many.*int"),
     "not whole": (["--config.model.num_iters=2.5"], r"config.model.num_iters=2.5.*int"),
-    "mode": (["--mode=fly"], r"mode=fly.*train\|evaluate\|summary"),
+    "mode": (["--mode=fly"], r"mode=fly.*train\|evaluate\|tune\|summary"),
     "flag": (["--fly"], r"fly"),
     "argument": (["fly"], r"unknown arguments: fly"),
     "data set": (["--config.dataset=cifar11"], r"unknown data set 'cifar11'.*cifar10.*mnist5k.*npz"),
@@ -76,7 +76,7 @@ class TestMistakes:
         assert ended.stderr.splitlines()[-1].startswith("ValueError: epsilon = 1.5")
         assert_refused(ended, "epsilon = 1.5", tmp_path / "run")
 
-    @pytest.mark.parametrize(("mode", "missing"), [("train", "--workdir"), ("evaluate", "--checkpoint")])
+    @pytest.mark.parametrize(("mode", "missing"), [("train", "--workdir"), ("evaluate", "--checkpoint"), ("tune", "--checkpoint")])
     def test_missing_flag(self, programs: Programs, tmp_path: Path, mode: str, missing: str) -> None:
         ended = programs.run(f"--mode={mode}", status=1)
         assert_refused(ended, f"--mode={mode} needs {missing}", tmp_path / "run")

@@ -1,11 +1,15 @@
 """How long does a training step take, and an inference, beside PyTorch, the CNN and the machine's own limit?
 
-python -m benchmarks.speed.step [--batches 50 128] [--programs ours port ...]
+python -m benchmarks.speed.step [--authors=FOLDER] [--batches 50 128] [--programs ours port ...]
+
+PyTorch stands there twice: as the authors' released code, in a clone of https://github.com/mahbodnr/deep_nmf (FOLDER;
+pip install jsmin), and as a port of our own.
 """
 
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,7 @@ from benchmarks.harness import REMOVED, argument_parser, best, interleave, write
 from benchmarks.speed.programs.training import batch_of
 from deepnmf_jax.experiments import acceleration
 from deepnmf_jax.experiments.tables import table
-from deepnmf_jax.programs import run
+from deepnmf_jax.programs import home, run
 
 ADAPTIVE = {"num_iters": 6, "acceleration": "adaptive", "exponent": 8.0}
 BY_BLOCK = {"block_settings": acceleration.BY_BLOCK}
@@ -36,8 +40,13 @@ OURS = {
 TOLERANCE = {"nmf": 1e-3, "conv": 1e-2}
 # Of each program and batch size.
 PROCESSES = 3
-# Beside those of the port over ours: the program whose time is divided, and the one it is divided by.
+AUTHORS = "https://github.com/mahbodnr/deep_nmf"
+# The programs in PyTorch that compute what ours do.
+PEERS = ("authors", "port")
+# Beside those of these over ours: the program whose time is divided, and the one it is divided by.
 RATIOS = {
+    "authors' CNN / our CNN": ("authors' CNN", "our CNN"),
+    "inference: authors / ours": ("inference: authors", "inference: ours"),
     "port's CNN / our CNN": ("port's CNN", "our CNN"),
     "port / port's CNN": ("port", "port's CNN"),
     "ours / our CNN": ("ours", "our CNN"),
@@ -46,48 +55,77 @@ RATIOS = {
 }
 
 
-def agreement() -> dict[str, float]:
-    """Largest difference of loss and gradients between the port and ours, on the same weights.
+def clone(folder: Path) -> str:
+    """The absolute path of a clone of the authors' code.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not (folder / "tools" / "make_network.py").is_file():
+        raise ValueError(f"--authors={folder} holds no tools/make_network.py; git clone {AUTHORS} and give that folder")
+    return str(folder.absolute())
+
+
+def agreement(authors: str = "") -> dict[str, dict[str, float]]:
+    """Largest difference of loss and gradients between each network in PyTorch and ours, on the same weights.
+
+    Args:
+        authors: a clone of the authors' code, which is then compared too.
 
     Raises:
         AssertionError: it is above TOLERANCE.
+        ValueError: no such clone.
     """
     import jax
-    import torch
 
-    from benchmarks.speed.programs.torch_port import Training
+    from benchmarks.speed.programs import torch_port
     from deepnmf_jax.models import Network
     from deepnmf_jax.training.losses import training_loss
 
     images, labels = batch_of(20)
-    worst = {}
+    worst: dict[str, dict[str, float]] = {}
     for layer in ("nmf", "conv"):
-        network, port = Network(layer=layer), Training(layer)
+        network = Network(layer=layer)
         variables = jax.jit(network.init)(jax.random.key(0), images)
-        port.network.load(variables["params"])
-        port.feed(images, labels)
 
-        def loss(params, network=network, rest=variables["batch_stats"]):
+        def loss(params: Any, network: Network = network, rest: Any = variables["batch_stats"]) -> jax.Array:
             state = {"params": params, "batch_stats": rest}
             return training_loss(network.apply(state, images, train=True, mutable=["batch_stats"])[0], labels)
 
-        ours, gradients = jax.value_and_grad(loss)(variables["params"])
-        differences = [abs(port.gradient() / float(ours) - 1)]
-        found = [(p.grad, torch.tensor(gradient)) for p, gradient in port.network.beside(gradients)]
-        # All vectors as one: biases that a batch norm follows have gradients of nothing but rounding.
-        vectors = [torch.cat([pair[side] for pair in found if pair[side].ndim == 1]) for side in (0, 1)]
-        for gradient, expected in [*(pair for pair in found if pair[0].ndim > 1), vectors]:
-            differences.append(float((gradient - expected).norm() / expected.norm()))
-        worst[layer] = max(differences)
-        if worst[layer] > TOLERANCE[layer]:
-            raise AssertionError(f"port and ours differ by {worst[layer]:.1e} ({layer}); no speed is comparable")
+        expected = jax.value_and_grad(loss)(variables["params"])
+        peers: dict[str, Any] = {"port": torch_port.Training(layer)}
+        if authors:
+            from benchmarks.speed.programs.authors import Training
+
+            peers["authors"] = Training(authors, layer)
+        for name, peer in peers.items():
+            peer.load(variables["params"])
+            peer.feed(images, labels)
+            found = _difference(peer, *expected)
+            if found > TOLERANCE[layer]:
+                raise AssertionError(f"{name} and ours differ by {found:.1e} ({layer}); no speed is comparable")
+            worst.setdefault(name, {})[layer] = found
     return worst
 
 
+def _difference(peer: Any, loss: Any, gradients: Any) -> float:
+    import torch
+
+    differences = [abs(peer.gradient() / float(loss) - 1)]
+    found = [(p.grad, torch.tensor(gradient)) for p, gradient in peer.beside(gradients)]
+    # All vectors as one: biases that a batch norm follows have gradients of nothing but rounding.
+    vectors = [torch.cat([pair[side] for pair in found if pair[side].ndim == 1]) for side in (0, 1)]
+    for gradient, expected in [*(pair for pair in found if pair[0].ndim > 1), vectors]:
+        differences.append(float((gradient - expected).norm() / expected.norm()))
+    return max(differences)
+
+
 def measure(
-    batch: int, rounds: int, processes: int, compiled: bool, names: Sequence[str] = ()
+    batch: int, rounds: int, processes: int, compiled: bool, names: Sequence[str] = (), authors: str = ""
 ) -> dict[str, list[float]]:
     """Seconds of all programs, or of those named, at one batch size, each in several processes.
+
+    `authors` is a clone of their code, empty for none.
 
     Raises:
         ValueError: a name that is no program's, or names without the port, which all are compared with.
@@ -104,6 +142,10 @@ def measure(
             suffix = ", compiled" if how else ""
             specs[name + suffix] = {"program": "port_step", "batch": batch, "layer": layer, "compiled": how}
     specs["inference: port"] = {"program": "port_inference", "batch": batch, "layer": "nmf"}
+    if authors:
+        for layer, name in (("nmf", "authors"), ("conv", "authors' CNN")):
+            specs[name] = {"program": "port_step", "batch": batch, "layer": layer, "authors": authors}
+        specs["inference: authors"] = {"program": "port_inference", "batch": batch, "layer": "nmf", "authors": authors}
     specs["data and augmentation"] = {"program": "data_alone", "batch": batch}
     specs["product 2048"] = {"program": "large_product", "side": 2048}
     if names and ("port" not in names or set(names) - specs.keys()):
@@ -112,12 +154,18 @@ def measure(
 
 
 def ratios(samples: dict[str, list[float]]) -> dict[str, float]:
-    """How many times faster than the port each of ours is, and what the port costs beside its CNN."""
+    """How many times faster than those in PyTorch each of ours is, and what the port costs beside its CNN."""
     time = {name: best(s) for name, s in samples.items()}
     for name in ("port", "port's CNN"):
         if f"{name}, compiled" in time:
             time[name] = min(time[name], time[f"{name}, compiled"])
-    found = {f"port / {name}": time["port"] / time[name] for name in OURS if name in time and name != "our CNN"}
+    found = {
+        f"{peer} / {name}": time[peer] / time[name]
+        for peer in PEERS
+        if peer in time
+        for name in OURS
+        if name in time and name != "our CNN"
+    }
     return found | {name: time[a] / time[b] for name, (a, b) in RATIOS.items() if a in time and b in time}
 
 
@@ -130,24 +178,30 @@ def shown(result: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
 
 
 def step_table(result: Mapping[str, Any]) -> str:
-    """Training step and inference at each batch size: least and median time, and the port's over it."""
+    """Training step and inference at each batch size: least and median time, and those in PyTorch over it."""
     samples = shown(result)
+    peers = [peer for peer in PEERS if any(peer in found for found in samples.values())]
     rows = []
     for name in {name: None for batch in reversed(samples) for name in samples[batch]}:
         row: list[str] = [name]
         for found in samples.values():
             if name not in found:
-                row += ["", "", ""]
+                row += [""] * (1 + len(peers))
                 continue
-            s, port = found[name], found["inference: port" if name.startswith("inference") else "port"]
-            comparable = not name.startswith(("product", "data"))
-            ratio = f"{best(port) / best(s):.2f} / {np.median(port) / np.median(s):.2f}" if comparable else ""
-            row += [f"{1e3 * best(s):.0f}", f"{1e3 * np.median(s):.0f}", ratio]
+            row.append(_least_and_median(found[name], [0.001], "{:.0f}"))
+            kind = "inference: " * name.startswith("inference")
+            for peer in (kind + peer for peer in peers):
+                comparable = peer in found and not name.startswith(("product", "data"))
+                row.append(_least_and_median(found[peer], found[name]) if comparable else "")
         rows.append(row)
-    head = ["program"]
+    head = ["least / median"]
     for batch in samples:
-        head += [f"{batch}: least, ms", "median, ms", "port / this: least / median"]
+        head += [f"batch {batch}, ms", *(f"{peer} / this" for peer in peers)]
     return table(rows, head)
+
+
+def _least_and_median(samples: Sequence[float], over: Sequence[float], form: str = "{:.2f}") -> str:
+    return f"{form} / {form}".format(best(samples) / best(over), np.median(samples) / np.median(over))
 
 
 def main() -> None:
@@ -155,17 +209,19 @@ def main() -> None:
     parser = argument_parser(main.__doc__ or "")
     parser.add_argument("--batches", type=int, nargs="+", default=(50, 128), help="images in a batch")
     parser.add_argument("--programs", nargs="+", default=(), help="of the table, the port among them; all if not given")
+    parser.add_argument("--authors", type=home, help="a clone of the authors' code, to be timed too")
     args = parser.parse_args()
+    authors = clone(args.authors) if args.authors else ""
     cache = tempfile.TemporaryDirectory()
     # The second and third process of a program start without compiling.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
-    differences = agreement()
-    print("largest relative difference between port and ours:", differences)
+    differences = agreement(authors)
+    print("largest relative difference of loss and gradients from ours:", differences)
     processes = 1 if args.quick else PROCESSES
     result: dict = {"differences": differences, "processes": processes, "samples": {}, "ratios": {}}
     for batch in (4,) if args.quick else args.batches:
         rounds = 2 if args.quick else (8 if batch <= 50 else 4)
-        samples = measure(batch, rounds, processes, compiled=not args.quick, names=args.programs)
+        samples = measure(batch, rounds, processes, not args.quick, args.programs, authors)
         result["samples"][str(batch)] = samples
         result["ratios"] |= {f"batch {batch}: {k}": v for k, v in ratios(samples).items()}
         print(f"batch {batch} is measured", flush=True)

@@ -37,6 +37,12 @@ class Evaluator:
             step = jax.vmap(step, in_axes=(0, 0, None, None, None, None))
         self._step = jax.jit(step, out_shardings=replicated(mesh))
         self._mesh = mesh
+        # A program of its own: that of the network is then the same for all sets of images of one shape.
+        everywhere = replicated(mesh)
+        self._batch = {
+            split: jax.jit(_batch, out_shardings=(split, split, everywhere))
+            for split in (split_last_axis(mesh, 1), everywhere)
+        }
         self._padded = model.batch_statistics == "running"
         # Padding makes any size fit the devices; without it the size is part of the result.
         self._batch_size = -(-batch_size // mesh.size) * mesh.size if self._padded else batch_size
@@ -51,10 +57,15 @@ class Evaluator:
             whole = len(positions) % self._mesh.size == 0
             sharding = split_last_axis(self._mesh, 1) if whole else replicated(self._mesh)
             indices, mask = place((subset[positions], mask), sharding)
-            sums, predicted = self._step(params, batch_stats, images, labels, indices, mask)
+            batch = self._batch[sharding](images, labels, indices)
+            sums, predicted = self._step(params, batch_stats, *batch, mask)
             totals.append(sums)
             predictions.append(np.asarray(predicted)[..., :count])
         loss = sum(np.asarray(t.loss, np.float64) for t in totals)
         correct = sum(np.asarray(t.correct, np.int64) for t in totals)
         count = len(subset)
         return Evaluation(loss / count, correct / count, np.concatenate(predictions, axis=-1))
+
+
+def _batch(images: Array, labels: Array, indices: Array) -> tuple[Array, Array, Array]:
+    return images[indices], labels[indices], indices[0]

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from deepnmf_jax.data.sampling import epoch_order
 from deepnmf_jax.programs import home
@@ -28,7 +30,7 @@ from deepnmf_jax.training.records import MetricsLog, describe_images, open_workd
 from deepnmf_jax.training.reports import report
 from deepnmf_jax.training.setup import Run, prepare, summary_line
 from deepnmf_jax.training.state import Best, Sums, TrainState
-from deepnmf_jax.training.steps import TrainStep, make_train_step, several_steps
+from deepnmf_jax.training.steps import make_train_step, several_steps
 from deepnmf_jax.training.tensorboard import TensorBoard
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,10 @@ class Training:
         self.config, self.run, self.interruption, self.workdir = run.config, run, interruption, workdir
         self.checkpoints = Checkpoints(workdir)
         restored = self.checkpoints.restore(run.template())
-        start, state, meta = restored[:3] if restored else (0, run.initial_state(), {})
+        everywhere = replicated(run.mesh)
+        self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
+        self.train_step = self._compiled_step()
+        start, state, meta = restored[:3] if restored else (0, self._first_state(), {})
         self.checkpoints.discard_after(start)
         # The step of the newest checkpoint; 0: there is none.
         self.saved = start
@@ -93,10 +98,7 @@ class Training:
         self.log = MetricsLog(workdir / "metrics.jsonl", step=start, **known) if writes else None
         drawn = writes and installed("tensorboardX", "TensorBoard files")
         self.tensorboard = TensorBoard(workdir / "tensorboard", step=start) if drawn else None
-        everywhere = replicated(run.mesh)
         self.state: TrainState = place(jax.device_get(state), everywhere)
-        self.images, self.labels = place((run.dataset.train_images, run.dataset.train_labels), everywhere)
-        self.train_step = self._compiled_step()
         self.compiled = False
         # Compiled once: called eagerly, the branch in the rule is compiled anew in each epoch, and kept.
         next_plateau = partial(update_plateau, run.plateau)
@@ -131,7 +133,25 @@ class Training:
         if self.tensorboard:
             self.tensorboard.close()
 
-    def _compiled_step(self) -> TrainStep:
+    def _first_state(self) -> TrainState:
+        """The state before the first step.
+
+        While XLA compiles its program, which Python does not wait for, the training step is traced: its first call
+        finds that done.
+        """
+        creation, everywhere = self.run.creation(), replicated(self.run.mesh)
+        with ThreadPoolExecutor(1) as pool:
+            compiled = pool.submit(creation.compile)
+            state = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), self.run.template()
+            )
+            order, sharding = self._order(0)
+            indices = order[: self.config.steps_per_call] if self.config.steps_per_call > 1 else order[0]
+            self.train_step.lower(state, self.images, self.labels, place(indices, sharding))
+            compiled.result()
+        return self.run.initial_state()
+
+    def _compiled_step(self) -> jax.stages.Wrapped:
         run = self.run
         step = make_train_step(
             run.model,
@@ -161,10 +181,8 @@ class Training:
         run, started, first = self.run, time.perf_counter(), self.step
         number = first // run.steps_per_epoch
         start, last = number * run.steps_per_epoch, (number + 1) * run.steps_per_epoch
-        orders = [epoch_order(int(s), number, len(run.split.train), self.config.batch_size) for s in run.seeds]
-        order = run.split.train[orders[0] if len(orders) == 1 else np.stack(orders, axis=1)]
+        order, sharding = self._order(number)
         size = self.config.steps_per_call
-        sharding = split_last_axis(run.mesh, order.ndim - (size == 1))
         images = len(run.seeds) * self.config.batch_size
         bar = Progress(images * (last - first), f"epoch {number + 1}/{self.config.num_epochs}")
         # Where the clock of the speed starts: not before the step is compiled.
@@ -193,6 +211,14 @@ class Training:
             progress.say("validation")
             validation = self._validate(last)
         self._end_epoch(number + 1, last, started, speed, validation)
+
+    def _order(self, number: int) -> tuple[np.ndarray, NamedSharding]:
+        """Indices of the images of an epoch, (steps, batch) or (steps, seeds, batch), and how those of a call are
+        split."""
+        run = self.run
+        orders = [epoch_order(int(s), number, len(run.split.train), self.config.batch_size) for s in run.seeds]
+        order = run.split.train[orders[0] if len(orders) == 1 else np.stack(orders, axis=1)]
+        return order, split_last_axis(run.mesh, order.ndim - (self.config.steps_per_call == 1))
 
     def _after_step(self, step: int, taken: int, images: int, started: float, progress: Progress) -> None:
         """What the host does after a call of `taken` steps that ended at `step`, the epoch's `images` being done."""

@@ -81,13 +81,11 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
         OSError: all checkpoints there are damaged.
         ValueError: it was trained with a config of another network, or the name is unknown.
     """
-    name = checkpoint.removeprefix(PRETRAINED)
     # Before the data are read: they may take long, or not be there.
-    if name != checkpoint and name not in pretrained_names():
-        raise ValueError(f"there is no pretrained network {name!r}; there are {', '.join(pretrained_names())}")
+    check_name(checkpoint)
     run = prepare(config)
     with jax.default_matmul_precision(run.config.matmul_precision):
-        variables, step = _of_the_package(name, run) if name != checkpoint else _of_a_run(home(checkpoint), run)
+        variables, step = variables_of(run, checkpoint)
         result = _test(run, *variables)
     return {
         "checkpoint": str(checkpoint),
@@ -96,6 +94,23 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
         "test_loss": _by_seed(result.loss),
         "num_images": len(run.dataset.test_labels),
     }
+
+
+def check_name(checkpoint: str) -> None:
+    """ValueError for "pretrained:NAME" of a network that the package does not have."""
+    name = checkpoint.removeprefix(PRETRAINED)
+    if name != checkpoint and name not in pretrained_names():
+        raise ValueError(f"there is no pretrained network {name!r}; there are {', '.join(pretrained_names())}")
+
+
+def variables_of(run: Run, checkpoint: str) -> tuple[tuple[Any, Any], int]:
+    """Parameters and batch statistics that `evaluate` would test, on the run's devices, and the step they are of.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as `evaluate`.
+    """
+    name = checkpoint.removeprefix(PRETRAINED)
+    return _of_the_package(name, run) if name != checkpoint else _of_a_run(home(checkpoint), run)
 
 
 def _of_a_run(checkpoint: Path, run: Run) -> tuple[tuple[Any, Any], int]:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -73,14 +73,19 @@ class Run:
 
     def initial_state(self) -> TrainState:
         """The state before the first step; with several seeds, each leaf has a leading axis."""
-        return self._create(self._seeds)
+        state: TrainState = self._create(self._seeds)
+        return state
+
+    def creation(self) -> jax.stages.Lowered:
+        """The program of `initial_state`, not yet compiled: once it is, `initial_state` has it."""
+        return self._create.lower(self._seeds)
 
     def template(self) -> TrainState:
         """Shapes and dtypes of the state, without its values."""
         return jax.eval_shape(self._create, self._seeds)
 
     @functools.cached_property
-    def _create(self) -> Callable[[np.ndarray], TrainState]:
+    def _create(self) -> jax.stages.Wrapped:
         return _creator(self.model, self.image_shape, self.optimizer, self.plateau, len(self.seeds) > 1)
 
     @property
@@ -94,12 +99,14 @@ def _creator(
     optimizer: optax.GradientTransformation,
     plateau: optax.GradientTransformationExtraArgs,
     several_seeds: bool,
-) -> Callable[[np.ndarray], TrainState]:
+) -> jax.stages.Wrapped:
     def create(seed: jax.Array) -> TrainState:
         return create_state(seed, model, image_shape, optimizer, plateau)
 
-    # One compiled program: eager initialisation rounds differently, and takes longer.
-    return jax.jit(jax.vmap(create) if several_seeds else create)
+    # One compiled program: eager initialisation rounds differently, and takes longer. As it runs once, to optimise it
+    # would take longer than it saves.
+    options = {"xla_backend_optimization_level": 1}
+    return jax.jit(jax.vmap(create) if several_seeds else create, compiler_options=options)
 
 
 def without_data(config: Any, image_shape: tuple[int, ...], num_classes: int) -> tuple[Network, TrainState]:

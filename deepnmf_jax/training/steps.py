@@ -89,20 +89,19 @@ def spikes_of(model: nn.Module, key: Array) -> dict[str, Array]:
 
 
 def make_eval_step(model: nn.Module, crop: int, seed: int = 0) -> EvalStep:
-    """A function (params, batch_stats, images, labels, indices, mask) -> (sums, predictions (batch,)).
+    """A function (params, batch_stats, images, labels, first, mask) -> (sums, predictions (batch,)).
 
-    images and labels are the whole set, centre-cropped to `crop` (0: as they are); mask (batch,) is false for padding.
-    A network that spikes draws the same spikes for the same batch and seed.
+    images (batch, H, W, C) are centre-cropped to `crop` (0: as they are); mask (batch,) is false for padding. A network
+    that spikes draws the same spikes for the same `first`, the index of the batch's first image, and seed.
     """
 
     def eval_step(
-        params: Any, batch_stats: Any, images: Array, labels: Array, indices: Array, mask: Array
+        params: Any, batch_stats: Any, images: Array, labels: Array, first: Array, mask: Array
     ) -> tuple[Sums, Array]:
-        x, y = center_crop(images[indices], crop), labels[indices]
-        key = jax.random.fold_in(jax.random.key(seed), indices[0])
+        key = jax.random.fold_in(jax.random.key(seed), first)
         variables = {"params": params, "batch_stats": batch_stats}
-        logits: Any = model.apply(variables, x, train=False, rngs=spikes_of(model, key))
-        return _totals(logits, y, mask), jnp.argmax(logits, axis=-1)
+        logits: Any = model.apply(variables, center_crop(images, crop), train=False, rngs=spikes_of(model, key))
+        return _totals(logits, labels, mask), jnp.argmax(logits, axis=-1)
 
     return eval_step
 

@@ -12,7 +12,7 @@ from benchmarks import harness
 from benchmarks.speed.growth import predict
 from benchmarks.speed.profile import names_of, part_of, profile_table, seconds_by_part
 from benchmarks.speed.programs.training import PROGRAMS, answer
-from benchmarks.speed.step import step_table
+from benchmarks.speed.step import clone, step_table
 from benchmarks.speed.suite import worse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,8 +24,15 @@ def test_the_port_computes_our_loss_and_gradients():
     pytest.importorskip("torch", reason="the PyTorch port needs torch: pip install -e .[bench]")
     from benchmarks.speed.step import TOLERANCE, agreement
 
-    found = agreement()
-    assert all(found[layer] < TOLERANCE[layer] for layer in ("nmf", "conv")), found
+    authors = os.environ.get("DEEPNMF_AUTHORS", "")
+    found = agreement(clone(Path(authors)) if authors else "")
+    assert set(found) == {"port", *(["authors"] if authors else [])}
+    assert all(peer[layer] < TOLERANCE[layer] for peer in found.values() for layer in ("nmf", "conv")), found
+
+
+def test_a_folder_without_the_authors_code_is_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no tools/make_network.py; git clone https://\S+ and give that folder"):
+        clone(tmp_path)
 
 
 def test_the_port_reads_weights_in_its_own_order():
@@ -166,9 +173,17 @@ def test_times_of_a_trace_are_summed_by_part():
 def test_a_table_has_the_programs_that_still_are():
     samples = {"port": [4.0, 6.0], "ours": [2.0, 3.0], "ours, 4 power": [1.0], "product 2048": [1.0]}
     assert step_table({"samples": {"50": samples}}).splitlines()[2:] == [
-        "| port | 4000 | 5000 | 1.00 / 1.00 |",
-        "| ours | 2000 | 2500 | 2.00 / 2.00 |",
-        "| product 2048 | 1000 | 1000 |  |",
+        "| port | 4000 / 5000 | 1.00 / 1.00 |",
+        "| ours | 2000 / 2500 | 2.00 / 2.00 |",
+        "| product 2048 | 1000 / 1000 |  |",
+    ]
+    both = {"50": samples | {"authors": [5.0, 9.0]}, "128": {"ours": [1.0]}}
+    head, _, *rows = step_table({"samples": both}).splitlines()
+    columns = "batch {}, ms | authors / this | port / this"
+    assert head == f"| least / median | {columns.format(50)} | {columns.format(128)} |"
+    assert rows[-2:] == [
+        "| product 2048 | 1000 / 1000 |  |  |  |  |  |",
+        "| authors | 5000 / 7000 | 1.00 / 1.00 | 0.80 / 0.71 |  |  |  |",
     ]
     step = {"samples": [0.5], "parts": {"1x1": [0.25, 0.75], "of it the backward": [0.125]}}
     table = profile_table({"batches": {"50": {"CNN": step, "4 power": step}}})

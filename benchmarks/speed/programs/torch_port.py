@@ -98,17 +98,25 @@ class Network(nn.Module):
     def beside(self, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, np.ndarray]]:
         """Every parameter, and what `tree` has for it in its order: parameters of `deepnmf_jax.models.Network`, or
         their gradients."""
-        for i, block in enumerate(self.blocks):
-            ours = tree[f"block{i + 1}"]
-            raw = np.asarray(ours["nmf"]["u"]) if block.layer == "nmf" else np.asarray(ours["conv"]["kernel"])[0].T
-            yield block.weight, to_torch_order(raw, block.kernel)
-            if block.layer == "conv":
-                yield block.bias, np.asarray(ours["conv"]["bias"])
-            yield block.mix.weight, np.asarray(ours["mix"]["kernel"]).T.copy()
-            yield block.mix.bias, np.asarray(ours["mix"]["bias"])
-            for norm, name in zip(block.norms, ("bn_a", "bn_b"), strict=False):
-                yield norm.weight, np.asarray(ours[name]["scale"])
-                yield norm.bias, np.asarray(ours[name]["bias"])
+        for block, ours in zip(self.blocks, blocks_in_torch_order(tree), strict=True):
+            bias = [block.bias] if block.layer == "conv" else []
+            norms = [p for norm in block.norms for p in (norm.weight, norm.bias)]
+            yield from zip([block.weight, *bias, block.mix.weight, block.mix.bias, *norms], ours, strict=True)
+
+
+def blocks_in_torch_order(tree: Mapping[str, Any]) -> Iterator[list[np.ndarray]]:
+    """Of each block of `deepnmf_jax.models.Network`: weights (and the bias of a convolution), weights and bias of the
+    1x1, scale and bias of the batch norms. `tree` has its parameters or their gradients."""
+    for i, kernel in enumerate(KERNELS):
+        ours = tree[f"block{i + 1}"]
+        if "nmf" in ours:
+            arrays = [to_torch_order(np.asarray(ours["nmf"]["u"]), kernel)]
+        else:
+            arrays = [to_torch_order(np.asarray(ours["conv"]["kernel"])[0].T, kernel), np.asarray(ours["conv"]["bias"])]
+        arrays += [np.asarray(ours["mix"]["kernel"]).T.copy(), np.asarray(ours["mix"]["bias"])]
+        yield arrays + [
+            np.asarray(ours[norm][name]) for norm in ("bn_a", "bn_b") if norm in ours for name in ("scale", "bias")
+        ]
 
 
 def to_torch_order(rows: np.ndarray, kernel: int) -> np.ndarray:
@@ -135,6 +143,14 @@ class Training:
         rest = [p for p in self.network.parameters() if id(p) not in chosen]
         self.optimizer = torch.optim.Adam([{"params": weights, "lr": 0.01}, {"params": rest, "lr": 0.001}])
         self.forward = torch.compile(self.network) if compiled else self.network
+
+    def load(self, params: Mapping[str, Any]) -> None:
+        """Copies the parameters of `deepnmf_jax.models.Network`."""
+        self.network.load(params)
+
+    def beside(self, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, np.ndarray]]:
+        """See `Network.beside`."""
+        return self.network.beside(tree)
 
     def feed(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Images (batch, height, width, 3) in [0, 1] and labels (batch,) of the steps to come."""

@@ -110,18 +110,35 @@ def data_alone(batch: int) -> Callable[[], None]:
 
 
 def port_step(
-    batch: int, layer: str, compiled: bool = False, threads: int = 0, device: str = "cpu", repeat: int = 1
+    batch: int,
+    layer: str,
+    compiled: bool = False,
+    threads: int = 0,
+    device: str = "cpu",
+    repeat: int = 1,
+    authors: str = "",
 ) -> Callable[[], None]:
-    """The PyTorch port's training step, on a batch already augmented; on a GPU `repeat` steps and their end."""
-    import torch
+    """The PyTorch port's training step, on a batch already augmented; on a GPU `repeat` steps and their end.
 
-    from benchmarks.speed.programs.torch_port import Training
+    With `authors`, a clone of their code, its step instead.
+    """
+    import torch
 
     if threads:
         torch.set_num_threads(threads)
-    training = Training(layer, compiled=compiled, device=device)
+    training = _in_torch(layer, authors, compiled=compiled, device=device)
     training.feed(*batch_of(batch))
     return _repeated(training.step, device, repeat)
+
+
+def _in_torch(layer: str, authors: str, **settings: Any) -> Any:
+    from benchmarks.speed.programs import torch_port
+
+    if not authors:
+        return torch_port.Training(layer, **settings)
+    from benchmarks.speed.programs.authors import Training
+
+    return Training(authors, layer)
 
 
 def port_layer(rows: int, n: int, k: int, direction: str, device: str = "cpu", repeat: int = 1) -> Callable[[], None]:
@@ -155,11 +172,9 @@ def _repeated(once: Callable[[], None], device: str, repeat: int) -> Callable[[]
     return run
 
 
-def port_inference(batch: int, layer: str) -> Callable[[], None]:
-    """The PyTorch port's forward, in evaluation."""
-    from benchmarks.speed.programs.torch_port import Training
-
-    training = Training(layer)
+def port_inference(batch: int, layer: str, authors: str = "") -> Callable[[], None]:
+    """The PyTorch port's forward, in evaluation; with `authors`, a clone of their code, its forward instead."""
+    training = _in_torch(layer, authors)
     training.feed(*batch_of(batch))
     return training.inference
 
