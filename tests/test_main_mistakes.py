@@ -76,7 +76,9 @@ class TestMistakes:
         assert ended.stderr.splitlines()[-1].startswith("ValueError: epsilon = 1.5")
         assert_refused(ended, "epsilon = 1.5", tmp_path / "run")
 
-    @pytest.mark.parametrize(("mode", "missing"), [("train", "--workdir"), ("evaluate", "--checkpoint"), ("tune", "--checkpoint")])
+    @pytest.mark.parametrize(
+        ("mode", "missing"), [("train", "--workdir"), ("evaluate", "--checkpoint"), ("tune", "--checkpoint")]
+    )
     def test_missing_flag(self, programs: Programs, tmp_path: Path, mode: str, missing: str) -> None:
         ended = programs.run(f"--mode={mode}", status=1)
         assert_refused(ended, f"--mode={mode} needs {missing}", tmp_path / "run")
