@@ -19,7 +19,7 @@ SWEEPS: dict[str, tuple[tuple[float, ...], Any]] = {
     "batch": ((1, 8, 50, 128, 512, 1024), lambda v: (v, 28, {})),
     "width": ((1, 2, 4, 8), lambda v: (8, 28, {"width": v})),
     "groups": ((1, 2, 4, 8, 16), lambda v: (50, 28, {"groups": (1, v, v, 1)})),
-    "image side": ((20, 28, 40, 56), lambda v: (20, v, {})),
+    "image side": ((20, 28, 56, 112, 224), lambda v: (4, v, {})),
 }
 
 

@@ -36,7 +36,7 @@ GROWTH = {
     "batch": ("batch, images", (1, 8, 50, 1024)),
     "width": ("width, times\nthe paper's", (1, 2, 4, 8)),
     "groups": ("groups in\nblocks 2 and 3", (1, 2, 4, 8, 16)),
-    "image side": ("side of the\nimages, pixels", (20, 28, 40, 56)),
+    "image side": ("side of the\nimages, pixels", (20, 56, 224)),
 }
 
 

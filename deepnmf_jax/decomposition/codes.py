@@ -4,7 +4,9 @@ For squared error and for beta between 1 and 2 the problem is convex: the codes 
 at 0 (multiplicative rule: at a positive constant), so that no seed enters.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -114,6 +116,26 @@ def find_codes(
     """
     compiled = partial(_compiled_search, target=target, d=d, settings=settings, tol=tol)
     return in_view(compiled, start, max_iter, report).state
+
+
+@contextlib.contextmanager
+def compiled_meanwhile(
+    target: Target, like: Array, settings: SolverSettings, max_iter: int, tol: float
+) -> Iterator[None]:
+    """Within this block XLA compiles `find_codes` from the beginning, on a core of its own; what it has compiled costs
+    nothing more.
+
+    The dictionary to come has shape and dtype of `like`. Where data lie on chosen devices, its place is not known
+    before, and nothing is done.
+    """
+    if target.smooth is not None or any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves(target)):
+        yield
+        return
+    d = jax.ShapeDtypeStruct(like.shape, like.dtype)
+    lowered = _compiled_search.lower(None, max_iter, target=target, d=d, settings=settings, tol=tol)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lowered.compile)
+        yield
 
 
 def encode(

@@ -11,7 +11,7 @@ from jax import Array
 
 from deepnmf_jax.compiled import at_once
 from deepnmf_jax.core.checks import check_choice, check_flag, check_integer, check_number, plain
-from deepnmf_jax.decomposition.codes import encode, find_codes
+from deepnmf_jax.decomposition.codes import compiled_meanwhile, encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start
@@ -245,7 +245,8 @@ class NMF(Starting):
             zts, ds = zts[:, order], ds[:, order]
             target = target if free is None else target._replace(free=free[order])
         root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, beta)
-        done = self._sweeps(target, (zts, ds), limit, unit, "fit")
+        with compiled_meanwhile(target, ds[0], self._settings, self._limit(None, ENCODE_LIMIT), self.tol):
+            done = self._sweeps(target, (zts, ds), limit, unit, "fit")
         done, best, d, divergences = best_of(done, target, root)
         if order is not None:
             back = np.argsort(order)
