@@ -17,6 +17,8 @@ jax.config.update("jax_enable_x64", True)
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_default_matmul_precision", "highest")
+# Where in Python each operation comes from is written into every program: a twentieth of the time of the tests.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 # Tests whose programs are not compiled "quick" (tests/compilation.py).
 # test_main.py holds runs against one that a user starts, which must have the same bits.
