@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gpu import roofline
 from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
-from benchmarks.speed import dn2mfgl, factorization, first_fit, growth, layer, profile, sparse, startup, step
+from benchmarks.speed import dn2mfgl, factorization, first_fit, growth, inference, layer, profile, sparse, startup, step
 from benchmarks.speed import spikes as speed_of_spikes
 from deepnmf_jax.experiments import (
     acceleration,
@@ -58,6 +58,8 @@ def step_of(machine: str, flags: str = "") -> str:
 
 SPEED: dict[str, Callable[[], str]] = {
     "step": partial(measured, "step", step.step_table),
+    # Beside the authors' released code.
+    "step_authors": partial(step_of, "authors", "--authors=FOLDER --programs"),
     # On a processor that multiplies bfloat16 numbers itself, on one whose float32 products are slow, and there with
     # multistep iterations that end where 20 plain ones do.
     "step_amx": partial(step_of, "amx", "--batches 50 --programs"),
@@ -68,6 +70,7 @@ SPEED: dict[str, Callable[[], str]] = {
     "backward": lambda: layer.backward_table(record("layer")),
     "memory": lambda: layer.memory_table(record("layer")),
     "growth": partial(measured, "growth", growth.growth_table),
+    "inference": partial(measured, "inference", inference.inference_table),
     "startup": partial(measured, "startup", startup.startup_table),
     "factorization": partial(measured, "factorization", factorization.factorization_table),
     "first_fit": partial(measured, "first_fit", first_fit.first_fit_table),

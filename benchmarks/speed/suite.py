@@ -13,13 +13,13 @@ from pathlib import Path
 from benchmarks.harness import REMOVED, ROOT, record
 from deepnmf_jax.programs import run
 
-SUITE = ("step", "port", "layer", "growth", "startup")
+SUITE = ("step", "port", "inference", "layer", "growth", "startup")
 # Repetitions of one run on a shared machine differ by this much.
 NOISE = 0.15
 # Ratios of which less is better; of the others more is.
 LESS = ("ours / our CNN", "data and augmentation / ours", "second start", "memory,")
-# Ratios that tell of the port alone, or of what is no more.
-NOT_OURS = ("port / port's CNN", REMOVED)
+# Ratios that tell of the port alone, or of what is no more, or that need a clone of the authors' code.
+NOT_OURS = ("port / port's CNN", REMOVED, "authors")
 
 
 def worse(old: dict[str, float], new: dict[str, float], noise: float = NOISE) -> list[str]:

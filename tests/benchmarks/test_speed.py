@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import harness
 from benchmarks.speed.growth import predict
+from benchmarks.speed.inference import inference_table
 from benchmarks.speed.profile import names_of, part_of, profile_table, seconds_by_part
 from benchmarks.speed.programs.training import PROGRAMS, answer
 from benchmarks.speed.step import clone, step_table
@@ -190,6 +191,16 @@ def test_a_table_has_the_programs_that_still_are():
     assert table.splitlines()[0] == "| ms | CNN, 50 |"
     for line in ("| 1x1 | 500.0 |", "| sum | 500.0 |", "| of it the backward | 125.0 |", "| the step itself | 500.0 |"):
         assert line in table.splitlines()
+
+
+def test_images_a_second_are_those_of_the_least_time():
+    samples = {"1": {"ours": [0.5, 0.25], "port": [1.0]}, "500": {"ours": [2.0], "port": [4.0, 5.0]}}
+    assert inference_table({"samples": samples}).splitlines() == [
+        "| images a second | batch 1 | batch 500 |",
+        "| --- | --- | --- |",
+        "| ours | 4 | 250 |",
+        "| port | 1 | 125 |",
+    ]
 
 
 @pytest.mark.slow
