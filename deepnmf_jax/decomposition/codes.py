@@ -120,19 +120,18 @@ def find_codes(
 
 @contextlib.contextmanager
 def compiled_meanwhile(
-    target: Target, like: Array, settings: SolverSettings, max_iter: int, tol: float
+    target: Target, like: tuple[Array | None, Array], settings: SolverSettings, max_iter: int, tol: float
 ) -> Iterator[None]:
-    """Within this block XLA compiles `find_codes` from the beginning, on a core of its own; what it has compiled costs
-    nothing more.
+    """Within this block XLA compiles `find_codes`, on a core of its own; what it has compiled costs nothing more.
 
-    The dictionary to come has shape and dtype of `like`. Where data lie on chosen devices, its place is not known
-    before, and nothing is done.
+    The start (None: from the beginning) and the dictionary to come have shape and dtype of those of `like`. Where data
+    lie on chosen devices, their place is not known before, and nothing is done.
     """
-    if target.smooth is not None or any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves(target)):
+    if any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves(target)):
         yield
         return
-    d = jax.ShapeDtypeStruct(like.shape, like.dtype)
-    lowered = _compiled_search.lower(None, max_iter, target=target, d=d, settings=settings, tol=tol)
+    start, d = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+    lowered = _compiled_search.lower(start, max_iter, target=target, d=d, settings=settings, tol=tol)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lowered.compile)
         yield

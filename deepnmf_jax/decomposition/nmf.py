@@ -245,15 +245,19 @@ class NMF(Starting):
             zts, ds = zts[:, order], ds[:, order]
             target = target if free is None else target._replace(free=free[order])
         root, unit = math.sqrt(data.scale), unit_of_objective(data.scale, beta)
-        with compiled_meanwhile(target, ds[0], self._settings, self._limit(None, ENCODE_LIMIT), self.tol):
+        # From wherever one begins, the codes of the squared error end at one minimum, unless there are more atoms than
+        # features. Others begin as those of `encode` do, which knows no neighbours: with those they differ anyway.
+        unique = beta == 2 and target.penalties.ortho_z is None and self.nb_concepts <= data.a.shape[1]
+        near = unique or target.smooth is not None
+        like = (zts[0] if near else None, ds[0])
+        with compiled_meanwhile(target, like, self._settings, self._limit(None, ENCODE_LIMIT), self.tol):
             done = self._sweeps(target, (zts, ds), limit, unit, "fit")
         done, best, d, divergences = best_of(done, target, root)
         if order is not None:
             back = np.argsort(order)
             d, done = d[back], done._replace(state=done.state._replace(zt=done.state.zt[back], d=done.state.d[back]))
         self._d = beside(d, data.a)
-        # `encode` knows no neighbours; without them the codes begin as those of `encode` do, so that both agree.
-        start = None if target.smooth is None else jnp.asarray(done.state.zt)
+        start = jnp.asarray(done.state.zt) if near else None
         target = target._replace(free=free)
         zt = self._solve_codes(target, self._limit(None, ENCODE_LIMIT), self.tol, start)
         first = judge(zts[best], ds[best], target, root, beta)

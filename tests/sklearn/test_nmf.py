@@ -34,7 +34,7 @@ def test_it_is_the_core() -> None:
     model = NMF(3, random_state=0, max_iter=300)
     w = model.fit_transform(a)
     assert isinstance(model.fit(a), NMF)
-    np.testing.assert_array_equal(w, model.transform(a))
+    np.testing.assert_allclose(w, model.transform(a), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(model.inverse_transform(w), w @ model.components_)
     assert model.reconstruction_err_ == pytest.approx(np.linalg.norm(a - w @ model.components_), rel=1e-9)
     assert model.n_components_ == 3 and model.n_features_in_ == 8 and model.n_iter_ > 0
