@@ -12,16 +12,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.harness import argument_parser, best, interleave, write
-from benchmarks.speed.step import BY_BLOCK, PEERS, PROCESSES, clone
+from benchmarks.speed import step
+from benchmarks.speed.step import PEERS, PROCESSES, clone
 from deepnmf_jax.experiments.tables import table
 from deepnmf_jax.programs import home, run
 
-OURS: dict[str, dict[str, Any]] = {
-    "ours": {},
-    "ours, multistep by block": BY_BLOCK,
-    "ours, 5 iterations": {"num_iters": 5},
-    "our CNN": {"layer": "conv"},
-}
+OURS = {name: step.OURS[name] for name in ("ours", "ours, multistep by block", "ours, 5 iterations", "our CNN")}
 
 
 def measure(batch: int, rounds: int, processes: int, authors: str) -> dict[str, list[float]]:

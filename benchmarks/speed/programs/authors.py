@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.programs.torch_port import blocks_in_torch_order
+from benchmarks.speed.programs.torch_port import Peer, blocks_in_torch_order
 
 NETWORK, RATES = "configs/networks/cnnmf_1x1cnn.json", "configs/config_lr_parameter.json"
 # Their numbers for the kinds of layers: a network of convolutions differs from the released config in the first layer
@@ -29,7 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
 GROUPS = ("neuron_a", "neuron_b", "norm", "batchnorm2d")
 
 
-class Training:
+class Training(Peer):
     """A network of theirs, its optimisers and one repeated batch; `step` is what is timed."""
 
     def __init__(self, folder: str, layer: str = "nmf"):
@@ -42,23 +42,18 @@ class Training:
         Raises:
             ValueError: a package that their code imports is missing.
         """
-        module = _importer(folder)
+        sys.path.insert(0, folder)
         config = _config(folder, NETWORK) | KINDS[layer]
         self.settings = _config(folder, RATES)
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(config, file)
             file.flush()
-            make = module("make_network").make_network
-            self.network, groups, _ = make(28, 28, 3, torch.device("cpu"), config_network_filename=file.name)
+            make = _module("make_network").make_network
+            network, groups, _ = make(28, 28, 3, torch.device("cpu"), config_network_filename=file.name)
+        self.network = self.forward = network
         rates = [float(self.settings[f"lr_initial_{name}"]) for name in GROUPS]
-        self.optimizers = [o for o in module("make_optimize").make_optimize(groups, rates)[0] if o is not None]
-        self.loss_of = module("loss_function").loss_function
-
-    def load(self, params: Mapping[str, Any]) -> None:
-        """Copies the parameters of `deepnmf_jax.models.Network`."""
-        with torch.no_grad():
-            for parameter, ours in self.beside(params):
-                parameter.copy_(torch.tensor(ours))
+        self.optimizers = [o for o in _module("make_optimize").make_optimize(groups, rates)[0] if o is not None]
+        self.loss_of = _module("loss_function").loss_function
 
     def beside(self, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, np.ndarray]]:
         """Every parameter, and what `tree` has for it in its shape: parameters of `deepnmf_jax.models.Network`, or
@@ -70,11 +65,6 @@ class Training:
             mix, second = next(modules), next(modules) if norms else None
             parameters = [p for m in (layer, mix, first, second) if m is not None for p in m.parameters()]
             yield from ((p, a.reshape(p.shape)) for p, a in zip(parameters, ours, strict=True))
-
-    def feed(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Images (batch, height, width, 3) in [0, 1] and labels (batch,) of the steps to come."""
-        self.images = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
-        self.labels = torch.tensor(labels).long()
 
     def gradient(self) -> float:
         """Loss of the batch; its gradient goes to the parameters."""
@@ -98,25 +88,13 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.step()
 
-    def inference(self) -> None:
-        """The forward alone, in evaluation."""
-        with torch.no_grad():
-            self.network.eval()
-            self.network(self.images)
-            self.network.train()
 
-
-def _importer(folder: str) -> Any:
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-
-    def module(name: str) -> Any:
-        try:
-            return importlib.import_module(f"tools.{name}")
-        except ModuleNotFoundError as error:
-            raise ValueError(f"the authors' code needs {error.name}: pip install {error.name}") from error
-
-    return module
+def _module(name: str) -> Any:
+    """A module of theirs; their folder is on the path."""
+    try:
+        return importlib.import_module(f"tools.{name}")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"the authors' code needs {error.name}: pip install {error.name}") from error
 
 
 def _config(folder: str, name: str) -> dict[str, Any]:

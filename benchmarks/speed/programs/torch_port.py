@@ -1,10 +1,10 @@
 """The four-block network in plain PyTorch: what our speed is measured against.
 
-Written from the paper's equations, features last inside the blocks. `load` copies the weights of our networks, so that
-tests/benchmarks/test_speed.py and benchmarks/speed/step.py can show that both compute the same loss and gradients.
+Written from the paper's equations, features last inside the blocks. `Peer.load` copies the weights of our networks, so
+that tests/benchmarks/test_speed.py and benchmarks/speed/step.py can show that both compute the same loss and gradients.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,12 +89,6 @@ class Network(nn.Module):
             images = block(images)
         return images.flatten(1)
 
-    def load(self, params: Mapping[str, Any]) -> None:
-        """Copies the parameters of `deepnmf_jax.models.Network`."""
-        with torch.no_grad():
-            for parameter, ours in self.beside(params):
-                parameter.copy_(torch.tensor(ours))
-
     def beside(self, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, np.ndarray]]:
         """Every parameter, and what `tree` has for it in its order: parameters of `deepnmf_jax.models.Network`, or
         their gradients."""
@@ -132,8 +126,41 @@ def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
     return (0.5 * (h - y).square().sum() - (y * torch.log(h + 1e-20)).sum()) / (1.5 * logits.shape[-1])
 
 
-class Training:
-    """A network, its Adam groups and one repeated batch; `step` is what is timed."""
+class Peer:
+    """A network in PyTorch, `network`, run as `forward` on one repeated batch on `device`."""
+
+    network: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    device = "cpu"
+
+    def beside(self, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, np.ndarray]]:
+        """Every parameter, and what `tree` has for it in its shape: parameters of `deepnmf_jax.models.Network`, or
+        their gradients."""
+        raise NotImplementedError
+
+    def load(self, params: Mapping[str, Any]) -> None:
+        """Copies the parameters of `deepnmf_jax.models.Network`."""
+        with torch.no_grad():
+            for parameter, ours in self.beside(params):
+                parameter.copy_(torch.tensor(ours))
+
+    def feed(self, images: np.ndarray, labels: np.ndarray) -> None:
+        """Images (batch, height, width, 3) in [0, 1] and labels (batch,) of the steps to come."""
+        self.images = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.tensor(labels, device=self.device).long()
+
+    def inference(self) -> None:
+        """The forward alone, in evaluation."""
+        with torch.no_grad():
+            self.network.eval()
+            self.forward(self.images)
+            self.network.train()
+
+
+class Training(Peer):
+    """The port, its Adam groups and one repeated batch; `step` is what is timed."""
+
+    network: Network
 
     def __init__(self, layer: str, num_iters: int = 20, compiled: bool = False, device: str = "cpu"):
         self.device = device
@@ -144,18 +171,9 @@ class Training:
         self.optimizer = torch.optim.Adam([{"params": weights, "lr": 0.01}, {"params": rest, "lr": 0.001}])
         self.forward = torch.compile(self.network) if compiled else self.network
 
-    def load(self, params: Mapping[str, Any]) -> None:
-        """Copies the parameters of `deepnmf_jax.models.Network`."""
-        self.network.load(params)
-
     def beside(self, tree: Mapping[str, Any]) -> Iterator[tuple[nn.Parameter, np.ndarray]]:
         """See `Network.beside`."""
         return self.network.beside(tree)
-
-    def feed(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Images (batch, height, width, 3) in [0, 1] and labels (batch,) of the steps to come."""
-        self.images = torch.tensor(images, device=self.device).permute(0, 3, 1, 2).contiguous()
-        self.labels = torch.tensor(labels, device=self.device).long()
 
     def gradient(self) -> float:
         """Loss of the batch; its gradient goes to the parameters."""
@@ -171,10 +189,3 @@ class Training:
         loss = loss_of(self.forward(self.images), self.labels)
         loss.backward()
         return loss.detach()
-
-    def inference(self) -> None:
-        """The forward alone, in evaluation."""
-        with torch.no_grad():
-            self.network.eval()
-            self.forward(self.images)
-            self.network.train()
