@@ -3,16 +3,16 @@ block."""
 
 import logging
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deepnmf_jax.core.checks import check_number
 from deepnmf_jax.core.iteration import Settings
-from deepnmf_jax.data.augmentation import center_crop
+from deepnmf_jax.models.fields import hashable
+from deepnmf_jax.training.devices import place, replicated
+from deepnmf_jax.training.evaluation import Evaluation, Evaluator
 from deepnmf_jax.training.reports import check_name, variables_of
 from deepnmf_jax.training.setup import Run, prepare
 
@@ -65,9 +65,9 @@ def tune(config: Any, checkpoint: str, tolerance: float = 0.01) -> dict[str, Any
         "block_settings": list(search.chosen),
         "flag": f"--config.model.block_settings={search.chosen}".replace(" ", ""),
         "changed": search.changed(search.chosen),
-        "accuracy": search.accuracy(search.chosen),
-        "accuracy_before": search.accuracy(plain),
-        "images": len(search.labels),
+        "accuracy": float(search.evaluation(search.chosen).accuracy),
+        "accuracy_before": float(search.evaluation(plain).accuracy),
+        "images": len(search.subset),
         "speed": speed,
     }
 
@@ -92,17 +92,13 @@ class _Search:
     """The settings chosen so far, and what the network answers with any."""
 
     def __init__(self, run: Run, variables: tuple[Any, Any], plain: BlockSettings):
-        self.run, self.plain, self.chosen = run, plain, plain
-        params, batch_stats = jax.device_get(variables)
-        self.variables = {"params": params, "batch_stats": batch_stats}
+        self.run, self.variables, self.plain, self.chosen = run, variables, plain, plain
         subset = run.split.validation if len(run.split.validation) else run.split.train
         batch = min(run.config.eval_batch_size, len(subset), MOST_IMAGES)
-        subset = subset[: min(len(subset), MOST_IMAGES) // batch * batch]
-        images = run.dataset.train_images[subset]
-        self.batches = [jnp.asarray(images[i : i + batch]) for i in range(0, len(images), batch)]
-        self.labels = run.dataset.train_labels[subset]
-        self._programs: dict[Any, Callable[[Any], jax.Array]] = {}
-        self._answers: dict[Any, np.ndarray] = {}
+        self.subset, self.batch = subset[: min(len(subset), MOST_IMAGES) // batch * batch], batch
+        self.images = place((run.dataset.train_images, run.dataset.train_labels), replicated(run.mesh))
+        self._evaluators: dict[Any, Evaluator] = {}
+        self._evaluations: dict[Any, Evaluation] = {}
 
     def accelerate(self, block: int, allowed: float) -> None:
         """Chooses the settings of a block, those before it being chosen, with at most this share of other answers."""
@@ -132,40 +128,28 @@ class _Search:
 
     def changed(self, settings: BlockSettings) -> float:
         """The share of images that get another answer than by the plain iterations."""
-        return float((self._answers_of(settings) != self._answers_of(self.plain)).mean())
-
-    def accuracy(self, settings: BlockSettings) -> float:
-        """Of the answers, 0 to 1."""
-        return float((self._answers_of(settings) == self.labels).mean())
+        return float((self.evaluation(settings).predictions != self.evaluation(self.plain).predictions).mean())
 
     def time_over(self, settings: BlockSettings, others: BlockSettings) -> float:
-        """Seconds of an inference over those with other settings: the least of several, in turns."""
+        """Seconds of a batch over those with other settings: the least of several, in turns."""
         seconds: tuple[list[float], list[float]] = ([], [])
         for _ in range(TURNS):
-            for program, kept in zip(map(self._program, (settings, others)), seconds, strict=True):
+            for of_one, kept in zip((settings, others), seconds, strict=True):
                 start = time.perf_counter()
-                jax.block_until_ready(program(self.batches[0]))
+                self._evaluate(of_one, self.subset[: self.batch])
                 kept.append(time.perf_counter() - start)
         return min(seconds[0]) / min(seconds[1])
 
-    def _answers_of(self, settings: BlockSettings) -> np.ndarray:
-        if (key := _key(settings)) not in self._answers:
-            program = self._program(settings)
-            self._answers[key] = np.concatenate([program(images) for images in self.batches])
-        return self._answers[key]
+    def evaluation(self, settings: BlockSettings) -> Evaluation:
+        """Of all the images, computed once."""
+        if (key := hashable(settings)) not in self._evaluations:
+            self._evaluations[key] = self._evaluate(settings, self.subset)
+        return self._evaluations[key]
 
-    def _program(self, settings: BlockSettings) -> Callable[[Any], jax.Array]:
-        if (key := _key(settings)) not in self._programs:
-            model, crop = self.run.model.clone(block_settings=settings), self.run.augmentation.crop
-
-            @jax.jit
-            def classes(variables: Any, images: jax.Array) -> jax.Array:
-                logits: Any = model.apply(variables, center_crop(images, crop), train=False)
-                return jnp.argmax(logits, axis=-1)
-
-            self._programs[key] = lambda images: classes(self.variables, images)
-        return self._programs[key]
-
-
-def _key(settings: Sequence[dict[str, Any]]) -> Any:
-    return tuple(tuple(sorted(own.items())) for own in settings)
+    def _evaluate(self, settings: BlockSettings, subset: np.ndarray) -> Evaluation:
+        if (key := hashable(settings)) not in self._evaluators:
+            model = self.run.model.clone(block_settings=settings)
+            crop, mesh = self.run.augmentation.crop, self.run.mesh
+            self._evaluators[key] = Evaluator(model, crop=crop, batch_size=self.batch, mesh=mesh)
+        (params, batch_stats), (images, labels) = self.variables, self.images
+        return self._evaluators[key](params, batch_stats, images, labels, subset)
