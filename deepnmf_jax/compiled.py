@@ -9,6 +9,7 @@ go, those of the user too, which are compiled again when they are next called. W
 """
 
 import errno
+import functools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -53,14 +54,17 @@ def _state() -> Any:
     return trace_state(convention="deepnmf_jax")
 
 
-# In a thread of its own, since this file may be imported while something is traced.
-with ThreadPoolExecutor(1) as _thread:
-    OUTSIDE = _thread.submit(_state).result()
+@functools.cache
+def _outside() -> Any:
+    # In a thread of its own, since the first call may come from where something is traced; and not at import: a thread
+    # before `training.devices.keep_freed_memory` would take the effect from it.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_state).result()
 
 
 def is_tracing() -> bool:
     """Whether this thread is inside jit, grad or vmap."""
-    return _state() != OUTSIDE
+    return _state() != _outside()
 
 
 def at_once() -> AbstractContextManager:

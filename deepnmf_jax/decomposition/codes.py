@@ -80,7 +80,7 @@ def search(
     The value of the descent is not the objective but the projected gradient left, as `CodesReport` has it.
     """
     half = target.for_codes(d)
-    first = start_of(target.a, d, settings.beta != 2)
+    first = start_of(target.a, d, not _begins_at_zero(settings))
     left = gradient_left(half, settings.beta)
     goal = jnp.maximum(SHARPER * jnp.asarray(tol, d.dtype), 32 * jnp.finfo(d.dtype).eps)
     goal = jnp.where(jnp.asarray(tol) > 0, goal, 0)
@@ -115,7 +115,14 @@ def find_codes(
     `report` is called as in `loop.in_view`, with the projected gradient left.
     """
     compiled = partial(_compiled_search, target=target, d=d, settings=settings, tol=tol)
+    if start is None and _begins_at_zero(settings):
+        # Given, as the codes of a fit are: one program serves both.
+        start = jnp.zeros((d.shape[0], target.a.shape[0]), d.dtype)
     return in_view(compiled, start, max_iter, report).state
+
+
+def _begins_at_zero(settings: SolverSettings) -> bool:
+    return settings.beta == 2
 
 
 @contextlib.contextmanager
@@ -131,6 +138,8 @@ def compiled_meanwhile(
         yield
         return
     start, d = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
+    if start is None and _begins_at_zero(settings):
+        start = jax.ShapeDtypeStruct((d.shape[0], target.a.shape[0]), d.dtype)
     lowered = _compiled_search.lower(start, max_iter, target=target, d=d, settings=settings, tol=tol)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lowered.compile)
