@@ -93,6 +93,17 @@ def started(
             worker.stop()
 
 
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Within the block the second and third process of a program start without compiling."""
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+        try:
+            yield
+        finally:
+            del os.environ["JAX_COMPILATION_CACHE_DIR"]
+
+
 def interleave(specs: Mapping[str, Mapping[str, Any]], rounds: int, processes: int = 1) -> dict[str, list[float]]:
     """Seconds of each program, in turns: what slows the machine for a while slows all of them.
 

@@ -98,21 +98,24 @@ def _finite(seconds: float) -> float | None:
     return seconds if np.isfinite(seconds) else None
 
 
-def measure(problem: Path, longest: float, rounds: int, grid: Sequence[int], anew: bool) -> dict[str, dict[str, Any]]:
-    """Curves of all methods on one problem.
+def measure(
+    problem: Path, longest: float, rounds: int, grid: Sequence[int], anew: bool, methods: Sequence[str] = tuple(METHODS)
+) -> dict[str, dict[str, Any]]:
+    """Curves of the methods on one problem.
 
     Args:
-        problem: file with a, z, d.
+        problem: file with a (of a sparse matrix data, indices and indptr in its place), z, d.
         longest: a method that took more seconds than this for a number of sweeps is not asked for more.
         rounds: repetitions.
         grid: numbers of sweeps.
         anew: whether each number of sweeps is a run of its own; else it goes on from the one before.
+        methods: which; all.
 
     Returns:
         By method: "sweeps", "seconds" (a list of samples for each), "error", "compile_seconds", "memory_before",
         "memory".
     """
-    specs = {name: {"problem": str(problem), "method": name} for name in METHODS}
+    specs = {name: {"problem": str(problem), "method": name} for name in methods}
     curves: dict[str, dict[str, Any]] = {}
     with started(specs, MODULE, greeting="{") as workers:
         for name, worker in workers.items():

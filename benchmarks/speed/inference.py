@@ -6,12 +6,10 @@ With --authors, a clone of the authors' released code (`benchmarks.speed.step` s
 too.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.harness import argument_parser, best, interleave, write
+from benchmarks.harness import argument_parser, best, compiled_once, interleave, write
 from benchmarks.speed import step
 from benchmarks.speed.step import PEERS, PROCESSES, clone
 from deepnmf_jax.experiments.tables import table
@@ -60,9 +58,7 @@ def main() -> None:
     args = parser.parse_args()
     authors = clone(args.authors) if args.authors else ""
     result: dict[str, Any] = {"samples": {}, "ratios": {}}
-    with tempfile.TemporaryDirectory() as cache:
-        # The second and third process of a program start without compiling.
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    with compiled_once():
         for batch in (2,) if args.quick else args.batches:
             rounds = 2 if args.quick else max(6, min(50, 500 // batch))
             samples = measure(batch, rounds, 1 if args.quick else PROCESSES, authors)

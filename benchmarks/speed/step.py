@@ -6,15 +6,13 @@ PyTorch stands there twice: as the authors' released code, in a clone of https:/
 pip install jsmin), and as a port of our own.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import REMOVED, argument_parser, best, interleave, write
+from benchmarks.harness import REMOVED, argument_parser, best, compiled_once, interleave, write
 from benchmarks.speed.programs.training import batch_of
 from deepnmf_jax.experiments import acceleration
 from deepnmf_jax.experiments.tables import table
@@ -212,22 +210,19 @@ def main() -> None:
     parser.add_argument("--authors", type=home, help="a clone of the authors' code, to be timed too")
     args = parser.parse_args()
     authors = clone(args.authors) if args.authors else ""
-    cache = tempfile.TemporaryDirectory()
-    # The second and third process of a program start without compiling.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
     differences = agreement(authors)
     print("largest relative difference of loss and gradients from ours:", differences)
     processes = 1 if args.quick else PROCESSES
     result: dict = {"differences": differences, "processes": processes, "samples": {}, "ratios": {}}
-    for batch in (4,) if args.quick else args.batches:
-        rounds = 2 if args.quick else (8 if batch <= 50 else 4)
-        samples = measure(batch, rounds, processes, not args.quick, args.programs, authors)
-        result["samples"][str(batch)] = samples
-        result["ratios"] |= {f"batch {batch}: {k}": v for k, v in ratios(samples).items()}
-        print(f"batch {batch} is measured", flush=True)
+    with compiled_once():
+        for batch in (4,) if args.quick else args.batches:
+            rounds = 2 if args.quick else (8 if batch <= 50 else 4)
+            samples = measure(batch, rounds, processes, not args.quick, args.programs, authors)
+            result["samples"][str(batch)] = samples
+            result["ratios"] |= {f"batch {batch}: {k}": v for k, v in ratios(samples).items()}
+            print(f"batch {batch} is measured", flush=True)
     print(step_table(result))
     write("step", result, args.out)
-    cache.cleanup()
 
 
 if __name__ == "__main__":

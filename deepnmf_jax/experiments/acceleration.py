@@ -26,8 +26,9 @@ from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.programs import check_target, home
 from deepnmf_jax.programs import run as run_program
-from deepnmf_jax.training.devices import backend, keep_freed_memory
+from deepnmf_jax.training.devices import backend, keep_freed_memory, place, replicated
 from deepnmf_jax.training.environment import environment
+from deepnmf_jax.training.evaluation import Evaluator
 from deepnmf_jax.training.setup import Run
 
 FILE = ROOT / "docs" / "results" / "acceleration" / "twenty_epochs.json"
@@ -75,13 +76,10 @@ def layer_inputs(model: nn.Module, variables: dict[str, Any], images: jax.Array,
 
 def answers(run: Run, model: nn.Module, variables: dict[str, Any], images: np.ndarray) -> np.ndarray:
     """The classes that a network gives images, (images,)."""
-
-    @jax.jit
-    def classes(variables: dict[str, Any], images: jax.Array) -> jax.Array:
-        logits: Any = model.apply(variables, center_crop(images, run.augmentation.crop), train=False)
-        return logits.argmax(-1)
-
-    return np.concatenate([classes(variables, images[i : i + 250]) for i in range(0, len(images), 250)])
+    evaluate = Evaluator(model, crop=run.augmentation.crop, batch_size=250, mesh=run.mesh)
+    # What the classes should be is not asked.
+    data = place((images, np.zeros(len(images), np.int32)), replicated(run.mesh))
+    return evaluate(variables["params"], variables["batch_stats"], *data, np.arange(len(images))).predictions
 
 
 def divergences(inputs: list[tuple[Any, Any]], activities: list[jax.Array]) -> list[float]:

@@ -68,7 +68,7 @@ def ours_in_batches() -> tuple[Callable, Method]:
         start = time.perf_counter()
         model = NMF(z.shape[1])
         for _ in range(epochs):
-            for i in range(0, len(a), BATCH):
+            for i in range(0, a.shape[0], BATCH):
                 model.partial_fit(a[i : i + BATCH])
         z = model.encode(a)
         return time.perf_counter() - start, z, model.D
@@ -147,14 +147,29 @@ METHODS: dict[str, Callable[[], tuple[Callable, Method]]] = {
 ALWAYS_ANEW = ("ours: NMF.fit", "ours: mini-batch", "scikit-learn: mini-batch")
 
 
-def relative_error(a: np.ndarray, z: Any, d: Any) -> float:
-    """||A - Z D|| / ||A||, the sums in float64; Z may come transposed."""
+def relative_error(a: Any, z: Any, d: Any) -> float:
+    """||A - Z D|| / ||A||, the sums in float64; Z may come transposed. Of a sparse A nothing dense is made."""
     z, d = np.asarray(z), np.asarray(d)
-    z = z if z.shape[0] == len(a) else z.T
+    z = z if z.shape[0] == a.shape[0] else z.T
+    if not isinstance(a, np.ndarray):
+        z, d, whole = z.astype(np.float64), d.astype(np.float64), float(a.power(2).sum(dtype=np.float64))
+        left = whole - 2 * float(np.sum((a @ d.T) * z)) + float(np.sum((z.T @ z) * (d @ d.T)))
+        return math.sqrt(max(left, 0.0) / whole)
     square = sum(
         float(np.sum((a[i : i + BATCH] - z[i : i + BATCH] @ d) ** 2, dtype=np.float64)) for i in range(0, len(a), BATCH)
     )
     return math.sqrt(square / float(np.sum(a**2, dtype=np.float64)))
+
+
+def read_problem(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A, of which a sparse one is kept as its parts, and the start Z, D."""
+    with np.load(path, allow_pickle=False) as file:
+        z, d = file["z"], file["d"]
+        if "a" in file:
+            return file["a"], z, d
+        from scipy.sparse import csr_array
+
+        return csr_array(tuple(file[name] for name in ("data", "indices", "indptr")), (len(z), d.shape[1])), z, d
 
 
 def peak_memory() -> int:
@@ -212,8 +227,7 @@ def main() -> None:
     if "many" in spec:
         print(json.dumps(many_concepts(*spec["many"])), flush=True)
         return
-    with np.load(spec["problem"], allow_pickle=False) as file:
-        a, z, d = (file[name] for name in ("a", "z", "d"))
+    a, z, d = read_problem(Path(spec["problem"]))
     read, method = METHODS[spec["method"]]()
     first = read(a, z, d)
     before = peak_memory()
