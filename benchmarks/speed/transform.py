@@ -39,8 +39,8 @@ def problems_of(quick: bool, orl: Path | None) -> dict[str, Problem]:
     found = {"digits": Problem(digits(100 if quick else None), 16, 60 if quick else 1000)}
     if orl:
         found["faces"] = Problem(faces(orl), 40, 300)
-    n, p, k = (200, 40, 6) if quick else (20_000, 512, 256)
-    found["synthetic"] = Problem(parts(n, p, k), k, n // 2)
+    n, p, k = (200, 40, 6) if quick else (10_000, 512, 256)
+    found["synthetic"] = Problem(parts(n, p, k), k, n - n // 5)
     n, p, entries, k = (200, 80, 1500, 4) if quick else (20_000, 5_000, 1_000_000, 20)
     counts = words(n, p, entries)
     found["sparse words"] = Problem(counts, k, n // 2)
@@ -88,7 +88,10 @@ def main() -> None:
     parser.add_argument("--faces", type=home, help='.npz with 8-bit images in "x" (ORL, 400 x 1024)')
     args = parser.parse_args()
     problems = problems_of(args.quick, args.faces)
-    samples = {name: measure(problem, 1 if args.quick else 3) for name, problem in problems.items()}
+    samples = {}
+    for name, problem in problems.items():
+        samples[name] = measure(problem, 1 if args.quick else 2)
+        print(f"{name} is measured", flush=True)
     result = {
         "shapes": {name: (p.a.shape[0] - p.known, p.a.shape[1]) for name, p in problems.items()},
         "k": {name: p.k for name, p in problems.items()},

@@ -18,7 +18,7 @@ from scipy.sparse import load_npz
 
 from benchmarks.speed.programs.factorizers import relative_error
 
-TRANSFORMS = 6
+TRANSFORMS = 3
 
 
 def main(spec: dict[str, Any]) -> None:
