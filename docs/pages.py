@@ -17,7 +17,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gpu import roofline
 from benchmarks.gpu.tables import report
 from benchmarks.harness import REMOVED, provenance, record
-from benchmarks.speed import dn2mfgl, factorization, first_fit, growth, inference, layer, profile, sparse, startup, step
+from benchmarks.speed import (
+    dn2mfgl,
+    factorization,
+    first_fit,
+    growth,
+    inference,
+    layer,
+    profile,
+    sparse,
+    sparse_levels,
+    startup,
+    step,
+    transform,
+)
 from benchmarks.speed import spikes as speed_of_spikes
 from deepnmf_jax.experiments import (
     acceleration,
@@ -74,7 +87,9 @@ SPEED: dict[str, Callable[[], str]] = {
     "startup": partial(measured, "startup", startup.startup_table),
     "factorization": partial(measured, "factorization", factorization.factorization_table),
     "first_fit": partial(measured, "first_fit", first_fit.first_fit_table),
+    "transform": partial(measured, "transform", transform.transform_table),
     "sparse": partial(measured, "sparse", sparse.sparse_table),
+    "sparse_levels": partial(measured, "sparse_levels", sparse_levels.sparse_levels_table),
     "structure": partial(measured, "dn2mfgl", lambda result: dn2mfgl.summary(result["problems"])),
     "speed_of_spikes": partial(measured, "spikes", speed_of_spikes.spikes_table),
     "counts": roofline.counts,

@@ -43,7 +43,7 @@ PARTS = {
     "convolution": r"/conv/",
     "1x1": r"/mix/",
     "batch norm": r"/bn_",
-    "pooling": r"_pool",
+    "pooling": r"_pool|/block\d+/(reduce_window|div|mul)",
     "augmentation": r"vmap",
 }
 OTHERS = "loss, Adam, others"

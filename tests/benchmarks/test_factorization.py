@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.sparse import random_array
 
+from benchmarks.harness import record
 from benchmarks.speed import factorization
 from benchmarks.speed.programs.factorizers import METHODS, relative_error
 from deepnmf_jax.decomposition.updates.objective import Target
@@ -91,6 +92,20 @@ def test_faces_are_rows_in_the_unit_interval(tmp_path: Path) -> None:
     np.savez(tmp_path / "faces.npz", x=np.full((2, 3, 4), 51, np.uint8))
     faces = factorization.faces(tmp_path / "faces.npz")
     assert faces.shape == (2, 12) and faces.dtype == np.float32 and np.allclose(faces, 0.2)
+
+
+def test_the_report_counts_the_levels_of_the_record() -> None:
+    sooner, called, all_levels = 0, 0, 0
+    for found in record("factorization")["problems"].values():
+        pairs, seconds = factorization.firsts(found["levels"]), found["levels"]["seconds"]
+        sooner, all_levels = sooner + sum(ours < others for ours, others in pairs), all_levels + len(pairs)
+        whole = {name: times for name, times in seconds.items() if name.startswith("scikit-learn")}
+        whole["ours"] = seconds["ours: NMF.fit"]
+        fits = factorization.firsts({"error": found["levels"]["error"], "seconds": whole})
+        called += sum(ours < others for ours, others in fits)
+    report = (ROOT / "docs" / "reports" / "factorization.md").read_text()
+    assert f"updates: {sooner} of {all_levels} levels" in report
+    assert f"the fastest of scikit-learn's solvers at {called} of them" in report
 
 
 @pytest.mark.slow

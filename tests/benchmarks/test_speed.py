@@ -11,7 +11,7 @@ import pytest
 from benchmarks import harness
 from benchmarks.speed.growth import predict
 from benchmarks.speed.inference import inference_table
-from benchmarks.speed.profile import names_of, part_of, profile_table, seconds_by_part
+from benchmarks.speed.profile import PARTS, names_of, part_of, profile_table, seconds_by_part
 from benchmarks.speed.programs.training import PROGRAMS, answer
 from benchmarks.speed.step import clone, step_table
 from benchmarks.speed.suite import worse
@@ -216,6 +216,9 @@ def test_the_suite_runs_and_a_benchmark_keeps_its_samples(tmp_path):
     result = json.loads((tmp_path / "profile.json").read_text())
     assert result["machine"]["versions"]["jax"] and result["machine"]["cpu_count"]
     assert result["ratios"] and all(value > 0 for value in result["ratios"].values())
+    # One iteration has no loop; what else there is has a name that is known, none is left to the others.
+    parts = {part for step in result["batches"]["2"].values() for part in step["parts"]}
+    assert {part for part in PARTS if not part.startswith("iterations")} <= parts
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda p: p.stem)
