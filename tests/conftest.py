@@ -1,5 +1,6 @@
 """Settings of all tests: float64 to be had, products in full precision, where the golden files are."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 jax.config.update("jax_default_matmul_precision", "highest")
 # Where in Python each operation comes from is written into every program: a twentieth of the time of the tests.
 jax.config.update("jax_traceback_in_locations_limit", 0)
+
+# Tracing makes many small objects that stay: at Python's own rhythm the collector takes up to a tenth of the tests' time.
+gc.set_threshold(100_000, 20, 100)
 
 # Tests whose programs are not compiled "quick" (tests/compilation.py).
 # test_main.py holds runs against one that a user starts, which must have the same bits.
