@@ -21,7 +21,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # Where in Python each operation comes from is written into every program: a twentieth of the time of the tests.
 jax.config.update("jax_traceback_in_locations_limit", 0)
 
-# Tracing makes many small objects that stay: at Python's own rhythm the collector takes up to a tenth of the tests' time.
+# Tracing makes many small objects that stay: at Python's own rhythm the collector takes up to a tenth of the time.
 gc.set_threshold(100_000, 20, 100)
 
 # Tests whose programs are not compiled "quick" (tests/compilation.py).
