@@ -26,25 +26,25 @@ KL = {"solver": "mu", "beta_loss": "kullback-leibler"}
 
 
 class Problem(NamedTuple):
-    """A matrix of which the first half is fitted and the second is new, or another share of it."""
+    """A matrix of which the first rows are fitted, and the others are new."""
 
     a: Any  # (n, p), an array or sparse
     k: int
-    known: int  # rows
+    known: int
     how: Mapping[str, Any] = {}
 
 
 def problems_of(quick: bool, orl: Path | None) -> dict[str, Problem]:
-    """By name."""
-    found = {"digits": Problem(digits(100 if quick else None), 16, 60 if quick else 1000)}
+    """By name; a small dense and a small sparse one where it is to be quick."""
+    if quick:
+        return {"digits": Problem(digits(100), 6, 60), "sparse words": Problem(words(200, 80, 1500), 4, 100, KL)}
+    found = {"digits": Problem(digits(None), 16, 1000)}
     if orl:
         found["faces"] = Problem(faces(orl), 40, 300)
-    n, p, k = (200, 40, 6) if quick else (10_000, 512, 256)
-    found["synthetic"] = Problem(parts(n, p, k), k, n - n // 5)
-    n, p, entries, k = (200, 80, 1500, 4) if quick else (20_000, 5_000, 1_000_000, 20)
-    counts = words(n, p, entries)
-    found["sparse words"] = Problem(counts, k, n // 2)
-    found["sparse words, Kullback-Leibler"] = Problem(counts, k, n // 2, KL)
+    found["synthetic"] = Problem(parts(10_000, 512, 256), 256, 8_000)
+    counts = words(20_000, 5_000, 1_000_000)
+    found["sparse words"] = Problem(counts, 20, 10_000)
+    found["sparse words, Kullback-Leibler"] = Problem(counts, 20, 10_000, KL)
     return found
 
 
