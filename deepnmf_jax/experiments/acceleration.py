@@ -23,6 +23,7 @@ from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.experiments import run_records
 from deepnmf_jax.experiments.tables import ROOT, as_json, table
 from deepnmf_jax.files import write_atomically
+from deepnmf_jax.models import Network
 from deepnmf_jax.models.summary import layer_rows
 from deepnmf_jax.programs import check_target, home
 from deepnmf_jax.programs import run as run_program
@@ -74,12 +75,13 @@ def layer_inputs(model: nn.Module, variables: dict[str, Any], images: jax.Array,
     return chosen
 
 
-def answers(run: Run, model: nn.Module, variables: dict[str, Any], images: np.ndarray) -> np.ndarray:
+def answers(run: Run, model: Network, variables: dict[str, Any], images: np.ndarray) -> np.ndarray:
     """The classes that a network gives images, (images,)."""
     evaluate = Evaluator(model, crop=run.augmentation.crop, batch_size=250, mesh=run.mesh)
     # What the classes should be is not asked.
-    data = place((images, np.zeros(len(images), np.int32)), replicated(run.mesh))
-    return evaluate(variables["params"], variables["batch_stats"], *data, np.arange(len(images))).predictions
+    data = place((jnp.asarray(images), jnp.zeros(len(images), jnp.int32)), replicated(run.mesh))
+    subset = np.arange(len(images))
+    return evaluate(variables["params"], variables["batch_stats"], data[0], data[1], subset).predictions
 
 
 def divergences(inputs: list[tuple[Any, Any]], activities: list[jax.Array]) -> list[float]:
