@@ -4,8 +4,8 @@ CONFIG  ?= configs/quickstart.py
 WORKDIR ?= runs/$(basename $(patsubst configs/%,%,$(CONFIG)))
 ARGS    ?=
 DATASET ?=
-# For two cores: most tests compile on one, some wait for a process or a clock.
-WORKERS ?= 3
+# Tests mostly wait for compilations, which use one core each; a third worker on two cores gains nothing.
+WORKERS ?= 2
 PYTEST_ARGS ?=
 # Any other Python: make setup PYTHON=/path/to/python3.12
 PYTHON  ?=
