@@ -246,6 +246,7 @@ class TestEvaluate:
 
 
 class TestTune:
+    @pytest.mark.slow
     def test_a_run_is_tuned_and_tested_with_what_was_found(self, workdir: Path, programs: Programs) -> None:
         """That may be the plain iterations: what is faster is the machine's to say."""
         found = json.loads(programs.run("--mode=tune", f"--checkpoint={workdir}", "--tolerance=0.1").stdout)

@@ -138,6 +138,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", TRANSFORMS)
 def test_reverse_mode_passes_through_every_transformation(way):
     f = TRANSFORMS[way](doubled_backwards)

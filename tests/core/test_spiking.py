@@ -67,6 +67,7 @@ class TestOneSpike:
         assert jnp.abs(x @ after - em_step(x, w, h, epsilon=step / (1 + step))).max() < 1e-12
         assert jnp.abs(after.sum(-1) - 1).max() < 1e-12
 
+    @pytest.mark.slow
     def test_the_mean_of_many_draws_is_that_step_within_its_error(self):
         x, w = problem(rows=(1,), dtype=np.float32)
         draws = 100_000
@@ -96,6 +97,7 @@ class TestDraws:
             deviation = np.sqrt(20_000 * np.asarray(x[row] * (1 - x[row])))
             assert (np.abs(counts - 20_000 * np.asarray(x[row])) <= 5 * deviation).all()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("n", [1, 2, 3, 16, 17, 800])
     def test_one_entry_is_always_drawn(self, n):
         x = jax.nn.one_hot(jnp.arange(n), n)
@@ -107,6 +109,7 @@ class TestDraws:
 
 
 class TestManySpikes:
+    @pytest.mark.slow
     @pytest.mark.parametrize("decay", [0.0, 0.5, 0.75])
     def test_as_a_plain_loop_over_the_same_spikes(self, decay):
         x, w = problem()
@@ -138,6 +141,7 @@ class TestManySpikes:
         h = infer_spiking(KEY, normalize_patches(x.at[..., :4].set(0)), w, num_spikes=300, decay=0.0)
         assert jnp.isfinite(h).all() and jnp.abs(h.sum(-1) - 1).max() < 1e-5
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("inputs", ["random", "patches of digits"])
     def test_decaying_steps_go_to_the_optimum_and_constant_ones_level_out(self, inputs):
         x, w = problem(rows=(4, 4), n=20, k=6, dtype=np.float32) if inputs == "random" else digits()

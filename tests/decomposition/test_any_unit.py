@@ -158,6 +158,7 @@ def test_units_are_found_where_xla_sees_nothing() -> None:
     assert read_data(np.diag([1.0, 1e-300]), np.dtype("float64")).unit == 0.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_each_sample_has_length_one_whatever_its_own_size(dtype: str) -> None:
     limits = np.finfo(dtype)

@@ -60,6 +60,7 @@ def test_scalars_of_all_kinds(kind: Any, tmp_path: Path) -> None:
     assert all(NMF(2, n_restarts=form(2)).n_restarts == 2 for form in FORMS)
 
 
+@pytest.mark.slow
 def test_scalars_of_dn2mfgl(tmp_path: Path) -> None:
     plain = check_arguments(Dn2MFGL(3).get_params())
     for name in plain.keys() - {"layer_weights", "init", "layer_sizes"}:

@@ -62,6 +62,7 @@ def slope(given: Arguments, z: np.ndarray, beta: float) -> np.ndarray:
     return (q * w ** (beta - 2) * (w - a)) @ d.T + l1 + l2 * z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("beta", "k"), CASES)
 def test_gradients_are_those_of_the_exact_solution(beta: float, k: int) -> None:
     checked = 0
@@ -92,6 +93,7 @@ def test_gradients_are_those_of_the_exact_solution(beta: float, k: int) -> None:
     assert checked >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [pytest.param(beta, marks=() if beta == 2 else pytest.mark.slow) for beta in BETAS])
 def test_second_derivatives_forwards_and_in_reverse(beta: float) -> None:
     a, d, l1, l2, q = arguments("l2", 4, 0, 0.0)
@@ -151,6 +153,7 @@ ESTIMATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -181,6 +184,7 @@ def test_encoders_can_be_traced(name: str) -> None:
         jax.jit(lambda a: model.fit(a))(a)
 
 
+@pytest.mark.slow
 def test_mask_and_weights_are_the_same_inside_and_outside_of_jit() -> None:
     rng = np.random.default_rng(6)
     a = rng.random((P, P))

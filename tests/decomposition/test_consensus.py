@@ -62,6 +62,7 @@ def small() -> tuple[np.ndarray, np.ndarray, Consensus]:
     return a, d, consensus(a, 4, 6, keep=True)
 
 
+@pytest.mark.slow
 def test_what_is_returned(small: tuple[np.ndarray, np.ndarray, Consensus]) -> None:
     a, d, found = small
     assert least_cosine(found.dictionary, d) > 0.99
@@ -120,6 +121,7 @@ def test_the_unit_of_the_data_does_not_matter(exponent: int) -> None:
     assert other.error == pytest.approx(found.error * 4.0**exponent)
 
 
+@pytest.mark.slow
 def test_missing_entries_and_other_divergences() -> None:
     a, d = planted(1, n=40, k=4, parts=1, noise=0.01)
     known = np.random.default_rng(0).random(a.shape) > 0.1
@@ -132,6 +134,7 @@ def test_missing_entries_and_other_divergences() -> None:
     assert kl.error == pytest.approx(np.sqrt(2 * divergence), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_dead_component_is_in_no_cluster() -> None:
     a = np.outer(np.arange(1, 9), np.eye(3)[0]).astype(np.float32)
     found = consensus(a, 1, 3)
@@ -151,6 +154,7 @@ def test_the_progress_and_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
 TAKES_MORE = pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="XLA of JAX 0.6 takes half as much again")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "beta", "shape", "k", "stored"),
     [

@@ -44,6 +44,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[type, bytes]:
     return files
 
 
+@pytest.mark.slow
 def test_random_damage(saved: dict[type, bytes], tmp_path: Path) -> None:
     rng, path = np.random.default_rng(0), tmp_path / "m.npz"
     # Old files have no checksums of their own; zip's is looked at, since every array is read to its end.

@@ -45,6 +45,7 @@ def programs_of(fit: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> int:
     return counter.compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_nothing_is_compiled_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     beside = programs_of(FITS[name], monkeypatch)
@@ -71,6 +72,7 @@ def test_the_solve_is_lowered_before_the_sweeps_and_then_found(monkeypatch: pyte
     assert order == ["search", "sweeps"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:NMF stopped after")
 @pytest.mark.parametrize("beta", [2.0, 1.5])
 def test_the_solve_starts_from_the_sweeps_where_there_is_one_minimum(

@@ -86,6 +86,7 @@ DOUBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "dtype"), [(k, "float32") for k in SINGLE] + [(k, "float64") for k in DOUBLE])
 def test_the_numbers_and_the_dtype(kind: str, dtype: str) -> None:
     x = (SINGLE if dtype == "float32" else DOUBLE)[kind](table())
@@ -304,6 +305,7 @@ def test_loaders(kind: Callable) -> None:
         list(arrays.batches_of(kind([{"image": a, "label": 1}])))
 
 
+@pytest.mark.slow
 def test_a_list_of_labelled_batches_is_fitted_and_encoded() -> None:
     a = table().astype("f4")
     pairs = [(a[:6], np.zeros(6)), (a[6:], np.ones(6))]

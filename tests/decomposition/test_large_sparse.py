@@ -31,6 +31,7 @@ def large(dtype: str = "float32", shape: tuple[int, int] = (N, P)) -> sparse.csr
     return sparse.csr_matrix((values, (shape[0] - 6 + rows, shape[1] - 5 + columns)), shape=shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "init"),
     [
@@ -66,6 +67,7 @@ def test_every_other_entry() -> None:
     assert model.init_random_z(a).shape == (N, 2)
 
 
+@pytest.mark.slow
 def test_kullback_leibler() -> None:
     a = large("float64")
     # Rows of zeros have no part in it.

@@ -66,6 +66,7 @@ def assert_same(one: Any, other: Any) -> None:
             assert found == value, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_all_that_is_held(name: str) -> None:
     assert not jax.config.values["jax_enable_x64"]

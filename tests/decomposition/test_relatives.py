@@ -128,6 +128,7 @@ def test_semi_rules_never_raise_the_objective(seed: int, solver: str) -> None:
         assert middle <= before * (1 + 1e-9) and error(zt, d) <= middle * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=6))

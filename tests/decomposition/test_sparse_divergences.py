@@ -70,6 +70,7 @@ def written_out(blocks: Blocks | None, shape: tuple[int, int]) -> np.ndarray:
     return result
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(
     st.integers(1, 30),
@@ -108,6 +109,7 @@ def test_products_and_sums(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(matrix.row_sums(power=2), (expected**2).sum(1), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.08, 0.5])
 @pytest.mark.parametrize("beta", [0.5, 1.0, 1.5, 3.0])
 def test_terms_divergence_and_newton_steps_are_those_of_dense_data(
@@ -188,6 +190,7 @@ def results(a: Any, **arguments: Any) -> list[np.ndarray]:
     return [np.asarray(x) for x in (z, d, numbers, model.encode(parts[1]), stream.D, stream.encode(parts[0]))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [{"beta_loss": 1}, pytest.param({"beta_loss": 1, "alpha_W": 1e-3, "l1_ratio": 0.5}, marks=pytest.mark.slow)],
@@ -207,6 +210,7 @@ def test_other_divergences_of_sparse_data_are_those_of_dense(beta: float) -> Non
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9 * np.abs(other).max())
 
 
+@pytest.mark.slow
 def test_kinds_of_sparse_arrays_agree() -> None:
     a = holes(30, 50, 0.1)
     expected = NMF(3, solver="mu", beta_loss=1, max_iter=5, tol=0, dtype="float64").fit(sp.csr_array(a))
@@ -217,6 +221,7 @@ def test_kinds_of_sparse_arrays_agree() -> None:
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [-134, pytest.param(-90, marks=pytest.mark.slow), 120])
 def test_any_unit(exponent: int) -> None:
     a = np.ldexp(np.round(holes(20, 40, 0.1), 3).astype(np.float32), -1)
@@ -245,6 +250,7 @@ def test_memory_is_that_of_the_entries() -> None:
     assert used < 6 * (zt.nbytes + d.nbytes) + 8 * 2 * nonzeros.GATHERED < min(8 * k * count, 8 * n * p)
 
 
+@pytest.mark.slow
 def test_what_has_no_derivative_says_so() -> None:
     a, (_, d) = jnp.asarray(holes(9, 30, 0.1)), factors(9, 30, 2)
     how = Settings("mu", 1.0)

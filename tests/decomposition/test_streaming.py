@@ -48,6 +48,7 @@ def test_an_epoch_over_batches_is_a_sweep_over_the_matrix() -> None:
     assert value == pytest.approx(float(objective(zt, expected, Target(a, penalties))), rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("beta", "sparse"), [(1.0, False), (1.0, True), (0.5, False), (1.5, True)])
 def test_an_epoch_of_another_divergence_is_a_sweep_over_the_matrix(beta: float, sparse: bool) -> None:
@@ -84,6 +85,7 @@ def test_the_sums_over_batches_are_of_their_majorisers() -> None:
     np.testing.assert_allclose(found, above / below, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sparse", [False, True])
 def test_kullback_leibler_in_batches(sparse: bool, tmp_path: Path) -> None:
     a = data()

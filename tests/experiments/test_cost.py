@@ -18,6 +18,7 @@ def kept(program, num_iters, config):
     return kept_bytes(loss, params, jax.ShapeDtypeStruct(cost._shape(config), jnp.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["", "+1x1"])
 def test_one_step_keeps_what_a_convolution_keeps_and_autodiff_much_more(mixing):
     config = config_file.get_config()

@@ -64,6 +64,7 @@ def test_the_readout_sees_what_the_last_block_is_given():
     np.testing.assert_allclose(features.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_stop_to_the_same_results(config, tmp_path, monkeypatch):
     trained = []
 

@@ -130,6 +130,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "seconds", "grace", "status"),
     [

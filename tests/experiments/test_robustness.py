@@ -42,6 +42,7 @@ def small_network(folder):
     return model, [init(jax.random.key(seed), images) for seed in range(2)]
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_stop_to_the_same_results(config, tmp_path, monkeypatch):
     trained = []
 

@@ -79,6 +79,7 @@ def test_the_claim_is_not_run_before_half_of_the_100_are_there():
     assert "from 50.0 % with 100 parameters to 50.0 % with 101" in variants.claim(record(2))[0]
 
 
+@pytest.mark.slow
 def test_goes_on_after_a_stop_to_the_same_results(config, tmp_path, monkeypatch):
     trained = []
 

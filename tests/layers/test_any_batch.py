@@ -61,6 +61,7 @@ def test_an_empty_batch_has_empty_codes_and_gradients_of_zero(case):
     assert jax.eval_shape(layer.init, KEY, empty) == jax.eval_shape(layer.init, KEY, images(2, *shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases(*(case for case in LAYERS if case != "dense, kernel")))
 def test_export_with_an_open_batch_size(case):
     layer, shape = LAYERS[case]
@@ -82,6 +83,7 @@ def test_export_of_a_gradient():
     assert [aval.shape for aval in exported.out_avals] == [(4, 9)]
 
 
+@pytest.mark.slow
 def test_an_exported_program_runs_without_the_package(tmp_path):
     """As docs/examples.md says: in a process that cannot import deepnmf_jax or Flax."""
     layer, shape = LAYERS["dense"]
@@ -103,6 +105,7 @@ np.save("found.npy", loaded.call(np.load("x.npy")))
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), layer.apply(variables, x), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_an_exported_program_can_be_written_down_with_its_gradient():
     layer, shape = LAYERS["dense"]
     variables, x = jax.jit(layer.init)(KEY, images(2, *shape)), images(3, *shape)

@@ -29,6 +29,7 @@ def test_a_layer_is_infer_spiking_of_its_normalised_input():
     assert (h == expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [
@@ -73,6 +74,7 @@ def test_settings_are_checked():
             NMFDense(4, **settings).init(KEY, IMAGES)
 
 
+@pytest.mark.slow
 def test_a_network_takes_the_variables_of_one_that_iterates_and_nears_its_answers():
     iterates = small(num_iters=50)
     variables = jax.jit(iterates.init)(KEY, IMAGES)
@@ -91,6 +93,7 @@ def test_blocks_may_spike_alone():
     assert (some.apply(variables, IMAGES, rngs=SPIKES) != small().apply(variables, IMAGES)).any()
 
 
+@pytest.mark.slow
 def test_an_image_of_many_spikes_is_nearly_the_image():
     network, few, many = small(), small(input_spikes=10), small(input_spikes=100_000)
     variables = jax.jit(network.init)(KEY, IMAGES)

@@ -64,6 +64,7 @@ def trace(layer, dtype, param_dtype="float32"):
     return jax.eval_shape(jax.value_and_grad(loss, (0, 1)), variables, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", STRICT)
 @pytest.mark.parametrize("dtype, param_dtype", DTYPES)
 def test_layers_promote_nothing_unasked(mode, dtype, param_dtype):
@@ -108,6 +109,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", KINDS, ids=lambda layer: type(layer).__name__)
 def test_layers_take_whole_numbers_and_any_unit(layer):
     counts = np.random.default_rng(0).integers(0, 2, (1, 4, 4, 3))

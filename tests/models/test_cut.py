@@ -17,6 +17,7 @@ def made(**settings: object) -> tuple[Network, dict, np.ndarray]:
     return model, jax.jit(model.init)(jax.random.key(0), images), images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"layer": "conv", "mixing": False}])
 def test_the_parts_make_the_logits(settings: dict) -> None:
     model, variables, images = made(**settings)

@@ -57,6 +57,7 @@ ALL = [pytest.param(make, id=name) for name, make in CASES.items()]
 ALL += [pytest.param(make, id=name, marks=slow) for name, make in MORE_CASES.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", ALL)
 def test_the_same_bits_as_linen_forward_and_backward(make):
     layer = make()
@@ -79,6 +80,7 @@ def test_the_same_bits_as_linen_forward_and_backward(make):
     assert all(float(jnp.abs(each.astype(jnp.float32)).max()) > 0 for each in native)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -124,6 +124,7 @@ def test_split_merge_and_jit_keep_the_bits_and_share_one_program():
     np.testing.assert_allclose(run(nnx.clone(model), images), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_makes_and_runs_several_layers():
     x = jnp.asarray(np.random.default_rng(0).random((5, 4)), jnp.float32)
 

@@ -16,6 +16,7 @@ from deepnmf_jax import decomposition  # noqa: E402
 from deepnmf_jax.sklearn import Dn2MFGL  # noqa: E402
 
 
+@pytest.mark.slow
 def test_it_is_the_core() -> None:
     x = np.random.default_rng(0).random((20, 6))
     model = Dn2MFGL((2,), alpha=1.0, max_iter=10)

@@ -50,6 +50,7 @@ def test_sparse_data_give_what_dense_give(beta_loss: float) -> None:
     assert thin.transform(sparse.csr_array(holes[:5])).shape == (5, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_sparse_kullback_leibler_gives_what_dense_gives() -> None:
     holes = np.where(X > 0.5, X, 0)

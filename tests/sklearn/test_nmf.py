@@ -210,6 +210,7 @@ def test_codes_that_are_refused(codes: object, message: str) -> None:
         model.inverse_transform(codes)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     ("solver", "beta_loss"),
@@ -254,6 +255,7 @@ def test_masked_data_are_refused() -> None:
             NMF(3).fit(given)
 
 
+@pytest.mark.slow
 def test_sparse_matrices_of_jax_are_scipys() -> None:
     holes = np.where(data() > 0.7, data(), 0).astype(np.float32)
     plain = jsparse.BCOO.fromdense(jnp.asarray(holes))

@@ -35,6 +35,7 @@ def traced(monkeypatch):
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"num_seeds": 2}, {"steps_per_call": 3}], ids=str)
 def test_each_program_is_traced_once(traced, tmp_path, changes):
     """The step before its first call, for validation and for the test images of a shape one program."""
@@ -46,6 +47,7 @@ def test_each_program_is_traced_once(traced, tmp_path, changes):
     assert traced == {"make_train_step": steps, "make_eval_step": 1}
 
 
+@pytest.mark.slow
 def test_the_first_state_is_that_of_the_seed(tmp_path):
     """Compiled with few optimisations, it has the bits of one compiled with all."""
     config = quickstart.get_config()

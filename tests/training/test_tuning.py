@@ -32,11 +32,13 @@ def tune(config, monkeypatch):
     return lambda tolerance: tuning.tune(config, "runs/none", tolerance)
 
 
+@pytest.mark.slow
 def test_of_no_change_asked_none_is_made(tune):
     found = tune(0.0)
     assert found["changed"] == 0 and found["accuracy"] == found["accuracy_before"]
 
 
+@pytest.mark.slow
 def test_the_fewest_pairs_that_change_little_enough(tune, config, monkeypatch):
     """Two pairs in each block if all answers may change; otherwise one pair fewer in the first block is too few."""
     assert [own["num_iters"] for own in tune(1.0)["block_settings"]] == [2, 2]
@@ -51,6 +53,7 @@ def test_the_fewest_pairs_that_change_little_enough(tune, config, monkeypatch):
     assert second == {"num_iters": 2, "acceleration": "multistep", "exponent": 11.0}
 
 
+@pytest.mark.slow
 def test_what_is_no_faster_stays_plain(tune, monkeypatch):
     monkeypatch.setattr(tuning._Search, "time_over", lambda *_: 0.99)
     found = tune(1.0)
@@ -58,6 +61,7 @@ def test_what_is_no_faster_stays_plain(tune, monkeypatch):
     assert found["changed"] == 0
 
 
+@pytest.mark.slow
 def test_the_flag_is_read_as_the_settings(tune, config):
     found = tune(1.0)
     text = found["flag"].removeprefix("--config.model.block_settings=")

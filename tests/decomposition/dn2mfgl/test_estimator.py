@@ -32,6 +32,7 @@ def fitted() -> Dn2MFGL:
         return Dn2MFGL(SIZES, n_clusters=3, max_iter=60).fit(blobs()[0])
 
 
+@pytest.mark.slow
 def test_fit(fitted: Dn2MFGL) -> None:
     _x, y = blobs()
     assert scores.scores(y, fitted.labels_) == {"acc": 1.0, "nmi": 1.0, "ari": 1.0}

@@ -39,6 +39,7 @@ def test_there_are_golden_files() -> None:
     assert FILES and PRETRAINED, f"no dn2_*.npz in {FOLDER}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_iterates(path: Path) -> None:
     golden = load(path)

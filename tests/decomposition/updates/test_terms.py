@@ -56,6 +56,7 @@ def problem(seed: int, beta: float = 2.0, **more: Any) -> tuple[np.ndarray, np.n
     return rng.random((K, N)), rng.random((K, P)), Target(a, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("solver", "beta"), KINDS)
 @settings(max_examples=12, deadline=None)
 @given(
