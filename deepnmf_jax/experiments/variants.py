@@ -190,7 +190,7 @@ def variants_table(record: Mapping[str, Any]) -> str:
     """Accuracy of each variant, width by width; the front with its seeds; the correlation with the ratio."""
     variants = variants_of(record)
     parts = [
-        f"Test accuracy in %:\n\n{_grid(variants)}",
+        f"Test accuracy of seed 0, in %:\n\n{_grid(variants)}",
         f"On the front by validation accuracy:\n\n{_front_rows(record, front(variants))}",
     ]
     if correlation(variants):
@@ -285,7 +285,7 @@ def claim(record: Mapping[str, Any]) -> Finding:
     first, last = (front(variants)[i] for i in (0, -1))
     ours = (
         f"{len(variants)} of 100, {record['config']['train_images']:,} images, {record['config']['epochs']} epochs: "
-        f"from {100 * first.test:.1f} % with {first.parameters:,} parameters to {100 * last.test:.1f} % with "
+        f"seed 0 from {100 * first.test:.1f} % with {first.parameters:,} parameters to {100 * last.test:.1f} % with "
         f"{last.parameters:,}"
     )
     if found := correlation(variants):
