@@ -80,7 +80,7 @@ def search(
     The value of the descent is not the objective but the projected gradient left, as `CodesReport` has it.
     """
     half = target.for_codes(d)
-    first = start_of(target.a, d, not _begins_at_zero(settings))
+    first = start_of(target.a, d, settings.beta != 2)
     left = gradient_left(half, settings.beta)
     goal = jnp.maximum(SHARPER * jnp.asarray(tol, d.dtype), 32 * jnp.finfo(d.dtype).eps)
     goal = jnp.where(jnp.asarray(tol) > 0, goal, 0)
@@ -115,14 +115,15 @@ def find_codes(
     `report` is called as in `loop.in_view`, with the projected gradient left.
     """
     compiled = partial(_compiled_search, target=target, d=d, settings=settings, tol=tol)
-    if start is None and _begins_at_zero(settings):
-        # Given, as the codes of a fit are: one program serves both.
-        start = jnp.zeros((d.shape[0], target.a.shape[0]), d.dtype)
-    return in_view(compiled, start, max_iter, report).state
+    return in_view(compiled, _given_zeros(start, target, d, settings, jnp.zeros), max_iter, report).state
 
 
-def _begins_at_zero(settings: SolverSettings) -> bool:
-    return settings.beta == 2
+def _given_zeros(start: Any, target: Target, d: Any, settings: SolverSettings, zeros: Callable[..., Any]) -> Any:
+    """The start; where there is none and the search begins at 0, zeros in its place: given, as the codes of a fit are,
+    they have one program serve both. `zeros` makes them, or stands for them, of a shape and a dtype."""
+    if start is not None or settings.beta != 2:
+        return start
+    return zeros((d.shape[0], target.a.shape[0]), d.dtype)
 
 
 @contextlib.contextmanager
@@ -138,8 +139,7 @@ def compiled_meanwhile(
         yield
         return
     start, d = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-    if start is None and _begins_at_zero(settings):
-        start = jax.ShapeDtypeStruct((d.shape[0], target.a.shape[0]), d.dtype)
+    start = _given_zeros(start, target, d, settings, jax.ShapeDtypeStruct)
     lowered = _compiled_search.lower(start, max_iter, target=target, d=d, settings=settings, tol=tol)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lowered.compile)
