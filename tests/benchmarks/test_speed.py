@@ -216,7 +216,7 @@ def test_the_suite_runs_and_a_benchmark_keeps_its_samples(tmp_path):
     result = json.loads((tmp_path / "profile.json").read_text())
     assert result["machine"]["versions"]["jax"] and result["machine"]["cpu_count"]
     assert result["ratios"] and all(value > 0 for value in result["ratios"].values())
-    # One iteration has no loop; what else there is has a name that is known, none is left to the others.
+    # One iteration has no loop; of every other part there are operations, by the names that they have now.
     parts = {part for step in result["batches"]["2"].values() for part in step["parts"]}
     assert {part for part in PARTS if not part.startswith("iterations")} <= parts
 
