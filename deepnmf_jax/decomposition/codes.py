@@ -16,12 +16,13 @@ from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.core.checks import is_concrete
+from deepnmf_jax.decomposition.io.host_matrix import HostMatrix
 from deepnmf_jax.decomposition.io.nonzeros import Nonzeros, nonzeros_of
 from deepnmf_jax.decomposition.updates.conjugate import conjugate_step
 from deepnmf_jax.decomposition.updates.derivative import Problem, follow
 from deepnmf_jax.decomposition.updates.loop import Descent, descend, in_view
 from deepnmf_jax.decomposition.updates.newton import newton_step
-from deepnmf_jax.decomposition.updates.objective import Penalties, Target
+from deepnmf_jax.decomposition.updates.objective import Half, Penalties, Target
 from deepnmf_jax.decomposition.updates.search import gradient_left, is_rounding, lands, start_of
 from deepnmf_jax.decomposition.updates.solvers import SolverSettings, settings_for_codes, step_of
 
@@ -63,15 +64,15 @@ def solve_codes(
     with Newton steps between its sweeps for up to 128 atoms. Not differentiable in reverse: see `encode`.
     """
     matrix = in_blocks(a, d, settings) if isinstance(a, BCOO) else a
-    found = search(None, max_iter, Target(matrix, penalties, weights), d, settings, tol)
+    half = Target(matrix, penalties, weights).for_codes(d)
+    found = search(None, max_iter, half, settings, tol)
     return found.state, CodesReport(found.sweeps, found.converged & ~jnp.isnan(found.value), found.value)
 
 
 def search(
     start: Array | Descent[Array] | None,
     stop_at: Array | int,
-    target: Target,
-    d: Array,
+    half: Half,
     settings: SolverSettings,
     tol: Array | float,
 ) -> Descent[Array]:
@@ -79,12 +80,11 @@ def search(
 
     The value of the descent is not the objective but the projected gradient left, as `CodesReport` has it.
     """
-    half = target.for_codes(d)
-    first = start_of(target.a, d, settings.beta != 2)
+    dtype = half.dtype
     left = gradient_left(half, settings.beta)
-    goal = jnp.maximum(SHARPER * jnp.asarray(tol, d.dtype), 32 * jnp.finfo(d.dtype).eps)
+    goal = jnp.maximum(SHARPER * jnp.asarray(tol, dtype), 32 * jnp.finfo(dtype).eps)
     goal = jnp.where(jnp.asarray(tol) > 0, goal, 0)
-    landing = lands(settings, len(d)) and half.plain
+    landing = lands(settings, half.shape[0]) and half.plain
 
     def stop(before: Array, now: Array, _: Array) -> Array:
         return ~(now > goal) | (landing & (goal > 0) & is_rounding(before, now))
@@ -96,7 +96,7 @@ def search(
     step = step_of(half, how)
     squared = half.has_gram(settings.beta) and half.smooth is None
     mend = conjugate_step(half) if squared else newton_step(half, settings.beta) if landing else None
-    begin = first if start is None else start
+    begin = start_of(half, settings.beta != 2) if start is None else start
     # Conjugate gradients are also a good start from 0.
     return descend(begin, stop_at, step, left, stop, every=CHECK_EVERY, mend=mend, mend_first=squared)
 
@@ -114,16 +114,19 @@ def find_codes(
 
     `report` is called as in `loop.in_view`, with the projected gradient left.
     """
-    compiled = partial(_compiled_search, target=target, d=d, settings=settings, tol=tol)
-    return in_view(compiled, _given_zeros(start, target, d, settings, jnp.zeros), max_iter, report).state
+    half = target.for_codes(d)
+    if isinstance(half.a, HostMatrix):
+        half = half.with_products()
+    compiled = partial(_compiled_search, half=half, settings=settings, tol=tol)
+    return in_view(compiled, _given_zeros(start, half, settings, jnp.zeros), max_iter, report).state
 
 
-def _given_zeros(start: Any, target: Target, d: Any, settings: SolverSettings, zeros: Callable[..., Any]) -> Any:
+def _given_zeros(start: Any, half: Half, settings: SolverSettings, zeros: Callable[..., Any]) -> Any:
     """The start; where there is none and the search begins at 0, zeros in its place: given, as the codes of a fit are,
     they have one program serve both. `zeros` makes them, or stands for them, of a shape and a dtype."""
     if start is not None or settings.beta != 2:
         return start
-    return zeros((d.shape[0], target.a.shape[0]), d.dtype)
+    return zeros(half.shape, half.dtype)
 
 
 @contextlib.contextmanager
@@ -139,11 +142,27 @@ def compiled_meanwhile(
         yield
         return
     start, d = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-    start = _given_zeros(start, target, d, settings, jax.ShapeDtypeStruct)
-    lowered = _compiled_search.lower(start, max_iter, target=target, d=d, settings=settings, tol=tol)
+    half = _half_to_come(target, d)
+    start = _given_zeros(start, half, settings, jax.ShapeDtypeStruct)
+    lowered = _compiled_search.lower(start, max_iter, half=half, settings=settings, tol=tol)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lowered.compile)
         yield
+
+
+def _half_to_come(target: Target, d: jax.ShapeDtypeStruct) -> Half:
+    """What `find_codes` makes of a dictionary of this shape and dtype."""
+    k, n = d.shape[0], target.a.shape[0]
+
+    def of(*shape: int) -> Any:
+        return jax.ShapeDtypeStruct(shape, d.dtype)
+
+    half = target._replace(smooth=None).for_codes(d)  # type: ignore[arg-type]
+    if target.smooth is not None:
+        half = half._replace(smooth=target.smooth._replace(strength=of(k, 1)))
+    if not isinstance(half.a, HostMatrix):
+        return half
+    return half._replace(f=None, a=None, made=(of(k, n), of(k, k)))  # type: ignore[arg-type]
 
 
 def encode(
@@ -182,8 +201,8 @@ def encode(
         weights = weights_as_matrix(jnp.asarray(weights, dtype), matrix.shape)
     if sparse:
         matrix = in_blocks(matrix, d, settings)
-    given = Target(matrix, Penalties(l1, l2), weights), d
-    found = _compiled_search(None, *lax.stop_gradient((max_iter, *given)), settings, lax.stop_gradient(tol)).state.T
+    half = Target(matrix, Penalties(l1, l2), weights).for_codes(d)
+    found = _compiled_search(None, *lax.stop_gradient((max_iter, half)), settings, lax.stop_gradient(tol)).state.T
     if sparse:
         return _without_derivative(found, (jax.tree.leaves(matrix), d, l1, l2))
     return follow(found, Problem(matrix, d, l1, l2, weights), settings)

@@ -15,7 +15,7 @@ from deepnmf_jax.decomposition.codes import compiled_meanwhile, encode, find_cod
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
 from deepnmf_jax.decomposition.io.checked import Data, is_traced, read_data, read_start
-from deepnmf_jax.decomposition.io.host import beside, scaled, transposed
+from deepnmf_jax.decomposition.io.host import beside, host_matrix_of, scaled, transposed
 from deepnmf_jax.decomposition.io.saving import Kind
 from deepnmf_jax.decomposition.io.units import power, reconstruction_error, unit_of_objective
 from deepnmf_jax.decomposition.known import Known, check_known, free_of, with_known
@@ -209,17 +209,19 @@ class NMF(Starting):
             self._begin(A, data)
             if data.zero:
                 return self._fit_zeros(data, dtype, known)
-            target = self._target(data)._replace(smooth=smooth, free=free_of(known))
+            target = self._target(data, on_host=smooth is None)._replace(smooth=smooth, free=free_of(known))
             return self._fit(data, target, self._starts(data, target, start, known), limit)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         # Batches of a stream come without a mask, and their weights are not used.
         return read_data(a, dtype, self.device, beta=self._settings.beta, takes_mask="mask" in more, **more)
 
-    def _target(self, data: Data, both: bool = True) -> Target:
-        """What is to be approximated, by codes and dictionary (`both`) or by codes alone."""
+    def _target(self, data: Data, both: bool = True, on_host: bool = False) -> Target:
+        """What is to be approximated, by codes and dictionary (`both`) or by codes alone; if `on_host`, of a sparse
+        matrix that is there by products of SciPy, for a call that is not compiled as a whole."""
         n, p = data.a.shape
-        a = self._matrix(data.a, both)
+        a = host_matrix_of(data.a) if on_host and self._settings.beta == 2 else data.a
+        a = self._matrix(a, both)
         return Target(a, self._penalties(n, p, data.scale, self._scale), data.weights)
 
     def _smoothness(self, graph: Any, labels: Any, data: Data) -> Smoothness | None:
@@ -324,5 +326,6 @@ class NMF(Starting):
             return encode(a, d / root, penalties, known, self._settings, limit, tol) * root
         with at_once(), arrays.with_precision(d.dtype):
             data = self._read_near(A, d.dtype, weights=weights, mask=mask, features=d.shape[1])
-            z = transposed(self._solve_codes(self._target(data, both=False), limit, tol), self._codes_unit(data))
+            zt = self._solve_codes(self._target(data, both=False, on_host=True), limit, tol)
+            z = transposed(zt, self._codes_unit(data))
             return self._restore(beside(z, data.a), arrays.kind_of(A), A)

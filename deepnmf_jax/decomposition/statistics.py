@@ -18,8 +18,8 @@ from deepnmf_jax.decomposition.codes import find_codes
 from deepnmf_jax.decomposition.io.nonzeros import Matrix
 from deepnmf_jax.decomposition.updates.hals import coordinate_sweep
 from deepnmf_jax.decomposition.updates.linear_algebra import product
-from deepnmf_jax.decomposition.updates.objective import Half, Penalties, Target, penalty
-from deepnmf_jax.decomposition.updates.solvers import SolverSettings, step_of
+from deepnmf_jax.decomposition.updates.objective import Penalties, Target, penalty
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, improved
 
 DICTIONARY_SWEEPS = 3
 # Codes for the dictionary of the moment: sweeps, tolerance.
@@ -53,11 +53,6 @@ def _improved(d: Array, m: Array, n: Array, penalties: Penalties, sweeps: int, f
     b = n + penalties.l2_d * one
     b = b if penalties.ortho_d is None else b + penalties.ortho_d * (1 - one)
     return jax.lax.fori_loop(0, sweeps, lambda _, d: coordinate_sweep(d, m - penalties.l1_d, b, free=free), d)
-
-
-@partial(jax.jit, static_argnames=("settings",))
-def _improved_codes(zt: Array, half: Half, settings: SolverSettings) -> Array:
-    return step_of(half, settings)(zt)
 
 
 def codes_of_batch(a: Matrix, d: Array, penalties: Penalties, settings: SolverSettings) -> Array:
@@ -99,7 +94,7 @@ def epoch(
     statistics, new, of_codes = no_statistics(d), [], 0.0
     nothing = jnp.zeros((1, 1), d.dtype)
     for a, old in zip(batches, codes, strict=True):
-        zt = _improved_codes(jnp.asarray(old), Target(a, penalties).for_codes(d), settings)
+        zt = improved(jnp.asarray(old), Target(a, penalties).for_codes(d), settings)
         statistics = gather(statistics, zt, a)
         of_codes += float(penalty(zt, nothing, penalties))
         new.append(np.asarray(zt))

@@ -196,8 +196,19 @@ def read_start(init: Any, data: Data, k: int, device: Any = None) -> tuple[Array
     if z.shape != (n, k) or d.shape != (k, p):
         raise ValueError(f"init has shapes {z.shape} and {d.shape}; Z must be {(n, k)} and D {(k, p)}")
     for name, factor in (("Z", z), ("D", d)):
-        if not bool(jnp.all(jnp.isfinite(factor) & (factor >= 0))):
+        if not bool(_is_start(factor)):
             raise ValueError(f"{name} of init has entries that are negative, NaN or infinite")
+    return _start_in_unit(z, d, root)
+
+
+@where_it_lies
+def _is_start(factor: Array) -> Array:
+    xp = namespace(factor)
+    return xp.all(xp.isfinite(factor) & (factor >= 0))
+
+
+@where_it_lies
+def _start_in_unit(z: Array, d: Array, root: float) -> tuple[Array, Array]:
     return z.T / root, d / root
 
 

@@ -14,7 +14,8 @@ import scipy.linalg
 from jax import Array
 from jax.experimental.sparse import BCOO
 
-from deepnmf_jax.decomposition.io.nonzeros import Sparse
+from deepnmf_jax.decomposition.io.host_matrix import HostMatrix
+from deepnmf_jax.decomposition.io.nonzeros import Sparse, on_scipy
 
 # Multiplications up to which OpenBLAS uses one thread, and those from which several are worth waking.
 SERIAL, SMALL = 2**18, 2**26
@@ -22,16 +23,21 @@ SERIAL, SMALL = 2**18, 2**26
 
 def namespace(*arrays: Any) -> Any:
     """numpy if all of them are its own, jax.numpy for all others."""
-    return np if all(isinstance(x, np.ndarray | np.generic) for x in arrays) else jnp
+    return np if all(isinstance(x, np.ndarray | np.generic | HostMatrix) for x in arrays) else jnp
 
 
 def on_host(x: Any) -> bool:
-    """Whether x is a dense array with values in the memory of this process, on one device."""
+    """Whether x is an array with values in the memory of this process, on one device, dense or `HostMatrix`."""
     if not isinstance(x, Array):
-        return not isinstance(x, Sparse)
+        return isinstance(x, HostMatrix) or not isinstance(x, Sparse)
     if isinstance(x, jax.core.Tracer) or jnp.issubdtype(x.dtype, jax.dtypes.extended):
         return False
     return len(x.sharding.device_set) == 1 and all(getattr(d, "platform", None) == "cpu" for d in x.sharding.device_set)
+
+
+def host_matrix_of(a: Any) -> Any:
+    """A sparse matrix (`BCOO`) that is `on_host` as a `HostMatrix`; anything else as it is."""
+    return HostMatrix(on_scipy(a)) if isinstance(a, BCOO) and on_host(a.data) else a
 
 
 def product_of(a: Any, b: Any) -> Any:

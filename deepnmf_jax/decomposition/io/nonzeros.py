@@ -17,6 +17,8 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
+from deepnmf_jax.decomposition.io.host_matrix import HostMatrix
+
 # Lengths that a segment may have, and what a segment and a row cost beside the entries, in entries.
 LENGTHS, OVERHEAD, OF_ROW = (4, 8, 16, 32, 64, 128), 6, 16
 # Room for so many times the rows that fill the segments of a block in the mean; the cheapest is taken.
@@ -129,7 +131,7 @@ class Nonzeros:
         return cast(Array, self.sums_over_rows(lambda block: block.sums(jnp.sum(block.values**power, axis=1))))
 
 
-Sparse = BCOO | Nonzeros
+Sparse = BCOO | Nonzeros | HostMatrix
 Matrix = Array | Sparse
 
 
@@ -145,7 +147,7 @@ def on_scipy(a: BCOO) -> Any:
     return csr_array((values, (indices[:, 0], indices[:, 1])), shape=(n, p))
 
 
-def nonzeros_of(a: BCOO, k: int, beta: float, both: bool = True) -> Nonzeros:
+def nonzeros_of(a: BCOO | HostMatrix, k: int, beta: float, both: bool = True) -> Nonzeros:
     """The blocks of A (n, p), whose indices have values, for factors of k rows.
 
     Args:
@@ -154,13 +156,15 @@ def nonzeros_of(a: BCOO, k: int, beta: float, both: bool = True) -> Nonzeros:
         beta: of the divergence; for 1 and 2 the entries are enough.
         both: whether the blocks of the columns are needed too.
     """
-    (n, p), matrix = a.shape, on_scipy(a)
+    (n, p), matrix = a.shape, a.entries.tocsr() if isinstance(a, HostMatrix) else on_scipy(a)
     dense = beta not in (1, 2) or matrix.nnz > DENSE * n * p
     by_rows = _blocks_of(matrix.indptr, matrix.indices, matrix.data, n, p, k, dense)
     by_columns = None
     if both:
         by_columns = _blocks_of(*_columns_of(matrix, 1 if dense else _panels(matrix, k)), p, n, k, dense)
     found = Nonzeros(by_rows, by_columns, (n, p), dense)
+    if isinstance(a, HostMatrix):
+        return jax.device_put(found)
     alone = getattr(a.data, "committed", False) and len(a.data.sharding.device_set) == 1
     return jax.device_put(found, a.data.sharding if alone else None)
 

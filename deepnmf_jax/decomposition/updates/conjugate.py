@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array, lax
 
-from deepnmf_jax.decomposition.updates.linear_algebra import inverse, product
+from deepnmf_jax.decomposition.updates.linear_algebra import column_sums, inverse, product
 from deepnmf_jax.decomposition.updates.objective import Half
 
 # Of each step; more of them cost more than the sweeps that they save.
@@ -36,15 +36,15 @@ def conjugate_step(half: Half) -> Callable[[Array], Array]:
         def iterate(_: int, carry: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             change, rest, along, square = carry
             curved = jnp.where(free, product(b, along), 0)
-            length = square * inverse(jnp.sum(along * curved, axis=0))
+            length = square * inverse(column_sums(along * curved))
             change, rest = change + length * along, rest - length * curved
-            now = jnp.sum(rest**2, axis=0)
+            now = column_sums(rest**2)
             return change, rest, rest + now * inverse(square) * along, now
 
-        start = jnp.zeros_like(x), rest, rest, jnp.sum(rest**2, axis=0)
+        start = jnp.zeros_like(x), rest, rest, column_sums(rest**2)
         found = jnp.maximum(x + lax.fori_loop(0, ITERATIONS, iterate, start)[0] * unit, 0)
         move = (found - x) / unit
-        rise = jnp.sum(move * (0.5 * product(b, move) - downhill / unit), axis=0)
+        rise = column_sums(move * (0.5 * product(b, move) - downhill / unit))
         return jnp.where(rise < 0, found, x)
 
     return step

@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array, lax
 
 from deepnmf_jax.decomposition.io.host import namespace, where_it_lies
-from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros, Sparse
+from deepnmf_jax.decomposition.io.host_matrix import HostMatrix
+from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros, Sparse, nonzeros_of
 from deepnmf_jax.decomposition.updates import loop
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.loop import Descent, over_starts
@@ -25,7 +26,7 @@ from deepnmf_jax.decomposition.updates.objective import (
     penalty,
     projected_gradient_norm,
 )
-from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, sweep
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, improved, sweep
 
 Pair = tuple[Array, Array]
 
@@ -81,14 +82,16 @@ def fit(
     `length` of the history: at least stop_at // 10 + 2 (`history_length`). The codes are those of the last sweep, one
     step of the dictionary behind; `codes.solve_codes` brings them up to date.
 
-    The sweeps are one compiled program; that which replaces dead atoms is compiled when the first one is seen.
+    The sweeps are one compiled program, but for a `HostMatrix`; that which replaces dead atoms is compiled when the
+    first one is seen.
     """
     now = start if isinstance(start, Descent) else _beginning(*start, length)
+    here = isinstance(target.a, HostMatrix)
     while True:
-        now = sweeps(now, stop_at, target, settings, tol)
+        now = (_sweeps_on_host if here else sweeps)(now, stop_at, target, settings, tol)  # type: ignore[arg-type]
         if not np.any(np.asarray(now.state.stuck)):
             return now
-        now = _with_dead_replaced(now, target, settings, tol)
+        now = _with_dead_replaced(now, _in_blocks(target, now), settings, tol)
 
 
 def _beginning(zt: Array, d: Array, length: int) -> Descent[Factorization]:
@@ -97,6 +100,57 @@ def _beginning(zt: Array, d: Array, length: int) -> Descent[Factorization]:
     state = Factorization(zt, d, np.zeros((starts, k), np.int32), none > 0, none)  # type: ignore[arg-type]
     nothing = np.full((starts, length), np.nan, zt.dtype)
     return Descent(state, np.full(starts, np.inf, zt.dtype), none, nothing, none, none > 0)  # type: ignore[arg-type]
+
+
+def _in_blocks(target: Target, now: Descent[Factorization]) -> Target:
+    """What is approximated, for compiled functions."""
+    if not isinstance(target.a, HostMatrix):
+        return target
+    return target._replace(a=nonzeros_of(target.a, now.state.d.shape[1], 2.0))
+
+
+def _as_numpy(x: Array) -> Array:
+    """x, in the memory of this process, as numpy's array, whose functions need no compilation."""
+    return cast(Array, np.asarray(x))
+
+
+class _Sweeps(NamedTuple):
+    """What the sweeps of a fit are, and when they end."""
+
+    target: Target
+    settings: SolverSettings
+    tol: Array | float
+
+    def step(self, state: Factorization) -> Factorization:
+        """One sweep."""
+        zt, d = sweep(state.zt, state.d, self.target, self.settings)
+        return state._replace(zt=zt, d=d)
+
+    def on_host(self, state: Factorization) -> Factorization:
+        """One sweep; all but the products with A is compiled."""
+        zt = _as_numpy(improved(state.zt, self.target.for_codes(state.d).with_products(), self.settings))
+        d = improved(state.d, self.target.for_dictionary(zt).with_products(), self.settings)
+        return state._replace(zt=zt, d=_as_numpy(d))
+
+    def look(self, state: Factorization) -> Factorization:
+        """Which atoms are without effect, where such atoms are replaced."""
+        target, beta = self.target, self.settings.beta
+        simple = target.smooth is None and target.penalties.ortho_z is None and target.penalties.ortho_d is None
+        if not simple or beta != 2 or target.weights is not None or SOLVERS[self.settings.solver].keeps_zeros:
+            return state
+        none = without_effect(state.zt, state.d)
+        xp = namespace(none)
+        none = none if target.free is None else none & xp.any(target.free, axis=1)
+        dead = xp.where(none, state.dead + 1, 0)
+        return state._replace(dead=dead, stuck=xp.any(dead >= LOOKS_DEAD))
+
+    def value(self, state: Factorization) -> Array:
+        """The objective."""
+        return objective(state.zt, state.d, self.target, self.settings.beta)
+
+    def stop(self, before: Array, now: Array, state: Factorization) -> Array:
+        """Whether the sweeps end, or have to wait."""
+        return loop.relative_fall(before, now, self.tol) | state.stuck
 
 
 @partial(jax.jit, static_argnames=("settings",))
@@ -108,31 +162,25 @@ def sweeps(
     tol: Array | float,
 ) -> Descent[Factorization]:
     """`fit` as far as no dead atom is to be replaced: where one is `stuck`, its descent waits."""
-    beta = settings.beta
-    penalties = target.penalties
-    simple = target.smooth is None and penalties.ortho_z is None and penalties.ortho_d is None
-    revives = simple and beta == 2 and target.weights is None and not SOLVERS[settings.solver].keeps_zeros
-
-    def step(state: Factorization) -> Factorization:
-        zt, d = sweep(state.zt, state.d, target, settings)
-        return state._replace(zt=zt, d=d)
-
-    def look(state: Factorization) -> Factorization:
-        none = without_effect(state.zt, state.d)
-        none = none if target.free is None else none & jnp.any(target.free, axis=1)
-        dead = jnp.where(none, state.dead + 1, 0)
-        return state._replace(dead=dead, stuck=jnp.any(dead >= LOOKS_DEAD))
-
-    def value(state: Factorization) -> Array:
-        return objective(state.zt, state.d, target, beta)
-
-    def stop(before: Array, now: Array, state: Factorization) -> Array:
-        return loop.relative_fall(before, now, tol) | state.stuck
+    whole = _Sweeps(target, settings, tol)
 
     def one(now: Descent[Factorization]) -> Descent[Factorization]:
-        return loop.descend(now, stop_at, step, value, stop, mend=look if revives else None, mend_first=True)
+        return loop.descend(now, stop_at, whole.step, whole.value, whole.stop, mend=whole.look, mend_first=True)
 
     return over_starts(one, now)
+
+
+def _sweeps_on_host(
+    now: Descent[Factorization], stop_at: int, target: Target, settings: SolverSettings, tol: float
+) -> Descent[Factorization]:
+    """`sweeps` of a `HostMatrix`, one start after the other."""
+    whole = _Sweeps(target, settings, tol)
+
+    def one(start: int) -> Descent[Factorization]:
+        from_here = jax.tree.map(lambda x: np.asarray(x)[start], now)
+        return loop.descend_on_host(from_here, stop_at, whole.on_host, whole.value, whole.stop, whole.look)
+
+    return jax.tree.map(lambda *x: np.stack(x), *map(one, range(len(now.sweeps))))
 
 
 @partial(jax.jit, static_argnames=("settings",))

@@ -6,6 +6,7 @@ from jax import Array, lax
 from jax.experimental.sparse import BCOO
 
 from deepnmf_jax.decomposition.io.host import namespace, product_of
+from deepnmf_jax.decomposition.io.host_matrix import HostMatrix
 from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros
 
 POWER_ITERATIONS = 20
@@ -13,6 +14,10 @@ POWER_ITERATIONS = 20
 
 def product(a: Matrix, b: Matrix) -> Array:
     """a b in the full precision of their dtype, where an accelerator would round the operands; one may be sparse."""
+    if isinstance(a, HostMatrix):
+        return a.times(np.asarray(b))  # type: ignore[return-value]
+    if isinstance(b, HostMatrix):
+        return b.T.times(np.asarray(a).T).T  # type: ignore[return-value]
     if isinstance(a, Nonzeros):
         return a.times(jnp.asarray(b))
     if isinstance(b, Nonzeros):
@@ -24,6 +29,11 @@ def product(a: Matrix, b: Matrix) -> Array:
     if namespace(a, b) is np:
         return product_of(a, b)
     return jnp.matmul(a, b, precision="highest")
+
+
+def column_sums(x: Array) -> Array:
+    """Sums of the columns of X (k, m), (m,): a product with ones, several times as fast on a CPU as XLA's own sum."""
+    return product(jnp.ones((1, len(x)), x.dtype), x)[0]
 
 
 def inverse(x: Array) -> Array:

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from deepnmf_jax.decomposition.io.host import namespace
+
 CHECK_EVERY = 10
 
 StateT = TypeVar("StateT")
@@ -89,11 +91,41 @@ def descend(
         return Descent(state, new, now.sweeps + count, history, now.looks + 1, stop(now.value, new, state))
 
     if not isinstance(start, Descent):
-        floats = [x.dtype for x in jax.tree.leaves(start) if jnp.issubdtype(x.dtype, jnp.floating)]
-        dtype, none = jnp.result_type(*floats), np.int32(0)
-        nothing: Any = np.asarray(np.inf, dtype), none, np.full(length, np.nan, dtype), none, np.False_
-        start = jax.tree.map(jnp.asarray, Descent(start, *nothing))
+        start = jax.tree.map(jnp.asarray, _beginning(start, length))
     return lax.while_loop(running, some_sweeps, cast(Descent[StateT], start))
+
+
+def _beginning(state: StateT, length: int) -> Descent[StateT]:
+    """A descent of which nothing but the first state is known."""
+    floats = [x.dtype for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
+    dtype, none = jnp.result_type(*floats), np.int32(0)
+    nothing: Any = np.asarray(np.inf, dtype), none, np.full(length, np.nan, dtype), none, np.False_
+    return Descent(state, *nothing)
+
+
+def descend_on_host(
+    now: Descent[StateT],
+    stop_at: int,
+    sweep: Callable[[StateT], StateT],
+    value: Callable[[StateT], Any],
+    stop: Rule[StateT],
+    mend: Callable[[StateT], StateT] | None = None,
+) -> Descent[StateT]:
+    """`descend`, from where a descent stands, for sweeps that are not compiled as a whole; `mend` is done first too."""
+    state, last, history = now.state, np.asarray(now.value), np.array(now.history)
+    sweeps, looks, converged = int(now.sweeps), int(now.looks), bool(now.converged)
+    while looks == 0 or (sweeps < stop_at and not converged):
+        count = min(CHECK_EVERY - sweeps % CHECK_EVERY, stop_at - sweeps) if looks else 0
+        for _ in range(count):
+            state = sweep(state)
+        state = state if mend is None else mend(state)
+        # An objective that is infinite or no number is told by those who look at the result.
+        with np.errstate(all="ignore"):
+            before, last = last, np.asarray(value(state), history.dtype)
+            converged = bool(stop(before, last, state))  # type: ignore[arg-type]
+        history[looks : looks + 1] = last
+        sweeps, looks = sweeps + count, looks + 1
+    return Descent(state, last, np.int32(sweeps), history, np.int32(looks), np.bool_(converged))  # type: ignore[arg-type]
 
 
 def relative_fall(before: Array, now: Array, tol: Array | float) -> Array:
@@ -103,7 +135,8 @@ def relative_fall(before: Array, now: Array, tol: Array | float) -> Array:
     times earlier. The size of the projected gradient says little: it depends on the start, and multiplicative updates
     leave much of it at entries near 0.
     """
-    return ((before - now) / jnp.where(before > 0, before, 1) < tol) & (jnp.asarray(tol) > 0)
+    xp = namespace(before, now)
+    return ((before - now) / xp.where(before > 0, before, 1) < tol) & (xp.asarray(tol) > 0)
 
 
 def small_fall(tol: Array | float, unit: Array) -> Rule:

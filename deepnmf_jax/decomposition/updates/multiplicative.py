@@ -22,7 +22,7 @@ def multiplicative_step(half: Half, beta: float = 2.0, inner: int = 1) -> Callab
     """X -> X after `inner` multiplicative updates; for beta = 2 without weights products with A are made once."""
     squared = beta == 2 and half.weights is None
     if squared:
-        b, c = product(half.f, half.f.T), product(half.f, half.a.T)
+        c, b = half.products()
 
     def steps(x: Array) -> Array:
         for _ in range(inner):

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -63,7 +64,8 @@ class Half(NamedTuple):
     None. For the codes X = Z^T and F = D; for the dictionary X = D, F = Z^T, and A is transposed.
 
     ortho: of the overlaps of different rows of X. free (k, m): whether each entry of X may change; None: all may.
-    smooth: a graph over the columns of X.
+    smooth: a graph over the columns of X. made: F A^T (k, m) and F F^T (k, k), where they stand for A and F, which are
+    None then.
     """
 
     f: Array
@@ -74,18 +76,38 @@ class Half(NamedTuple):
     ortho: Array | float | None = None
     free: Array | None = None
     smooth: Smoothness | None = None
+    made: tuple[Array, Array] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(k, m) of X."""
+        return self.made[0].shape if self.made is not None else (self.f.shape[0], self.a.shape[0])  # type: ignore[return-value]
+
+    @property
+    def dtype(self) -> Any:
+        """That of X."""
+        return self.f.dtype if self.made is None else self.made[0].dtype
 
     @property
     def plain(self) -> bool:
         """Whether there is nothing but data, weights and two scalar penalties."""
         return self.ortho is None and self.free is None and self.smooth is None and np.ndim(self.l2) == 0
 
+    def products(self) -> tuple[Array, Array]:
+        """F A^T (k, m) and F F^T (k, k)."""
+        return self.made or (product(self.f, self.a.T), product(self.f, self.f.T))
+
+    def with_products(self) -> "Half":
+        """The half of the squared error without weights whose products with A are made: nothing sparse is left."""
+        c, b = self.products()
+        return self._replace(f=None, a=None, made=(jnp.asarray(c), jnp.asarray(b)))  # type: ignore[arg-type]
+
     def gram(self) -> tuple[Array, Array]:
         """C = F A^T - l1 (k, m) and B = F F^T + l2 (k, k): minimised is 0.5 <X, B X> - <C, X> where no weights are.
 
         `ortho` is off the diagonal of B; `smooth` is in neither.
         """
-        b, c = product(self.f, self.f.T), product(self.f, self.a.T)
+        c, b = self.products()
         one = namespace(b).eye(len(b), dtype=b.dtype)
         b = b + self.l2 * one
         return c - self.l1, b if self.ortho is None else b + self.ortho * (1 - one)
@@ -116,7 +138,9 @@ class Half(NamedTuple):
 
     def prefers_residual(self) -> bool:
         """Whether A - X^T F costs less than Gram matrices: dense A, and more atoms than features."""
-        return self.plain and not isinstance(self.a, Sparse) and has_many_atoms(self.a.shape, self.f.shape[0])
+        if self.made is not None or not self.plain or isinstance(self.a, Sparse):
+            return False
+        return has_many_atoms(self.a.shape, self.f.shape[0])
 
 
 class Target(NamedTuple):

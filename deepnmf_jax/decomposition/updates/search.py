@@ -6,7 +6,7 @@ from typing import cast
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.decomposition.io.nonzeros import Matrix, Nonzeros
+from deepnmf_jax.decomposition.io.nonzeros import Nonzeros
 from deepnmf_jax.decomposition.updates.beta_divergence import beta_terms
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 from deepnmf_jax.decomposition.updates.objective import Half, gradient_of
@@ -26,14 +26,14 @@ def lands(settings: SolverSettings, k: int) -> bool:
     return settings.beta != 2 and k <= NEWTON_UP_TO
 
 
-def start_of(a: Matrix, d: Array, multiplicative: bool) -> Array:
+def start_of(half: Half, multiplicative: bool) -> Array:
     """Z^T (k, n) to start from: 0, or for the multiplicative rule a constant per sample that fits its sum."""
-    shape = (d.shape[0], a.shape[0])
     if not multiplicative:
-        return jnp.zeros(shape, d.dtype)
+        return jnp.zeros(half.shape, half.dtype)
+    d, a = half.f, half.a
     sums = a.row_sums() if isinstance(a, Nonzeros) else product(a, jnp.ones((a.shape[1], 1), d.dtype))[:, 0]
     total = jnp.sum(d)
-    return jnp.broadcast_to(sums / jnp.where(total > 0, total, 1), shape)
+    return jnp.broadcast_to(sums / jnp.where(total > 0, total, 1), half.shape)
 
 
 def gradient_left(half: Half, beta: float) -> Callable[[Array], Array]:
@@ -42,7 +42,7 @@ def gradient_left(half: Half, beta: float) -> Callable[[Array], Array]:
     For the multiplicative rule, which does not start at 0, relative to the largest of its negative part at the start.
     """
     gradient = gradient_of(half, beta)
-    first = start_of(half.a, half.f, beta != 2)
+    first = start_of(half, beta != 2)
     if half.has_gram(beta):
         unit = jnp.max(half.gram()[0], axis=0)
     elif beta == 2:

@@ -1,8 +1,10 @@
 """The solvers of NMF in one table, and one sweep of each: the codes, then with the new codes the dictionary."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import jax
 from jax import Array
 
 from deepnmf_jax.decomposition.updates import hals, multiplicative, projected_gradient
@@ -76,6 +78,12 @@ def step_of(half: Half, settings: SolverSettings) -> Callable[[Array], Array]:
     """X (k, m) -> a better X for this half; what does not depend on X is computed once."""
     solver = SOLVERS[settings.solver]
     return (solver if settings.beta == 2 or solver.any_beta else SOLVERS["mu"]).step(half, settings)
+
+
+@partial(jax.jit, static_argnames=("settings",))
+def improved(x: Array, half: Half, settings: SolverSettings) -> Array:
+    """`step_of` this half, compiled."""
+    return step_of(half, settings)(x)
 
 
 def settings_for_codes(settings: SolverSettings) -> SolverSettings:

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array, lax
 
 from deepnmf_jax.decomposition.io.host import eigh, namespace, on_host
+from deepnmf_jax.decomposition.io.host_matrix import HostMatrix
 from deepnmf_jax.decomposition.io.nonzeros import Matrix, Sparse
 from deepnmf_jax.decomposition.updates.linear_algebra import product
 
@@ -61,15 +62,18 @@ def leading_singular(key: Any, a: Matrix, k: int) -> tuple[Array, Array, Array]:
         vt = vectors[:, ::-1][:, :k].T
         return product(vt, a.T) / xp.where(s > 0, s, 1)[:, None], s, vt
     width = min(k + OVERSAMPLING, n, p)
-    basis = jnp.linalg.qr(product(a, jax.random.normal(key, (p, width), a.dtype)))[0]
+    xp = namespace(a)
+    basis = xp.linalg.qr(product(a, jax.random.normal(key, (p, width), a.dtype)))[0]
     for _ in range(SUBSPACE_ITERATIONS):
-        basis = jnp.linalg.qr(product(a, jnp.linalg.qr(product(a.T, basis))[0]))[0]
-    u, s, vt = jnp.linalg.svd(product(a.T, basis).T, full_matrices=False)
+        basis = xp.linalg.qr(product(a, xp.linalg.qr(product(a.T, basis))[0]))[0]
+    u, s, vt = xp.linalg.svd(product(a.T, basis).T, full_matrices=False)
     return product(basis, u).T[:k], s[:k], vt[:k]
 
 
 def _gram(a: Matrix) -> Array:
     """A^T A (p, p); of a sparse matrix by blocks of columns, so that A is never dense as a whole."""
+    if isinstance(a, HostMatrix):
+        return a.gram()  # type: ignore[return-value]
     if not isinstance(a, Sparse):
         return product(a.T, a)
     p = a.shape[1]
@@ -155,6 +159,9 @@ def start_of(key: Callable[[], Array], a: Matrix, k: int, init: str) -> tuple[Ar
 
     `key` makes the key, if there is need of one.
     """
+    if isinstance(a, HostMatrix):
+        zt, d = init_factors(key() if needs_key(a, k, init) else None, a, k, init)
+        return np.asarray(zt), np.asarray(d)  # type: ignore[return-value]
     if needs_key(a, k, init) or not on_host(a):
         return compiled_start(key(), a, k, init)
     return init_factors(None, np.asarray(a), k, init)  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""A sparse matrix in the memory of this process, whose products SciPy makes.
+
+A loop over the entries is what a processor does best with them. XLA gathers rows of the other factor first, which takes
+three times as long, and needs a program of every shape.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class HostMatrix:
+    """A sparse matrix (n, p) for products with dense ones, from either side (`T`). Not for compiled functions.
+
+    entries: SciPy's CSR or CSC array.
+    """
+
+    entries: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, p)."""
+        return self.entries.shape
+
+    @property
+    def data(self) -> np.ndarray:
+        """The entries alone."""
+        return self.entries.data
+
+    @property
+    def dtype(self) -> Any:
+        """That of the entries."""
+        return self.data.dtype
+
+    @functools.cached_property
+    def T(self) -> "HostMatrix":
+        """The transposed matrix, which shares the entries."""
+        flipped = HostMatrix(self.entries.T)
+        vars(flipped)["T"] = self
+        return flipped
+
+    @functools.cached_property
+    def _last(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return []
+
+    def times(self, b: np.ndarray) -> np.ndarray:
+        """The product with b (p, k), (n, k). The last one is kept: objective, gradient and the next step ask again."""
+        for factor, product in self._last:
+            if not b.flags.writeable and _is_same(factor, b):
+                return product
+        product = self.entries @ b
+        product.flags.writeable = False
+        # What may still be written to is another factor the next time.
+        self._last[:] = [] if b.flags.writeable else [(b, product)]
+        return product
+
+    def row_sums(self, power: int = 1) -> np.ndarray:
+        """Sum of the entries of each row to that power, (n,)."""
+        return np.asarray(self.entries.power(power).sum(axis=1)).ravel()
+
+    def gram(self) -> np.ndarray:
+        """A^T A (p, p), dense."""
+        return (self.entries.T @ self.entries).toarray()
+
+
+def _is_same(held: np.ndarray, given: np.ndarray) -> bool:
+    """Whether two arrays, of which the first is held and neither may be written to, are the same part of the memory."""
+    places = (x.__array_interface__ for x in (held, given))
+    first, second = ((place["data"], place["strides"], place["shape"], place["typestr"]) for place in places)
+    return first == second
