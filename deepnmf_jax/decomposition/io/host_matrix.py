@@ -4,8 +4,7 @@ A loop over the entries is what a processor does best with them. XLA gathers row
 three times as long, and needs a program of every shape.
 """
 
-import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,11 @@ import numpy as np
 class HostMatrix:
     """A sparse matrix (n, p) for products with dense ones, from either side (`T`). Not for compiled functions.
 
-    entries: SciPy's CSR or CSC array.
+    entries: SciPy's CSR or CSC array. last: of this matrix and of the transposed one, the last factor and product.
     """
 
     entries: Any
+    last: tuple[list[tuple[np.ndarray, np.ndarray]], ...] = field(default_factory=lambda: ([], []), repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -35,26 +35,20 @@ class HostMatrix:
         """That of the entries."""
         return self.data.dtype
 
-    @functools.cached_property
+    @property
     def T(self) -> "HostMatrix":
         """The transposed matrix, which shares the entries."""
-        flipped = HostMatrix(self.entries.T)
-        vars(flipped)["T"] = self
-        return flipped
-
-    @functools.cached_property
-    def _last(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        return []
+        return HostMatrix(self.entries.T, self.last[::-1])
 
     def times(self, b: np.ndarray) -> np.ndarray:
         """The product with b (p, k), (n, k). The last one is kept: objective, gradient and the next step ask again."""
-        for factor, product in self._last:
+        for factor, product in self.last[0]:
             if not b.flags.writeable and _is_same(factor, b):
                 return product
         product = self.entries @ b
         product.flags.writeable = False
         # What may still be written to is another factor the next time.
-        self._last[:] = [] if b.flags.writeable else [(b, product)]
+        self.last[0][:] = [] if b.flags.writeable else [(b, product)]
         return product
 
     def row_sums(self, power: int = 1) -> np.ndarray:
