@@ -12,6 +12,7 @@ from functools import partial
 from typing import cast
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from deepnmf_jax.decomposition.updates.linear_algebra import inverse, product
@@ -82,12 +83,14 @@ def solve_block(
     usable = curvature > 0 if free is None else free & (curvature.reshape(len(x), -1) > 0)
     step = inverse(curvature)
 
-    def row(j: Array, change: Array) -> Array:
-        gradient = residual[j] - product(b[j], change)
-        new = jnp.maximum(x[j] + gradient * step[j], 0)
-        return change.at[j].set(jnp.where(usable[j], new - x[j], 0))
+    def row(change: Array, now: tuple[Array, ...]) -> tuple[Array, None]:
+        j, old, rest, couplings, step, usable = now
+        new = jnp.maximum(old + (rest - product(couplings, change)) * step, 0)
+        return lax.dynamic_update_index_in_dim(change, jnp.where(usable, new - old, 0), j, axis=0), None
 
-    return lax.fori_loop(0, x.shape[0], row, jnp.zeros_like(x))
+    # Numbers without a sign: for others XLA compiles what negative ones would mean, and runs it for every row.
+    numbers = jnp.arange(len(x), dtype=np.uint32)
+    return lax.scan(row, jnp.zeros_like(x), (numbers, x, residual, b, step, usable))[0]
 
 
 def coordinate_sweep(
