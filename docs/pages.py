@@ -40,6 +40,7 @@ from deepnmf_jax.experiments import (
     clustering_studies,
     cost_pages,
     gradients,
+    jpeg_cost,
     local_learning,
     model_cards,
     robustness_pages,
@@ -98,9 +99,16 @@ SPEED: dict[str, Callable[[], str]] = {
 }
 SOURCES: tuple[Mapping[str, Callable[[], str]], ...] = (
     accuracy_rows.tables(),
-    {"results": accuracy_rows.results_table},
+    {
+        "results": accuracy_rows.results_table,
+        "plateau_epochs": accuracy_rows.epochs_table,
+        "jpeg_cost": jpeg_cost.sentence,
+    },
     trials.tables(),
-    {"acceleration": lambda: acceleration.acceleration_table(json.loads(acceleration.FILE.read_text()))},
+    {
+        "acceleration": lambda: acceleration.acceleration_table(json.loads(acceleration.FILE.read_text())),
+        "trainings": lambda: acceleration.trainings_table(json.loads(acceleration.TRAININGS.read_text())),
+    },
     clustering_studies.TABLES,
     {
         "spikes_digits": spikes_tables.digits_table,

@@ -33,6 +33,8 @@ from deepnmf_jax.training.evaluation import Evaluator
 from deepnmf_jax.training.setup import Run
 
 FILE = ROOT / "docs" / "results" / "acceleration" / "twenty_epochs.json"
+# Trainings of one network with different iterations, epoch by epoch, with the command of each.
+TRAININGS = FILE.with_name("trainings.json")
 PAIRS = (2, 3, 4, 5, 6, 10, 20, 40)
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -159,6 +161,18 @@ def acceleration_table(record: Mapping[str, Any]) -> str:
     layers = ("KL of each layer, nats", "L1 distance to 20 plain")
     head = ("settings", "accuracy, %", "other answers", "operations", *layers)
     return "\n\n".join([*parts, "settings by block:\n\n" + table(rows, head)])
+
+
+def trainings_table(record: Mapping[str, Any]) -> str:
+    """Loss on the augmented training images, accuracy on the validation images and speed, epoch by epoch."""
+    runs = record["runs"]
+    lines = [
+        (str(epochs[0]["epoch"]), *(f"{e['train_loss']:.3f}, {100 * e['validation_accuracy']:.1f} %" for e in epochs))
+        for epochs in zip(*(run["epochs"] for run in runs.values()), strict=True)
+    ]
+    found = record["machine"]
+    where = f"{found['cpu']}, a core each, jax {found['jax']}; commit {found['commit'][:7]}; {found['date']}"
+    return f"{where}.\n\n" + table(lines, ("epoch", *runs))
 
 
 def main() -> None:

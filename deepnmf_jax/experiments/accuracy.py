@@ -3,9 +3,10 @@
 make table, or: python -m deepnmf_jax.experiments.accuracy [--tables=fast,beyond]
 
 Runs that have a record in docs/results/accuracy/ are done; others go on from their checkpoints in --workdir, in the
-order of accuracy_rows.py. Each record, results.json and metrics.jsonl, is kept as soon as its run ends. --workers
-trains so many rows side by side, on a CPU each on cores of its own. For a GPU: --together trains the seeds of a row as
-one program, --packs reads the data from the files of `make pack`, and further flags are those of main.py.
+order of accuracy_rows.py. Each record, results.json and metrics.jsonl, is kept as soon as its run ends; of one that is
+stopped, the epochs so far. --workers trains so many rows side by side, on a CPU each on cores of its own. For a GPU:
+--together trains the seeds of a row as one program, --packs reads the data from the files of `make pack`, and further
+flags are those of main.py.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from queue import SimpleQueue
+from typing import Any
 
 from deepnmf_jax.core.checks import check_integer
 from deepnmf_jax.experiments import jpeg_quality, run_records
@@ -43,12 +45,18 @@ def train(row: Row, seeds: Sequence[int], options: argparse.Namespace) -> None:
     jpeg_quality.provide(row.source)
     if options.packs and not row.source.endswith(".npz"):
         command.append(f"--config.dataset={options.packs / row.dataset}.pack")
-    if options.workers == 1:
-        subprocess.run(command, cwd=ROOT, check=True, env=options.environment)
-    else:
-        workdir.parent.mkdir(parents=True, exist_ok=True)
-        with workdir.with_name(f"{workdir.name}.log").open("a") as log:
-            subprocess.run(command, cwd=ROOT, check=True, env=options.environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        if options.workers == 1:
+            subprocess.run(command, cwd=ROOT, check=True, env=options.environment)
+        else:
+            workdir.parent.mkdir(parents=True, exist_ok=True)
+            with workdir.with_name(f"{workdir.name}.log").open("a") as log:
+                streams: dict[str, Any] = {"stdout": log, "stderr": subprocess.STDOUT}
+                subprocess.run(command, cwd=ROOT, check=True, env=options.environment, **streams)
+    except subprocess.CalledProcessError:
+        if len(seeds) == 1:
+            run_records.keep_epochs(workdir, row.folder(seeds[0]))
+        raise
     for seed, record in zip(seeds, run_records.read(workdir), strict=True):
         record.write(row.folder(seed))
 

@@ -63,6 +63,11 @@ class Row(NamedTuple):
         files = [self.folder(seed) / "results.json" for seed in self.seeds]
         return [json.loads(file.read_text()) for file in files if file.exists()]
 
+    def curves(self) -> list[list[dict[str, Any]]]:
+        """The epochs of the runs there are, ended or not."""
+        files = [self.folder(seed) / "metrics.jsonl" for seed in self.seeds]
+        return [[json.loads(line) for line in file.read_text().splitlines()] for file in files if file.exists()]
+
 
 SEEDS = (0, 1, 2)
 TWIN = (("model.layer", "conv"),)
@@ -97,6 +102,15 @@ def _beyond(table: str, network: str, recipe: str, settings: Settings = (), labe
     )
 
 
+# Iterations that end where 20 plain ones do in a trained network, in half the time; block by block.
+MULTISTEP = (
+    ("model.acceleration", "multistep"),
+    (
+        "model.block_settings",
+        "({'num_iters':7,'exponent':3.17},{'num_iters':4,'exponent':6.33},{'num_iters':4,'exponent':6.33},"
+        "{'num_iters':20,'acceleration':'none'})",
+    ),
+)
 CUTOUT = "{}, border and cutout"
 _FAST = _paper("gradients", "cnmf_1x1", "fast", paper=None)
 # In the order in which they are trained.
@@ -155,9 +169,17 @@ ROWS = (
         )
         for quality in jpeg_quality.QUALITIES
     ),
+    *(
+        Row("plateau", f"{network}-plateau", label, network, settings=MULTISTEP * ("cnmf" in network), paper=accuracy)
+        for network, (label, accuracy) in PAPER.items()
+    ),
 )
 
 
+# Columns of a table between the network and the paper's accuracy.
+NAMES = ("parameters", "test, %", "validation, %", "seeds", "epochs", "min a run", "memory, GB")
+# Which epochs of the paper's recipe are shown.
+EPOCHS = (1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100, 120, 150, 200, 300, 400, 500)
 # How README's short table names the best network and its twin.
 BEST = {"residual-seventy": "`residual`, five NMF blocks", "residual_cnn-seventy": "the same with convolutions"}
 
@@ -186,7 +208,7 @@ def accuracy_table(rows: Sequence[Row]) -> str:
     columns: dict[str, list[str]] = {}
     for row in rows:
         results = row.results()
-        shown = {"network": row.label, **_numbers(results, mixed)}
+        shown = {"network": row.label, **(_numbers(results, mixed) if results else _so_far(row))}
         shown["paper, %"] = "" if row.paper is None else f"{row.paper:.1f}"
         shown["run"] = f"`{row.name}`"
         for name, text in shown.items():
@@ -198,9 +220,6 @@ def accuracy_table(rows: Sequence[Row]) -> str:
 
 def _numbers(results: Sequence[dict[str, Any]], with_device: bool) -> dict[str, str]:
     """What the records of one row say, by column."""
-    names = ("parameters", "test, %", "validation, %", "seeds", "epochs", "min a run", "memory, GB")
-    if not results:
-        return dict.fromkeys(names, "") | {"test, %": "not run"}
     # Of several seeds at once, the time of their program over their number.
     minutes = np.median([r["seconds"] / len(r.get("seeds_at_once", [r["seed"]])) for r in results]) / 60
     memory = [r["peak_memory"] for r in results if r.get("peak_memory")]
@@ -213,7 +232,33 @@ def _numbers(results: Sequence[dict[str, Any]], with_device: bool) -> dict[str, 
         f"{minutes:.1f}" + (f" ({_device(results[0])})" if with_device else ""),
         f"{max(memory) / 1e9:.1f}" if memory else "",
     )
-    return dict(zip(names, values, strict=True))
+    return dict(zip(NAMES, values, strict=True))
+
+
+def _so_far(row: Row) -> dict[str, str]:
+    """What is known of a row none of whose runs has ended."""
+    shown = dict.fromkeys(NAMES, "") | {"test, %": "not run"}
+    if curves := row.curves():
+        best = [max(line["validation_accuracy"] for line in lines) for lines in curves]
+        shown |= {"test, %": "not ended", "validation, %": _percent(best), "epochs": f"{max(map(len, curves))} so far"}
+    return shown
+
+
+def epochs_table() -> str:
+    """The runs of the paper's recipe epoch by epoch: loss on the augmented training images, validation accuracy."""
+    runs = {row.label: curves[0] for row in ROWS if row.table == "plateau" and (curves := row.curves())}
+    last = max(map(len, runs.values()), default=0)
+    lines = []
+    for epoch in (e for e in EPOCHS if e <= last):
+        lines.append([str(epoch), *(_at(run, epoch) for run in runs.values())])
+    return table(lines, ("epoch", *runs))
+
+
+def _at(run: Sequence[dict[str, Any]], epoch: int) -> str:
+    if len(run) < epoch:
+        return ""
+    line = run[epoch - 1]
+    return f"{line['train_loss']:.3f}, {100 * line['validation_accuracy']:.1f} %"
 
 
 def _percent(values: Sequence[float], digits: int = 2) -> str:

@@ -52,12 +52,33 @@ def draw_twenty_epochs() -> Figure:
 @styled
 def draw_fifty_epochs() -> Figure:
     """Accuracy of the long runs on validation images (left) and on the augmented images they are trained with."""
+    figure, panels = _both_parts(_rows("long"))
+    late = panels[0].inset_axes((0.53, 0.12, 0.46, 0.46), xlim=(35, 60), ylim=(77, 83))
+    for line in panels[0].lines:
+        late.plot(*line.get_xydata().T, color=line.get_color(), ls=line.get_linestyle(), lw=1.2)
+    late.set_title("the same, from epoch 35", fontsize=8, fontweight="normal")
+    late.tick_params(labelsize=8)
+    panels[0].indicate_inset_zoom(late, edgecolor="black", alpha=0.4)
+    label_ends(panels[1], gap=0.13)
+    return figure
+
+
+@styled
+def draw_plateau() -> Figure:
+    """Accuracy of the runs by the paper's recipe, ended or not, on both parts too."""
+    figure, panels = _both_parts([row for row in ROWS if row.table == "plateau" and row.curves()])
+    label_ends(panels[1])
+    return figure
+
+
+def _both_parts(rows: Sequence[Row]) -> tuple[Figure, Any]:
+    """A panel for the validation images and one for the training images, and the runs in both."""
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, part, title in zip(
         panels, ("validation", "train"), ("validation images", "augmented training images"), strict=True
     ):
-        for row in _rows("long"):
+        for row in rows:
             epochs, (accuracy,) = _curves(row, part)
             network, _, regularised = row.label.partition(", ")
             axes.plot(
@@ -70,14 +91,7 @@ def draw_fifty_epochs() -> Figure:
         _limit(axes, max(line.get_xdata()[-1] for line in axes.lines))
         axes.set_title(title)
     panels[0].set_ylabel("CIFAR-10, accuracy, %")
-    late = panels[0].inset_axes((0.53, 0.12, 0.46, 0.46), xlim=(35, 60), ylim=(77, 83))
-    for line in panels[0].lines:
-        late.plot(*line.get_xydata().T, color=line.get_color(), ls=line.get_linestyle(), lw=1.2)
-    late.set_title("the same, from epoch 35", fontsize=8, fontweight="normal")
-    late.tick_params(labelsize=8)
-    panels[0].indicate_inset_zoom(late, edgecolor="black", alpha=0.4)
-    label_ends(panels[1], gap=0.13)
-    return figure
+    return figure, panels
 
 
 @styled

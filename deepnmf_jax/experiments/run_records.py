@@ -31,6 +31,14 @@ class Record(NamedTuple):
         write_atomically(folder / "results.json", as_json(dict(sorted(self.results.items()))))
 
 
+def keep_epochs(workdir: Path, folder: Path) -> None:
+    """Writes the epochs so far of a run that has not finished, if there are any, without a results.json."""
+    path = workdir / "metrics.jsonl"
+    if path.exists() and (lines := path.read_text().splitlines()):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(rounded(json.loads(x), 6)) + "\n" for x in lines))
+
+
 def read(workdir: Path) -> list[Record]:
     """The records of a run's seeds, in the order of its program. FileNotFoundError: it has not finished."""
     results = json.loads((workdir / "results.json").read_text())

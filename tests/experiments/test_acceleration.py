@@ -45,6 +45,21 @@ def test_settings_by_block_are_held_against_plain_iterations(
     assert "| pairs | 2 | 10 |" in table and f"| {names[0]} | {100 * plain['accuracy']:.2f} | 0 | 100 % |" in table
 
 
+def test_the_trainings_are_told_epoch_by_epoch_and_as_the_report_says() -> None:
+    record = json.loads(acceleration.TRAININGS.read_text())
+    written = acceleration.trainings_table(record).splitlines()
+    plain, multistep = (run["epochs"] for run in record["runs"].values())
+    first = f"{plain[0]['train_loss']:.3f}, {100 * plain[0]['validation_accuracy']:.1f} %"
+    assert len(plain) == 10 and written[4].startswith(f"| 1 | {first} | ") and written[-1].startswith("| 10 | ")
+    losses, accuracies = (
+        [abs(a[name] - b[name]) for a, b in zip(plain, multistep, strict=True)]
+        for name in ("train_loss", "validation_accuracy")
+    )
+    report = (acceleration.ROOT / "docs" / "reports" / "speed.md").read_text(encoding="utf-8")
+    assert max(losses) < 0.004 and "The losses differ by 0.004 at most" in report
+    assert f"the accuracies by {100 * max(accuracies):.1f} points at most" in report
+
+
 @pytest.mark.parametrize("name", ["twenty_epochs", "three_epochs"])
 def test_the_records_say_where_they_come_from_and_have_the_methods(name: str) -> None:
     record = json.loads(acceleration.FILE.with_name(f"{name}.json").read_text())

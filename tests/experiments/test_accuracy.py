@@ -44,6 +44,48 @@ def test_a_row_without_runs_says_so(records):
     assert f"`{ROW.name}`" in line
 
 
+def test_a_run_that_has_not_ended_shows_its_epochs(records):
+    row = ROW._replace(seeds=(0,))
+    row.folder(0).mkdir(parents=True)
+    lines = [
+        {"epoch": e, "train_loss": 2 / e, "validation_accuracy": right} for e, right in ((1, 0.3), (2, 0.5), (3, 0.4))
+    ]
+    (row.folder(0) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "| not ended | 50.00 |" in (found := accuracy_rows.accuracy_table([row])) and "| 3 so far |" in found
+
+
+def test_the_epochs_of_runs_stand_side_by_side(records, monkeypatch):
+    rows = [ROW._replace(table="plateau", name=name, label=name, seeds=(0,)) for name in ("a-long", "a-short", "none")]
+    monkeypatch.setattr(accuracy_rows, "ROWS", rows)
+    for row, count in zip(rows, (12, 5), strict=False):
+        row.folder(0).mkdir(parents=True)
+        lines = [{"epoch": e, "train_loss": 2 / e, "validation_accuracy": e / 100} for e in range(1, count + 1)]
+        (row.folder(0) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    written = accuracy_rows.epochs_table().splitlines()
+    assert written[0] == "| epoch | a-long | a-short |"
+    assert written[2:] == [
+        "| 1 | 2.000, 1.0 % | 2.000, 1.0 % |",
+        "| 2 | 1.000, 2.0 % | 1.000, 2.0 % |",
+        "| 5 | 0.400, 5.0 % | 0.400, 5.0 % |",
+        "| 10 | 0.200, 10.0 % |  |",
+    ]
+
+
+def test_the_epochs_of_a_run_that_is_stopped_are_kept(records, monkeypatch, tmp_path):
+    def run(command, **_):
+        folder = Path(next(c for c in command if c.startswith("--workdir=")).partition("=")[2])
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text('{"epoch": 1, "train_loss": 0.123456789}\n')
+        raise subprocess.CalledProcessError(143, command)
+
+    monkeypatch.setattr(accuracy.subprocess, "run", run)
+    monkeypatch.setattr(accuracy, "git_commit", lambda _: "abc")
+    monkeypatch.setattr(accuracy, "ROWS", (ROW._replace(seeds=(0,)),))
+    assert accuracy.main([f"--workdir={tmp_path / 'runs'}"]) == 1
+    assert json.loads((ROW.folder(0) / "metrics.jsonl").read_text()) == {"epoch": 1, "train_loss": 0.123457}
+    assert not (ROW.folder(0) / "results.json").exists()
+
+
 def test_mean_and_deviation_are_those_of_the_records(records):
     write_record(ROW, 0, 0.80)
     assert "| 80.00 | 70.00 | 0 | 5 | 10.0 | 83.7 |" in accuracy_rows.accuracy_table([ROW])
