@@ -173,10 +173,11 @@ def _divergences(zts: Array, ds: Array, target: Target, beta: float) -> Array:
 
 
 def bytes_of_one(target: Target, k: int, beta: float) -> int:
-    """Memory that one fit of k components takes among those made at once: its factors and their copies, and matrices
-    of the size of A, one for the objective, four where sweeps make them too; for sparse A what one block needs."""
+    """Memory that one fit of k components takes among those made at once: its factors, their Gram matrices and copies
+    of both, and matrices of the size of A, one for the objective, four where sweeps make them too; for sparse A what
+    one block needs."""
     a, (n, p) = target.a, target.a.shape
-    factors = 6 * k * (n + p)
+    factors = 6 * k * (n + p + k)
     if isinstance(a, Nonzeros):
         return a.dtype.itemsize * (factors + max(of_one_block(a, k, beta), of_one_block(a.T, k, beta)))
     whole = not target.for_codes(jnp.zeros((k, p))).has_gram(beta)
