@@ -21,7 +21,7 @@ from deepnmf_jax.core.divergences import kl_divergence
 from deepnmf_jax.core.inference import infer
 from deepnmf_jax.data.augmentation import center_crop
 from deepnmf_jax.experiments import run_records
-from deepnmf_jax.experiments.tables import ROOT, as_json, table
+from deepnmf_jax.experiments.tables import ROOT, as_json, loss_and_accuracy, table
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.models import Network
 from deepnmf_jax.models.summary import layer_rows
@@ -164,10 +164,10 @@ def acceleration_table(record: Mapping[str, Any]) -> str:
 
 
 def trainings_table(record: Mapping[str, Any]) -> str:
-    """Loss on the augmented training images, accuracy on the validation images and speed, epoch by epoch."""
+    """Loss on the augmented training images and accuracy on the validation images, epoch by epoch."""
     runs = record["runs"]
     lines = [
-        (str(epochs[0]["epoch"]), *(f"{e['train_loss']:.3f}, {100 * e['validation_accuracy']:.1f} %" for e in epochs))
+        (str(epochs[0]["epoch"]), *map(loss_and_accuracy, epochs))
         for epochs in zip(*(run["epochs"] for run in runs.values()), strict=True)
     ]
     found = record["machine"]

@@ -1,6 +1,7 @@
 """The accuracy tables: which network is trained how, where the records of its runs are kept, what its line shows."""
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepnmf_jax.experiments import jpeg_quality
-from deepnmf_jax.experiments.tables import ROOT, mean_and_deviation, table
+from deepnmf_jax.experiments.tables import ROOT, loss_and_accuracy, mean_and_deviation, table
 
 RECORDS = ROOT / "docs" / "results" / "accuracy"
 
@@ -46,7 +47,7 @@ class Row(NamedTuple):
     @property
     def command(self) -> str:
         """What trains the row's first seed."""
-        return f"python main.py {' '.join(self.flags(self.seeds[0])[:-1])} --workdir=runs/{self.name}"
+        return f"python main.py {shlex.join(self.flags(self.seeds[0])[:-1])} --workdir=runs/{self.name}"
 
     @property
     def source(self) -> str:
@@ -257,8 +258,7 @@ def epochs_table() -> str:
 def _at(run: Sequence[dict[str, Any]], epoch: int) -> str:
     if len(run) < epoch:
         return ""
-    line = run[epoch - 1]
-    return f"{line['train_loss']:.3f}, {100 * line['validation_accuracy']:.1f} %"
+    return loss_and_accuracy(run[epoch - 1])
 
 
 def _percent(values: Sequence[float], digits: int = 2) -> str:

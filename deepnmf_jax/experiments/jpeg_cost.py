@@ -38,11 +38,10 @@ def root_of_scale(quality: float) -> float:
 def fitted(qualities: np.ndarray, accuracies: np.ndarray, count: int) -> Line:
     """The line through accuracies in % of `count` test images each, weighted by their standard errors."""
     errors = np.sqrt(accuracies * (100 - accuracies) / count)
-    powers = np.stack([np.ones(len(qualities)), [root_of_scale(q) for q in qualities]], axis=1) / errors[:, None]
-    covariance = np.linalg.inv(powers.T @ powers)
-    coefficients = covariance @ powers.T @ (accuracies / errors)
-    chi_squared = float(np.sum((accuracies / errors - powers @ coefficients) ** 2))
-    return Line(qualities, accuracies, errors, coefficients, covariance, chi_squared)
+    roots = np.array([root_of_scale(q) for q in qualities])
+    slope_first, covariance = np.polyfit(roots, accuracies, 1, w=1 / errors, cov="unscaled")
+    chi_squared = float(np.sum(((accuracies - np.polyval(slope_first, roots)) / errors) ** 2))
+    return Line(qualities, accuracies, errors, slope_first[::-1], covariance[::-1, ::-1], chi_squared)
 
 
 def committed() -> Line:

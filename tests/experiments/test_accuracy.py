@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -221,6 +222,11 @@ def test_the_commands_are_printed_and_nothing_is_trained(monkeypatch, capsys):
     assert lines["cnn-twenty"] == (
         "python main.py --config=configs/fast/cnn.py --config.num_epochs=20 --workdir=runs/cnn-twenty"
     )
+
+
+def test_a_shell_takes_a_printed_command_for_the_flags_of_the_run():
+    for row in accuracy_rows.ROWS:
+        assert shlex.split(row.command)[2:-1] == row.flags(row.seeds[0])[:-1]
 
 
 def test_every_row_names_a_config_and_settings_it_has():

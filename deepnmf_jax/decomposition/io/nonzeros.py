@@ -163,10 +163,9 @@ def nonzeros_of(a: BCOO | HostMatrix, k: int, beta: float, both: bool = True) ->
     if both:
         by_columns = _blocks_of(*_columns_of(matrix, 1 if dense else _panels(matrix, k)), p, n, k, dense)
     found = Nonzeros(by_rows, by_columns, (n, p), dense)
-    if isinstance(a, HostMatrix):
-        return jax.device_put(found)
-    alone = getattr(a.data, "committed", False) and len(a.data.sharding.device_set) == 1
-    return jax.device_put(found, a.data.sharding if alone else None)
+    data: Any = a.data
+    alone = getattr(data, "committed", False) and len(data.sharding.device_set) == 1
+    return jax.device_put(found, data.sharding if alone else None)
 
 
 def _panels(matrix: Any, k: int) -> int:

@@ -91,16 +91,11 @@ def descend(
         return Descent(state, new, now.sweeps + count, history, now.looks + 1, stop(now.value, new, state))
 
     if not isinstance(start, Descent):
-        start = jax.tree.map(jnp.asarray, _beginning(start, length))
+        floats = [x.dtype for x in jax.tree.leaves(start) if jnp.issubdtype(x.dtype, jnp.floating)]
+        dtype, none = jnp.result_type(*floats), np.int32(0)
+        nothing: Any = np.asarray(np.inf, dtype), none, np.full(length, np.nan, dtype), none, np.False_
+        start = jax.tree.map(jnp.asarray, Descent(start, *nothing))
     return lax.while_loop(running, some_sweeps, cast(Descent[StateT], start))
-
-
-def _beginning(state: StateT, length: int) -> Descent[StateT]:
-    """A descent of which nothing but the first state is known."""
-    floats = [x.dtype for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
-    dtype, none = jnp.result_type(*floats), np.int32(0)
-    nothing: Any = np.asarray(np.inf, dtype), none, np.full(length, np.nan, dtype), none, np.False_
-    return Descent(state, *nothing)
 
 
 def descend_on_host(
