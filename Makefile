@@ -26,7 +26,8 @@ help: ## show this list
 train: $(VENV)/.for-training ## train CONFIG (quick start if not given); WORKDIR=..., ARGS="--config.seed=1 ..."
 	$(PY) main.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-test: lint docs ## check style and type hints, build the site, then run all tests
+test: $(VENV)/.for-tests ## check style and type hints, build the site, then run all tests
+	@$(MAKE) --no-print-directory --jobs=2 lint docs
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.for-tests ## run the quick tests, without the checks

@@ -4,6 +4,8 @@ The derivative is written out, dividing by the sum alone. Autodiff divides by it
 so that one black patch or one zero row of u would give NaN.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -75,6 +77,8 @@ def unit_rows(p: Array) -> Array:
     return _divided(p)[0]
 
 
+# Outside of other programs it is one, not one for each operation; inside of them it leaves no trace.
+@partial(jax.jit, inline=True)
 def _divided(p: Array) -> tuple[Array, Array]:
     """The rows over their sums, and 1 / sum, or 0 for a row of zeros (..., 1)."""
     wide = accumulated(p)
