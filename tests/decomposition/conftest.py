@@ -15,6 +15,7 @@ BY_DEFAULT = (
     "test_damaged_files.py",
     "test_estimator.py",
     "test_kinds_of_arrays.py",
+    "test_loaders_and_torch.py",
     "test_nmf.py",
     "test_overcomplete.py",
     "test_pickling.py",
