@@ -12,12 +12,11 @@ import jax.numpy as jnp
 
 from benchmarks.harness import REMOVED, arguments, best, in_turns, timed, write
 from benchmarks.layers import LAYERS, backward_of, problem, products_of_inference
-from benchmarks.speed.programs.training import TINY, large_product
+from benchmarks.speed.programs.training import large_product
 from deepnmf_jax import infer
 from deepnmf_jax.core.updates import em_step
 from deepnmf_jax.experiments.cost import kept_bytes, temporary_bytes
 from deepnmf_jax.experiments.tables import table
-from deepnmf_jax.models import Network
 from deepnmf_jax.programs import run
 from deepnmf_jax.training.devices import keep_freed_memory
 
@@ -95,30 +94,18 @@ def backward_table(result: Mapping[str, Any]) -> str:
     return table(rows, ("iterations", *(f"{way}, ms" for way in ways), "unrolled / approximate"))
 
 
-def memory(batch: int, side: int = 28, **settings: Any) -> tuple[dict[str, Any], dict[str, float]]:
-    """Bytes kept between forward and backward, and the compiler's temporary bytes: of layers on the same patches, and
-    of whole networks for images of this side; and the bytes kept over those of the convolution."""
+def memory(batch: int, num_iters: int = 20) -> tuple[dict[str, Any], dict[str, float]]:
+    """Bytes kept between forward and backward, and the compiler's temporary bytes, of layers on the same patches; and
+    the bytes kept over those of the convolution. Of whole networks: deepnmf_jax/experiments/cost.py."""
 
     def convolution(x: jax.Array, w: jax.Array) -> jax.Array:
         return jnp.matmul(x, w.T)
 
-    num_iters = settings.get("num_iters", 20)
     ours = {name: partial(infer, gradient=name, num_iters=num_iters) for name in GRADIENTS}
     layers = {"convolution": convolution, **ours}
     programs: dict[str, tuple[Callable[..., Any], Any]] = {
         f"{block.name}: {name}": (f, problem(block, batch)[:2]) for block in BLOCKS for name, f in layers.items()
     }
-    images = jnp.ones((batch, side, side, 3))
-    networks = {name: Network(gradient=name, **settings) for name in GRADIENTS}
-    networks = {"convolution": Network(layer="conv", **settings), **networks}
-    for name, network in networks.items():
-        variables = jax.eval_shape(network.init, jax.random.key(0), images)
-
-        def forward(params: Any, network: Network = network, rest: Any = variables) -> jax.Array:
-            state = {"params": params, "batch_stats": jax.tree.map(lambda s: jnp.ones(s.shape), rest["batch_stats"])}
-            return network.apply(state, images, train=True, mutable=["batch_stats"])[0]
-
-        programs[f"network: {name}"] = (forward, (variables["params"],))
     found = {}
     for name, (f, inputs) in programs.items():
 
@@ -129,9 +116,9 @@ def memory(batch: int, side: int = 28, **settings: Any) -> tuple[dict[str, Any],
         temporary = temporary_bytes(jax.grad(lambda i, f=of_inputs: (f(i) ** 2).sum()), inputs)
         found[name] = {"kept": kept, "temporary": temporary}
     ratio = {
-        f"memory, {b}: approximate / convolution": found[f"{b}: approximate"]["kept"]
-        / found[f"{b}: convolution"]["kept"]
-        for b in (*(block.name for block in BLOCKS), "network")
+        f"memory, {b.name}: approximate / convolution": found[f"{b.name}: approximate"]["kept"]
+        / found[f"{b.name}: convolution"]["kept"]
+        for b in BLOCKS
     }
     return found, ratio
 
@@ -153,7 +140,7 @@ def main() -> None:
     inference, shares = rates(batch, rounds)
     iterations = (2,) if args.quick else (5, 10, 20, 40, 80)
     backwards, slower = backward(1 if args.quick else 20, iterations, rounds)
-    kept, more = memory(batch, **(TINY if args.quick else {}))
+    kept, more = memory(batch, 2 if args.quick else 20)
     result = {"inference": inference, "backward": backwards, "memory": kept, "ratios": {**shares, **slower, **more}}
     print("\n\n".join(make(result) for make in (rates_table, backward_table, memory_table)))
     write("layer", result, args.out)
