@@ -42,7 +42,7 @@ bench: $(VENV)/.for-benchmarks ## run the benchmarks (half an hour, an idle mach
 gpu: $(VENV)/.for-training ## on a machine with a GPU: tests, speeds, the paper's recipe in slices (ARGS="--minutes=10")
 	PYTHON=$(PY) benchmarks/gpu/session.sh $(ARGS)
 
-table: $(VENV)/.for-training ## train what the accuracy tables miss (hours; goes on where it stopped), write the tables
+table: $(VENV)/.for-training ## train what the accuracy tables miss (two days; goes on where it stopped), write the tables
 	$(PY) -m deepnmf_jax.experiments.accuracy $(ARGS)
 
 pages: $(VENV)/.for-tests ## write the tables and draw the pictures of README and docs from the committed records

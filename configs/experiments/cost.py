@@ -1,7 +1,7 @@
 """What back-propagation costs (paper, figure 2): memory, time and error of CNN and CNMF, gradient by gradient.
 
 Command: python main.py --config=configs/experiments/cost.py --workdir=runs/cost
-Memory and time need no data. The trainings take digits; as in the paper: --config.dataset=cifar10
+Memory and time need no data. The trainings take digits; on CIFAR-10, for twenty epochs: --config.dataset=cifar10
 --config.train_images=0 --config.test_images=0 --config.validation_images=5000 --config.epochs=20
 """
 

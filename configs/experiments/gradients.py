@@ -1,8 +1,8 @@
 """Each gradient against the exact one of the loss, layer by layer, and accuracy after training.
 
 Command: python main.py --config=configs/experiments/gradients.py --workdir=runs/gradients
-As in the paper: --config.dataset=cifar10 --config.train_images=0 --config.test_images=0 --config.epochs=20
---config.validation_images=5000
+On CIFAR-10, for twenty epochs: --config.dataset=cifar10 --config.train_images=0 --config.test_images=0
+--config.validation_images=5000 --config.epochs=20
 """
 
 from ml_collections import ConfigDict

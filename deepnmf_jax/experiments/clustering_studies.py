@@ -166,15 +166,15 @@ def run(config: Any, workdir: str | Path) -> None:
             clustering.measure(chosen[name], STUDIES[name][1], config, workdir / f"{name}.json")
 
 
-def written(study: str, write: Callable[[Mapping[str, Any]], str]) -> str:
-    """What `write` makes of the sets of a committed record, and before it where they are from."""
+def written(study: str, write: Callable[[Mapping[str, Any]], str], cells: str = clustering.SCORES) -> str:
+    """What `write` makes of the sets of a committed record; before it where they are from and what its cells hold."""
     path = f"results/clustering/{study}.json"
     record = json.loads((RECORDS / f"{study}.json").read_text())
     config, cores, day = record["config"], record["cpu_count"], record["date"][:10]
     where = f"{record['device']}, {'one core' if cores == 1 else f'{cores} cores'}, jax {record['versions']['jax']}"
     return (
         f"{config['num_seeds']} seeds from {config['seed']}; {where}, {day}, commit {record['commit']}; "
-        f"every seed in [docs/{path}](../{path}). {clustering.SCORES}\n\n{write(record['sets'])}"
+        f"every seed in [docs/{path}](../{path}). {cells}\n\n{write(record['sets'])}"
     )
 
 
@@ -193,7 +193,8 @@ def noise_table(sets: Mapping[str, Any]) -> str:
     return table(rows, ["fit", "robust", "noise", *heads])
 
 
+_ON_CLEAN = "Relative error, and ACC in percent, of the clean samples ± deviation between seeds."
 TABLES: dict[str, Callable[[], str]] = {
     **{study: partial(written, study, clustering.scores_table) for study in ("comparison", "rule", "ablation")},
-    "noise": partial(written, "noise", noise_table),
+    "noise": partial(written, "noise", noise_table, _ON_CLEAN),
 }
