@@ -2,7 +2,7 @@
 
 Command: python main.py --config=configs/experiments/variants.py --workdir=runs/variants [--config.data_dir=...]
 CNMF+1x1 in several widths and groups, all by the recipe of configs/fast/. A network that is known is not trained again.
-About an hour on two idle cores; with --config.widths="(1.0,2.0)" two more. The paper's grid of 100:
+About an hour on two idle cores; with --config.widths="(1.0,2.0)" two or three more. The paper's grid of 100:
 --config.widths="(1.0,2.0,4.0,8.0)", a day.
 """
 
