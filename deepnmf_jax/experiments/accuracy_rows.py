@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepnmf_jax.experiments import jpeg_quality
+from deepnmf_jax.experiments import jpeg_quality, run_records
 from deepnmf_jax.experiments.acceleration import BY_BLOCK
 from deepnmf_jax.experiments.tables import ROOT, loss_and_accuracy, mean_and_deviation, table
 
@@ -67,8 +67,7 @@ class Row(NamedTuple):
 
     def curves(self) -> list[list[dict[str, Any]]]:
         """The epochs of the runs there are, ended or not."""
-        files = [self.folder(seed) / "metrics.jsonl" for seed in self.seeds]
-        return [[json.loads(line) for line in file.read_text().splitlines()] for file in files if file.exists()]
+        return [epochs for seed in self.seeds if (epochs := run_records.epochs_of(self.folder(seed)))]
 
 
 SEEDS = (0, 1, 2)
@@ -104,7 +103,7 @@ def _beyond(table: str, network: str, recipe: str, settings: Settings = (), labe
     )
 
 
-# They train as 20 plain iterations do, in half the time. No spaces and no single quotes: a shell takes it in such.
+# They train as 20 plain iterations do, in half the time. A shell takes them in single quotes, so they have none.
 MULTISTEP = (("model.block_settings", str(BY_BLOCK).replace(" ", "").replace("'", '"')),)
 CUTOUT = "{}, border and cutout"
 _FAST = _paper("gradients", "cnmf_1x1", "fast", paper=None)

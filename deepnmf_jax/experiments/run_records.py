@@ -20,10 +20,7 @@ class Record(NamedTuple):
 
     def write(self, folder: Path) -> None:
         """Writes both files, results.json last and at once: where it is, the record is whole."""
-        folder.mkdir(parents=True, exist_ok=True)
-        # Six digits are more than two machines agree in.
-        lines = "".join(json.dumps(rounded(line, 6)) + "\n" for line in self.metrics)
-        write_atomically(folder / "metrics.jsonl", lines)
+        _write_epochs(folder, self.metrics)
         self.write_results(folder)
 
     def write_results(self, folder: Path) -> None:
@@ -33,10 +30,20 @@ class Record(NamedTuple):
 
 def keep_epochs(workdir: Path, folder: Path) -> None:
     """Writes the epochs so far of a run that has not finished, if there are any, without a results.json."""
-    path = workdir / "metrics.jsonl"
-    if path.exists() and (lines := path.read_text().splitlines()):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(rounded(json.loads(x), 6)) + "\n" for x in lines))
+    if metrics := epochs_of(workdir):
+        _write_epochs(folder, metrics)
+
+
+def epochs_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl of a workdir or of a kept record; none where there is no such file."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _write_epochs(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    # Six digits are more than two machines agree in.
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(rounded(line, 6)) + "\n" for line in metrics))
 
 
 def read(workdir: Path) -> list[Record]:
