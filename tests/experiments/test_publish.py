@@ -65,24 +65,39 @@ def test_one_of_several_seeds_is_published(programs: Programs, tmp_path: Path, s
     np.testing.assert_allclose(again["test_loss"], results["test_loss"][1], rtol=1e-5)
 
 
+# Accuracy and loss on the first 1,000 test images of the JPEG copy, by the evaluation that gives the cards' accuracy on
+# all 10,000 (2026-12-01): a tenth of the time.
+FIRST_THOUSAND = {
+    "cnn": (0.756, 0.86133),
+    "cnmf": (0.773, 0.84517),
+    "cnn_1x1": (0.805, 0.70402),
+    "cnmf_1x1": (0.822, 0.66542),
+    "residual": (0.863, 0.49239),
+}
+
+
 @pytest.fixture(scope="module")
 def cifar10(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """All test images of CIFAR-10 and few others, read faster than the whole set; the fingerprint of that."""
+    """The first test images of CIFAR-10 and few others, read faster than the whole set; the fingerprint of that."""
     whole = load_dataset("cifar10", real_data_dir("cifar10"))
     path = tmp_path_factory.mktemp("cifar10") / "test.npz"
     few = {"x_train": whole.train_images[:1000], "y_train": whole.train_labels[:1000]}
-    np.savez(path, x_test=whole.test_images, y_test=whole.test_labels, **few)
+    np.savez(path, x_test=whole.test_images[:1000], y_test=whole.test_labels[:1000], **few)
     return path, whole.fingerprint
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", pretrained_names())
-def test_the_networks_of_the_package_have_the_accuracy_on_record(name: str, cifar10: tuple[Path, str]) -> None:
+def test_the_networks_of_the_package_answer_as_they_did(name: str, cifar10: tuple[Path, str]) -> None:
     results, (path, fingerprint) = load_pretrained(name).results, cifar10
     if fingerprint != results["dataset"]["fingerprint"]:
         pytest.skip("another copy of CIFAR-10 than the JPEG copy that the networks were trained on")
     config = results["config"] | {"dataset": str(path), "num_validation": 100, "num_seeds": 1}
     found = evaluate(ConfigDict(config), f"pretrained:{name}")
-    assert found["num_images"] == 10_000
-    # Five images, because processors round differently.
-    assert abs(found["test_accuracy"] - results["test_accuracy"]) <= 5e-4
+    accuracy, loss = FIRST_THOUSAND[name]
+    assert found["num_images"] == 1000
+    # One image, because processors round differently.
+    assert abs(found["test_accuracy"] - accuracy) < 0.0015
+    assert found["test_loss"] == pytest.approx(loss, rel=1e-3)
+    # Three deviations of a share of 1,000 images.
+    assert abs(found["test_accuracy"] - results["test_accuracy"]) < 3 * (accuracy * (1 - accuracy) / 1000) ** 0.5
