@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from deepnmf_jax.core.normalization import normalize_weights
+from deepnmf_jax.layers.fields import InferenceFields
 from deepnmf_jax.models import load_pretrained, pretrained_names
 from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
@@ -19,6 +21,8 @@ from deepnmf_jax.training.records import write_results
 from deepnmf_jax.training.setup import Run, prepare
 from deepnmf_jax.training.state import TrainState, count_parameters
 
+# Fields of a network that say how the codes of the same weights are found: a trained one may be tested with others.
+_CODING = {f.name for f in fields(InferenceFields)} | {"block_settings", "input_spikes", "batch_statistics"}
 # What --checkpoint starts with for a network of the package.
 PRETRAINED = "pretrained:"
 
@@ -79,7 +83,8 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: no checkpoint there.
         OSError: all checkpoints there are damaged.
-        ValueError: it was trained with a config of another network, or the name is unknown.
+        ValueError: it was trained with a config of another network, or the name is unknown. How the network finds its
+            codes (iterations, acceleration, spikes) and which statistics it takes may differ from the training.
     """
     # Before the data are read: they may take long, or not be there.
     check_name(checkpoint)
@@ -128,11 +133,17 @@ def _of_a_run(checkpoint: Path, run: Run) -> tuple[tuple[Any, Any], int]:
 
 def _of_the_package(name: str, run: Run) -> tuple[tuple[Any, Any], int]:
     found = load_pretrained(name)
-    if found.model != run.model or found.image_shape != run.image_shape:
+    trained, given = found.model, run.model
+    other = {f.name for f in fields(trained) if f.init and getattr(trained, f.name) != getattr(given, f.name)}
+    if other - _CODING or found.image_shape != run.image_shape:
+        differs = ", ".join(sorted(other - _CODING)) or f"images of {run.image_shape}, not {found.image_shape}"
         raise ValueError(
-            f"the config does not describe the network {name!r}; give the one it was trained with, --config="
-            f"{found.results.get('config_file', 'see its results.json')}"
+            f"the config does not describe the network {name!r} (other: {differs}); give the one it was trained with, "
+            f"--config={found.results.get('config_file', 'see its results.json')}"
         )
+    if other:
+        changes = ", ".join(f"{n} = {getattr(given, n)} (then {getattr(trained, n)})" for n in sorted(other))
+        _log.info("testing the network %r otherwise than it was trained: %s", name, changes)
     variables = (found.variables["params"], found.variables.get("batch_stats", {}))
     return place(variables, replicated(run.mesh)), found.results["steps"]
 

@@ -45,8 +45,13 @@ def test_a_published_network_is_the_runs_best_and_evaluates_to_its_number(
         again = evaluate(config, checkpoint)
         assert (again["test_accuracy"], again["test_loss"]) == (results["test_accuracy"], results["test_loss"])
     assert again["step"] == results["steps"]
+    # Other codes of the same weights are allowed, of the run as of the published network; another network is not.
     config.model.num_iters += 1
-    with pytest.raises(ValueError, match="configs/x.py"):
+    config.model.block_settings = ({}, {"num_iters": 2})
+    losses = {evaluate(config, checkpoint)["test_loss"] for checkpoint in (str(tmp_path / "run"), "pretrained:net")}
+    assert len(losses) == 1 and losses != {results["test_loss"]}
+    config.model.logit_scale = 3.0
+    with pytest.raises(ValueError, match=r"\(other: logit_scale\).*configs/x.py"):
         evaluate(config, "pretrained:net")
 
 
