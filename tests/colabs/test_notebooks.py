@@ -144,13 +144,17 @@ def check_stored_is_of_today(stored: nbformat.NotebookNode, executed: nbformat.N
 
 
 def run_shortened(
-    path: Path, facts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **parameters: Any
+    path: Path, facts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str = "", **parameters: Any
 ) -> nbformat.NotebookNode:
-    """The notebook after one epoch of training instead of all, with a last cell that prints the facts."""
+    """The notebook after one epoch of training instead of all, with a last cell that prints the facts.
+
+    `before` is code that runs behind the cell of the parameters.
+    """
     notebook = nbformat.read(path, as_version=4)
     (place,) = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
     parameters |= {"num_epochs": 1, "workdir": str(tmp_path / "run")}
-    shorter = nbformat.v4.new_code_cell("\n".join(f"{name} = {value!r}" for name, value in parameters.items()))
+    lines = [*(f"{name} = {value!r}" for name, value in parameters.items()), before]
+    shorter = nbformat.v4.new_code_cell("\n".join(lines))
     notebook.cells.insert(place + 1, shorter)
     notebook.cells.append(nbformat.v4.new_code_cell(facts, id="facts"))
     # Neither a kernel called python3 in the user's home nor the user's settings take part, or are changed.

@@ -81,28 +81,22 @@ FIRST_THOUSAND = {
 }
 
 
-@pytest.fixture(scope="module")
-def cifar10(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The first test images of CIFAR-10 and few others, read faster than the whole set; the fingerprint of that."""
-    whole = load_dataset("cifar10", real_data_dir("cifar10"))
-    path = tmp_path_factory.mktemp("cifar10") / "test.npz"
-    few = {"x_train": whole.train_images[:1000], "y_train": whole.train_labels[:1000]}
-    np.savez(path, x_test=whole.test_images[:1000], y_test=whole.test_labels[:1000], **few)
-    return path, whole.fingerprint
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", pretrained_names())
-def test_the_networks_of_the_package_answer_as_they_did(name: str, cifar10: tuple[Path, str]) -> None:
-    results, (path, fingerprint) = load_pretrained(name).results, cifar10
-    if fingerprint != results["dataset"]["fingerprint"]:
-        pytest.skip("another copy of CIFAR-10 than the JPEG copy that the networks were trained on")
-    config = results["config"] | {"dataset": str(path), "num_validation": 100, "num_seeds": 1}
-    found = evaluate(ConfigDict(config), f"pretrained:{name}")
-    accuracy, loss = FIRST_THOUSAND[name]
-    assert found["num_images"] == 1000
-    # One image, because processors round differently.
-    assert abs(found["test_accuracy"] - accuracy) < 0.0015
-    assert found["test_loss"] == pytest.approx(loss, rel=1e-3)
-    # Three deviations of a share of 1,000 images.
-    assert abs(found["test_accuracy"] - results["test_accuracy"]) < 3 * (accuracy * (1 - accuracy) / 1000) ** 0.5
+def test_the_networks_of_the_package_answer_as_they_did(tmp_path: Path) -> None:
+    # One test, because the workers of pytest-xdist would decode all of CIFAR-10 once each.
+    whole = load_dataset("cifar10", real_data_dir("cifar10"))
+    few = {"x_train": whole.train_images[:1000], "y_train": whole.train_labels[:1000]}
+    np.savez(tmp_path / "test.npz", x_test=whole.test_images[:1000], y_test=whole.test_labels[:1000], **few)
+    assert set(FIRST_THOUSAND) == set(pretrained_names())
+    for name, (accuracy, loss) in FIRST_THOUSAND.items():
+        results = load_pretrained(name).results
+        if whole.fingerprint != results["dataset"]["fingerprint"]:
+            pytest.skip("another copy of CIFAR-10 than the JPEG copy that the networks were trained on")
+        config = results["config"] | {"dataset": str(tmp_path / "test.npz"), "num_validation": 100, "num_seeds": 1}
+        found = evaluate(ConfigDict(config), f"pretrained:{name}")
+        assert found["num_images"] == 1000
+        # One image, because processors round differently.
+        assert abs(found["test_accuracy"] - accuracy) < 0.0015, name
+        assert found["test_loss"] == pytest.approx(loss, rel=1e-3), name
+        # Three deviations of a share of 1,000 images.
+        assert abs(found["test_accuracy"] - results["test_accuracy"]) < 3 * (accuracy * (1 - accuracy) / 1000) ** 0.5
