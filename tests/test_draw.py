@@ -34,7 +34,9 @@ def test_a_picture_is_shrunk_without_a_difference_to_the_eye(tmp_path: Path) -> 
 def test_all_are_drawn_as_a_paper_wants_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     x, w, h = (a / a.sum(axis=1, keepdims=True) for a in map(rng.random, [(2, 16), (9, 16), (2, 9)]))
+    # What is computed for a picture, and no file: tested where it is.
     monkeypatch.setattr(sum_of_parts, "explain", lambda: sum_of_parts.Explained(x, w, h))
+    monkeypatch.setattr("sklearn.manifold.TSNE.fit_transform", lambda _, codes: codes[:, :2])
     paths = draw.draw_all(tmp_path, "pdf")
     assert [path.name for path in paths] == [f"{name}.pdf" for name in draw.PICTURES]
     assert all(path.read_bytes().startswith(b"%PDF") for path in paths)
