@@ -2,8 +2,7 @@
 
 "quick" programs are compiled with few optimisations: they give other last digits, and are slow where they run long.
 "plain" ones are optimised, but by XLA's older code generator for CPUs, in half the time of the newer one. The
-networks that are compared with golden numbers in float32, and a user's first run, are compiled as users' programs are
-("usual").
+networks that are compared with golden numbers, and a user's first run, are compiled as users' programs are ("usual").
 """
 
 import functools

@@ -26,14 +26,13 @@ gc.set_threshold(100_000, 20, 100)
 
 # Tests whose programs are not compiled "quick" (tests/compilation.py).
 # test_main.py holds runs against one that a user starts, which must have the same bits.
-USUALLY_COMPILED = ("test_main.py",)
+USUALLY_COMPILED = ("test_golden_networks.py", "test_main.py")
 # Fits of many sweeps, epochs of training, evaluation of many images.
 PLAINLY_COMPILED = (
     "test_quality.py",
     "test_consensus.py",
     "test_dn2mfgl.py",
     "test_golden.py",
-    "test_golden_networks.py",
     "test_notebooks.py",
     "test_paper_notebook.py",
     "test_dictionary.py",

@@ -159,7 +159,9 @@ TAKES_MORE = pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="XLA of JA
     ("solver", "beta", "shape", "k", "stored"),
     [
         pytest.param("hals", 2.0, (300, 200), 10, 1.0, marks=TAKES_MORE),
+        ("mu", 1.0, (300, 200), 10, 1.0),
         ("hals", 2.0, (90, 40), 30, 1.0),
+        ("hals", 2.0, (900, 200), 10, 0.05),
         ("mu", 1.0, (900, 200), 10, 0.05),
         ("mu", 1.5, (900, 200), 10, 0.05),
     ],

@@ -21,6 +21,7 @@ def sparse() -> Any:
 
 FITS: dict[str, Callable[[], Any]] = {
     "float32": lambda: NMF(2).fit(A.astype(np.float32)),
+    "float64": lambda: NMF(2).fit(A),
     "JAX": lambda: NMF(2).fit(jax.numpy.asarray(A)),
     "on a chosen device": lambda: NMF(2).fit(jax.device_put(A, jax.devices()[0])),
     "device": lambda: NMF(2, device=jax.devices()[0]).fit(A),
@@ -31,6 +32,7 @@ FITS: dict[str, Callable[[], Any]] = {
     "shuffled, one atom known": lambda: NMF(2, shuffle=True, known_D=np.stack([A[0], np.full(6, np.nan)])).fit(A),
     "graph": lambda: NMF(2, alpha_graph=0.1).fit(A),
     "restarts": lambda: NMF(2, init="random", n_restarts=2).fit(A),
+    "with a bar": lambda: NMF(2, verbose=True, max_iter=20, tol=0).fit(A),
 }
 
 

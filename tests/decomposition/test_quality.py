@@ -65,8 +65,8 @@ def test_the_default_fit(name: str, scale: float) -> None:
 
 
 @pytest.mark.slow
-def test_restarts() -> None:
-    name = "digits"
+@pytest.mark.parametrize("name", ["digits", "jaffe"])
+def test_restarts(name: str) -> None:
     a = load(name)
     k, _, best = REFERENCES[name]
     model = NMF(k, n_restarts=8, max_iter=1500, tol=1e-6)
