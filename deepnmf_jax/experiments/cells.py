@@ -149,7 +149,8 @@ def stored(experiment: str) -> Record | None:
 def source(record: Mapping[str, Any]) -> str:
     """Where the numbers of a record are from, in a line for the page that shows them."""
     device = record["cpu"] if record["device_backend"] == "cpu" else record["device"]
-    cores = f", {record['cpu_count']} cores" if record["device_backend"] == "cpu" else ""
+    count = record["cpu_count"]
+    cores = f", {count} core{'s' if count != 1 else ''}" if record["device_backend"] == "cpu" else ""
     return (
         f"`{record['command']}`; {record['seconds'] / 60:.0f} min on {device}{cores}; jax {record['versions']['jax']}; "
         f"{record['date'][:10]}"
