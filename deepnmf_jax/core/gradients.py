@@ -19,7 +19,7 @@ from jax import Array
 
 from deepnmf_jax.core.dtypes import floats, in_common
 from deepnmf_jax.core.reverse_only import reverse_tangent
-from deepnmf_jax.core.updates import denominator, em_factor, reconstruct
+from deepnmf_jax.core.updates import denominator, em_factor, explained, reconstruct
 
 GRADIENTS = ("approximate", "scaled", "unrolled", "implicit")
 LOCAL_RULES = ("kl", "mse")
@@ -122,9 +122,10 @@ def _scaled_adjoint(x: Array, w: Array, h: Array, g: Array, *, steps: float) -> 
 def implicit_adjoint(x: Array, w: Array, h: Array, g: Array, *, cg_steps: int) -> tuple[Array, Array]:
     """Gradient of the fixed point h(x, w) for the cotangent g, by `cg_steps` steps of conjugate gradients.
 
-    Solves (D M D + max(1 - q, 0)) z = D g with D = diag(sqrt(h)) and M = w diag(x / R^2) w^T, one system a row of
-    x, started at z = D g: with 0 steps it is `approximate_adjoint`. Exact where h is an optimum with independent
-    active units. Before convergence, units that still grow (q > 1) are treated as if they had converged.
+    Solves (D M D + max(t - q, 0)) z = D g with D = diag(sqrt(h)), M = w diag(x / R^2) w^T and t the sum of what w
+    explains of x, usually 1: one system a row of x, started at z = D g, so that with 0 steps it is
+    `approximate_adjoint`. Exact where h is an optimum with independent active units. Before convergence, units that
+    still grow (q > t) are treated as if they had converged.
 
     Shapes as in `approximate_adjoint`. grad_x is that of the iteration without normalisation of h; the normalised one
     differs by the constant (g . h) a row, which the chain through `normalize_patches` removes.
@@ -153,7 +154,7 @@ def _outer(a: Array, b: Array) -> Array:
 
 def _hessian_parts(x: Array, w: Array, h: Array) -> tuple[Array, ...]:
     r = denominator(x, reconstruct(w, h))
-    slack = jnp.maximum(1 - em_factor(x, w, h), 0)
+    slack = jnp.maximum(explained(x, w) - em_factor(x, w, h), 0)
     return w, jnp.sqrt(h), x / r, r, slack
 
 

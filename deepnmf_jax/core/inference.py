@@ -71,9 +71,10 @@ def infer(
             "unrolled" goes through the steps taken. An iteration costs what a plain one costs, a pair of products;
             docs/reports/speed.md says how few of them replace 20 plain ones.
         exponent: plain steps in one of "multistep", the largest exponent of "adaptive"; at least 1.
-        tolerance: if above 0, an input whose certificate log max_i q_i (`certificate`: a bound on the distance of
+        tolerance: if above 0, an input whose certificate (`certificate`, log max_i q_i: a bound on the distance of
             its divergence to the smallest one, in nats) is not above it takes no further step, whatever else is in
-            the batch, and the loop ends early once all rest. In float32 not below 2e-6. Not for "unrolled".
+            the batch, and the loop ends early once all rest. In float32 not below 2e-6. Not for "unrolled", nor for a
+            gradient of the gradient by `jax.grad` (`jax.hessian` works).
         products: "full", float32 products in the iterations whatever JAX's default precision is; or "tf32" or
             "bfloat16": their operands rounded to TF32 (10 bits of mantissa) or bfloat16 (7), sums and all else in
             float32. "tf32" is for the tensor cores of a GPU; a device without them, a CPU for one, rounds in the same

@@ -15,7 +15,7 @@ from jax import Array
 
 from deepnmf_jax.core.dtypes import plain
 from deepnmf_jax.core.normalization import divisible, row_sums, sums_by_product
-from deepnmf_jax.core.updates import em_factor, em_update, product, ratio, right_operand
+from deepnmf_jax.core.updates import em_factor, em_update, explained, product, ratio, right_operand
 
 ACCELERATIONS = ("none", "adaptive", "multistep")
 PRODUCTS = ("full", "tf32", "bfloat16")
@@ -67,7 +67,7 @@ class Problem(NamedTuple):
 
     units: int  # k
     start: Array  # h(0) = 1/k, or 0 for a row of zeros, which no activity explains (..., k)
-    total: Array  # sums of x (..., 1)
+    total: Array  # sums of x over the inputs that w has (..., 1)
     first: Callable[[], Array]  # q at h(0), half a pair (..., k)
     factor: Callable[[Array], Array]  # q at h, a pair (..., k)
     sums: Callable[[Array], Array] = partial(jnp.sum, axis=-1, keepdims=True)  # of rows (..., k) -> (..., 1)
@@ -101,7 +101,7 @@ def _problem(x: Array, w: Array, products: str) -> Problem:
     return Problem(
         w.shape[0],
         uniform_start(x, w.shape[0]),
-        jnp.sum(x, axis=-1, keepdims=True),
+        explained(x, w),
         lambda: product(x, first_weights(w).T, products),
         lambda h: em_factor(x, forth, h, products, transposed=back),
         sums_by_product,
@@ -150,25 +150,27 @@ def _guarded(p: Problem, settings: Settings) -> Array:
     """Steps as long as several plain ones; each row keeps the best point it was sure of, and an EM step ends them.
 
     The guard needs no logarithm. KL is convex in h with gradient 1 - q, so a candidate c is no worse than the plain
-    step e if the KL does not fall from c towards e: sum_i q_i(c) (e_i - c_i) <= 0, where sum_i q_i(c) c_i is the sum
-    of x. A row whose candidate fails takes e next, which never raises the KL. So each pair more can only improve.
+    step e if the KL does not fall from c towards e: sum_i q_i(c) (e_i - c_i) <= 0, where sum_i q_i(c) c_i = 1. A row
+    whose candidate fails takes e next, which never raises the KL. So each pair more can only improve.
+
+    That holds where what w explains of x sums to 1. The q of any row divided by that sum are those of such a row.
     """
-    total, dtype = p.total, p.total.dtype
+    weight, dtype = 1 / divisible(p.total), p.total.dtype
     slack = 4 * jnp.finfo(dtype).eps
-    limit = jnp.exp(jnp.asarray(settings.tolerance, dtype))
+    limit = jnp.exp(jnp.asarray(settings.tolerance, dtype) * weight)
 
     def rests(q: Array) -> Array:
         return (jnp.max(q, axis=-1, keepdims=True) <= limit) & (settings.tolerance > 0)
 
     def step(s: _State) -> _State:
-        e = s.h * s.q  # sums to the sum of x as it is
+        e = s.h * s.q  # sums to 1 as it is
         c = _candidate(p, s, settings)
-        q = p.factor(c)
+        q = p.factor(c) * weight
         # A plain step is kept unasked, because it cannot raise the KL.
-        kept = (s.exponent <= 1) | (p.sums(q * e) <= total + slack)
+        kept = (s.exponent <= 1) | (p.sums(q * e) <= 1 + slack)
         # How fast the KL falls along c - h, at h and at c.
-        falls_at_h = p.sums(s.q * c) - total
-        falls_at_c = total - p.sums(q * s.h)
+        falls_at_h = p.sums(s.q * c) - 1
+        falls_at_c = 1 - p.sums(q * s.h)
         exponent = jnp.where(kept, _next_exponent(s.exponent, falls_at_h, falls_at_c, settings), 1)
         moves = kept & ~s.resting
         h, q = jnp.where(moves, c, s.h), jnp.where(moves, q, s.q)
@@ -180,10 +182,10 @@ def _guarded(p: Problem, settings: Settings) -> Array:
         # A largest value in place of `any`, which Pallas does not lower; of no rows it is 0.
         return (s.pairs < settings.num_iters) & (jnp.max(jnp.where(s.resting, 0, 1), initial=0) > 0)
 
-    q = p.first()
-    exponent = jnp.full_like(total, _kept_exponent(settings))
+    q = p.first() * weight
+    exponent = jnp.full_like(weight, _kept_exponent(settings))
     # Nothing is known of the time before the start: a change over endlessly many steps.
-    trail = (jnp.zeros_like(q), jnp.full_like(total, jnp.inf)) if settings.acceleration == "multistep" else None
+    trail = (jnp.zeros_like(q), jnp.full_like(weight, jnp.inf)) if settings.acceleration == "multistep" else None
     start = _State(jnp.int32(1), p.start, q, exponent, rests(q), trail)
     if settings.tolerance:
         end = jax.lax.while_loop(goes_on, step, start)

@@ -46,7 +46,27 @@ def reverse_tangent(
     if not moving:
         return jnp.zeros_like(output)
     given: dict[str, Any] = {"moving": moving, "like": like, "dtype": output.dtype}
-    return _tangent.bind(*residuals, *(tangents[i] for i in moving), transpose=transpose, reason=reason, **given)
+    own = [_varying_as(tangents[i], output) for i in moving]
+    return _tangent.bind(*residuals, *own, transpose=transpose, reason=reason, **given)
+
+
+def _varying_as(tangent: Array, output: Array) -> Array:
+    """The tangent as one that differs between the devices of a `jax.shard_map` where the output does.
+
+    Weights that all devices share have a cotangent on each; of this cast JAX knows that these are to be summed.
+    """
+    axes = tuple(_varying_axes(output) - _varying_axes(tangent))
+    if not axes:
+        return tangent
+    lax: Any = jax.lax  # pcast has taken the place of pvary
+    return lax.pcast(tangent, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(tangent, axes)
+
+
+def _varying_axes(a: Array) -> frozenset[str]:
+    """Axes of the mesh along which the array differs; releases of JAX keep them in different places, or nowhere."""
+    kind: Any = a.aval
+    newer = getattr(kind, "manual_axis_type", None)
+    return frozenset(newer.varying if newer else getattr(kind, "vma", ()))
 
 
 def _refuse(*_: Any, reason: str, **__: Any) -> Any:

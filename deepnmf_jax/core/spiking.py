@@ -18,7 +18,7 @@ from jax import Array
 
 from deepnmf_jax.compiled import keep_bounded
 from deepnmf_jax.core import checks, gradients
-from deepnmf_jax.core.dtypes import in_common
+from deepnmf_jax.core.dtypes import in_common, plain
 from deepnmf_jax.core.iteration import uniform_start
 from deepnmf_jax.core.updates import TINY
 
@@ -89,6 +89,7 @@ def infer_spiking(
     """
     keep_bounded()
     x, w = jnp.asarray(x), jnp.asarray(w)
+    num_spikes, epsilon, decay, cg_steps = map(plain, (num_spikes, epsilon, decay, cg_steps))
     checks.check_integer("num_spikes", num_spikes, 1)
     _check_steps(epsilon, decay)
     checks.check_choice("gradient", gradient, GRADIENTS)
@@ -114,8 +115,8 @@ def spiking_unchecked(
     wide_x, wide_w = in_common(jax.lax.stop_gradient(x), jax.lax.stop_gradient(w))
     steps = spike_steps(num_spikes, epsilon, decay, wide_x.dtype)
     h = _settle(key, wide_x, wide_w, steps)
-    plain = jnp.sum(steps / (1 + steps))
-    return gradients.at_result(h, x, w, gradient=gradient, cg_steps=cg_steps, steps=plain)
+    em_steps = jnp.sum(steps / (1 + steps))
+    return gradients.at_result(h, x, w, gradient=gradient, cg_steps=cg_steps, steps=em_steps)
 
 
 def spike_steps(num_spikes: int, epsilon: float = 1.0, decay: float = 0.5, dtype: jnp.dtype = jnp.float32) -> Array:
@@ -131,7 +132,7 @@ def spike_update(h: Array, w: Array, spike: Array, step: Array | float) -> Array
     Args:
         h: activities (..., k), float.
         w: weights (k, n).
-        spike: number of the input that spikes, 0 ... n - 1 (...), integers. Others give NaN.
+        spike: number of the input that spikes, 0 ... n - 1 (...), integers. Others give NaN, -1 too.
         step: e, above 0.
 
     Returns:
@@ -189,7 +190,7 @@ def draw_spikes(key: Array, x: Array, num_spikes: int) -> Array:
     rows = row_keys(key, x.shape[:-1])
     table = _distribution(x)
     chunks = jax.lax.map(lambda c: _draw(rows, c, table, x.shape[-1]), jnp.arange(-(-num_spikes // CHUNK)))
-    return chunks.reshape(-1, *x.shape[:-1])[:num_spikes]
+    return chunks.reshape(chunks.shape[0] * CHUNK, *x.shape[:-1])[:num_spikes]
 
 
 def replace_by_spikes(key: Array, images: Array, num_spikes: int) -> Array:
@@ -203,7 +204,7 @@ def replace_by_spikes(key: Array, images: Array, num_spikes: int) -> Array:
     Returns:
         images of the same shape, dtype and sums.
     """
-    flat = images.reshape(images.shape[0], -1)
+    flat = images.reshape(images.shape[0], math.prod(images.shape[1:]))
     (wide,) = in_common(flat)
     spikes = draw_spikes(key, wide, num_spikes).T
     counts = jax.vmap(lambda own: jnp.zeros(flat.shape[1], wide.dtype).at[own].add(1))(spikes)
@@ -229,6 +230,10 @@ def _check_steps(epsilon: float, decay: float) -> None:
 
 def _column(columns: Array, spike: Array) -> Array:
     """Rows of w^T (n, k), those of the spikes (...); NaN for numbers outside 0 ... n - 1. -> (..., k)."""
+    if spike.dtype.itemsize < 4:  # it need not hold n
+        spike = spike.astype(jnp.int32)
+    # JAX counts negative numbers from the end, and streams of events are filled up with -1.
+    spike = jnp.where(spike < 0, columns.shape[0], spike)
     return columns.at[spike].get(mode="fill", fill_value=jnp.nan)
 
 
@@ -255,7 +260,7 @@ def _settle(key: Array, x: Array, w: Array, steps: Array) -> Array:
     tiles = min(rows, -(-shape[0] * rows * k // TILE)) or 1
     size = -(-rows // tiles)
     tiles = -(-rows // size)
-    x = jnp.pad(x.reshape(shape[0], rows, -1), [(0, 0), (0, tiles * size - rows), (0, 0)])
+    x = jnp.pad(x.reshape(shape[0], rows, x.shape[-1]), [(0, 0), (0, tiles * size - rows), (0, 0)])
     keys = keys.reshape(shape[0], rows)
     # The rows that fill the last tile are 0 and draw nothing; any key does for them.
     keys = jnp.concatenate([keys, keys[:, : tiles * size - rows]], axis=1)
@@ -324,8 +329,8 @@ def _draw(keys: Array, chunk: Array, table: tuple[Array, Array], n: int) -> Arra
         # Two short counts in place of a search: of the blocks that end below u, then of the entries of the next one.
         block = jnp.sum(ends[None, :-1] <= u[:, None], axis=-1, dtype=jnp.int32)
         entry = jnp.sum(sums[block] <= u[:, None], axis=-1, dtype=jnp.int32)
-        # A row of zeros has all of its sums at 0.
-        return jnp.minimum(block * width + entry, n - 1)
+        # Rounding may bring u to the last sum; a row of zeros has all of its sums there.
+        return jnp.where(ends[-1] > 0, jnp.minimum(block * width + entry, n - 1), 0)
 
     flat = jax.vmap(row)(keys.reshape(-1), sums.reshape(-1, blocks, width), ends.reshape(-1, blocks))
     return jnp.moveaxis(flat.reshape(*lead, CHUNK), -1, 0)

@@ -45,6 +45,11 @@ def round_to_tf32(a: Array) -> Array:
     return jax.lax.reduce_precision(a, exponent_bits=8, mantissa_bits=10)
 
 
+def explained(x: Array, w: Array) -> Array:
+    """Sums of x (..., n) over the inputs that some row of w (k, n) has, all that any h w can explain -> (..., 1)."""
+    return jnp.sum(jnp.where(jnp.any(w > 0, axis=0), x, 0), axis=-1, keepdims=True)
+
+
 def denominator(x: Array, r: Array) -> Array:
     """R + 1e-20, kept where it may be squared: no smaller than the root of the smallest normal number.
 
@@ -73,7 +78,8 @@ def _ratio_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
 def em_factor(x: Array, w: Array, h: Array, products: str = "full", transposed: Array | None = None) -> Array:
     """Multiplicative factor q_i = sum_s w_is x_s / R_s of Lee and Seung's rule for the KL divergence (paper, eq. 3).
 
-    x (..., n), w (k, n), h (..., k) -> q (..., k). At the optimum q_i = 1 where h_i > 0 and q_i <= 1 elsewhere.
+    x (..., n), w (k, n), h (..., k) -> q (..., k). At the optimum q_i = 1 where h_i > 0 and q_i <= 1 elsewhere;
+    where w leaves out inputs, the sum of the others (`explained`) stands in place of 1.
     `transposed` is w^T (n, k) where a loop keeps it laid out (`right_operand`).
     """
     return product(ratio(x, product(h, w, products)), w.T if transposed is None else transposed, products)

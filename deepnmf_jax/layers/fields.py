@@ -137,7 +137,7 @@ class NMFFields(InferenceFields):
     def _code(self, x: Array, w: Array, key: Array | None) -> Array:
         if key is None:
             return infer_unchecked(x, w, self.inference)
-        return spiking_unchecked(key, x, w, *self.spiking, self.gradient, self.cg_steps)
+        return spiking_unchecked(key, x, w, *self.spiking, self.gradient, self.inference.cg_steps)
 
 
 @dataclass(eq=False, repr=False)

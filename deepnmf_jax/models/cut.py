@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.core.checks import check_integer, check_settings
+from deepnmf_jax.core.iteration import Settings
 from deepnmf_jax.models.network import Network
 
 
@@ -42,14 +43,21 @@ def cut_network(
 
     Raises:
         ValueError: no such block; a network with residual paths, or one that reads both signs of its activations: what
-            follows a block of theirs is no function of the activations after the ReLU.
+            follows a block of theirs is no function of the activations after the ReLU; a network that spikes; a
+            tolerance with "unrolled".
     """
     if model.residual or model.rectification != "relu":
         raise ValueError(
             f"residual = {model.residual} and rectification = {model.rectification!r}: their blocks read more than the "
             "positive part of the activations; cut a network without residual paths, and with 'relu'"
         )
-    model = model if gradient is None else model.clone(gradient=gradient)
+    if model.needs_spikes:
+        raise ValueError("the network spikes, and its parts take no key: set num_spikes and input_spikes to 0")
+    if gradient is not None:
+        blocks = [{**own, "gradient": gradient} if "gradient" in own else own for own in model.block_settings]
+        model = model.clone(gradient=gradient, block_settings=blocks)
+    for own in model.block_settings or ({},):
+        check_settings(Settings(**{name: own.get(name, value) for name, value in model.inference._asdict().items()}))
     name = f"block{check_integer('after', after, 1, len(model.features))}"
 
     @jax.jit

@@ -81,8 +81,8 @@ def wanted_images(
     units = [weight.shape[0] * (1 if weight.ndim == 2 else weight.shape[2]) for weight in weights]
 
     def sizes(side: tuple[int, int], channels: int) -> list[int]:
-        height, width = (-(-pixels // stride) for pixels in side)
-        return patch_sizes(blocks(channels), (height, width, channels))
+        height, width = (pixels // stride for pixels in side)
+        return patch_sizes(blocks(channels), (height, width, channels)) if height and width else []
 
     for c in CHANNELS if components is None else (components,):
         try:
@@ -92,7 +92,7 @@ def wanted_images(
             continue
         if c == (components or given[2]) and sizes(given[:2], c) == entries:
             return None
-        for side in range(1, MOST_PIXELS + 1):
+        for side in range(stride, MOST_PIXELS + 1):
             found = sizes((side, side), c)
             if found == entries:
                 return side, side, c

@@ -37,6 +37,10 @@ class Network(NetworkFields, nn.Module):
         """
 
         def normalize(part: Part, x: Array) -> Array:
+            # Flax leaves the shapes of statistics unchecked: one channel would be taken as all of them.
+            known = self.variables.get("batch_stats", {}).get(part.name)
+            if known and known["mean"].shape != x.shape[-1:]:
+                raise ValueError(self.refusal(jnp.shape(images), self.variables["params"]))
             return BatchNorm(name=part.name, **part.fields)(x, train=train)
 
         def block(name: str, fields: dict[str, Any], x: Array) -> Array:

@@ -1,7 +1,7 @@
 """The layers as NNX modules: parameters and random keys around what `deepnmf_jax.layers.fields` computes."""
 
 import math
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, fields
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from deepnmf_jax.core import initializers
 from deepnmf_jax.core.checks import check_integer
+from deepnmf_jax.core.dtypes import plain
 from deepnmf_jax.core.patches import has_axes, per_axis
 from deepnmf_jax.layers.fields import (
     ConvFields,
@@ -49,9 +50,18 @@ class InputsAndOutputs(Inputs):
     out_features: int
 
 
-def as_tuples(value: Any) -> Any:
-    """Sequences as tuples, within one another too: the fields of an NNX module must be hashable."""
-    return tuple(map(as_tuples, value)) if has_axes(value) and not isinstance(value, str) else value
+def fix_fields(module: Any) -> None:
+    """Makes constants of a module's fields: sequences tuples, because they must be hashable, and scalars of numpy and
+    JAX Python's numbers, because arrays would belong to the module's state."""
+    for each in fields(module):
+        value = _fixed(getattr(module, each.name))
+        # NNX remembers of an attribute that it was an array.
+        delattr(module, each.name)
+        setattr(module, each.name, value)
+
+
+def _fixed(value: Any) -> Any:
+    return tuple(map(_fixed, value)) if has_axes(value) and not isinstance(value, str) else plain(value)
 
 
 def own_stream(rngs: nnx.Rngs) -> nnx.Rngs | None:
@@ -88,12 +98,10 @@ def _check_channels(inputs: ArrayLike, in_features: int) -> None:
         raise ValueError(f"inputs have shape {shape}; the last axis must have in_features = {in_features} entries")
 
 
-def _entries(fields: ConvFields, in_features: int, groups: int) -> int:
-    """Of a patch of one group; from here on the fields are hashable."""
-    for name in ("kernel_size", "strides", "padding", "kernel_dilation"):
-        setattr(fields, name, as_tuples(getattr(fields, name)))
-    rank = len(fields.kernel_size) if has_axes(fields.kernel_size) else 1
-    return math.prod(per_axis("kernel_size", fields.kernel_size, rank)) * in_features // groups
+def _entries(layer: ConvFields, in_features: int, groups: int) -> int:
+    """Of a patch of one group."""
+    rank = len(layer.kernel_size) if has_axes(layer.kernel_size) else 1
+    return math.prod(per_axis("kernel_size", layer.kernel_size, rank)) * in_features // groups
 
 
 @dataclass(eq=False, repr=False)
@@ -131,6 +139,7 @@ class NMFDense(NMFLayer, InputsAndOutputs):
     """
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
+        fix_fields(self)
         check_integer("in_features", self.in_features, 1)
         self.start(self.out_features, 1, self.in_features, rngs)
 
@@ -163,6 +172,7 @@ class NMFConv(NMFLayer, ConvFields, InputsAndOutputs):
     """
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
+        fix_fields(self)
         check_integer("in_features", self.in_features, 1)
         groups = self.check_groups(self.out_features, self.in_features)
         self.start(self.out_features, groups, _entries(self, self.in_features, groups), rngs)
@@ -192,9 +202,8 @@ class NMFPool(NMFLayer, PoolFields, Inputs):
     """
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
+        fix_fields(self)
         check_integer("in_features", self.in_features, 1)
-        for name in ("window_shape", "strides", "padding"):
-            setattr(self, name, as_tuples(getattr(self, name)))
         entries = math.prod(per_axis("window_shape", self.window, len(self.window)))
         self.start(self.in_features, 1, entries * self.in_features, rngs)
 
@@ -228,6 +237,7 @@ class LocalMixing(MixingFields, Inputs, nnx.Module):
     rngs: InitVar[nnx.Rngs] = field(kw_only=True)
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
+        fix_fields(self)
         check_integer("in_features", self.in_features, 1)
         shape = self.kernel_shape(self.in_features)
         self.kernel = nnx.Param(initializers.identity_plus_noise(rngs.params(), shape, self.param_dtype))
@@ -261,6 +271,7 @@ class NormalizedConv(NormalizedConvFields, InputsAndOutputs, nnx.Module):
     rngs: InitVar[nnx.Rngs] = field(kw_only=True)
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
+        fix_fields(self)
         check_integer("in_features", self.in_features, 1)
         groups = self.check_groups(self.out_features, self.in_features)
         n = _entries(self, self.in_features, groups)

@@ -1,7 +1,7 @@
 """The networks as NNX modules: the layers that `deepnmf_jax.models.parts` asks for, made for images of one shape."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, field, fields
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from deepnmf_jax.nnx.layers import (
     NMFConv,
     NMFPool,
     NormalizedConv,
-    as_tuples,
+    fix_fields,
     own_stream,
     spike_key,
 )
@@ -128,8 +128,7 @@ class Network(NetworkFields, Images, nnx.Module):
 
     def __post_init__(self, rngs: nnx.Rngs) -> None:
         self.block_settings = hashable(self.block_settings)
-        for each in fields(self):
-            setattr(self, each.name, as_tuples(getattr(self, each.name)))
+        fix_fields(self)
         if len(self.image_shape) != 3:
             raise ValueError(f"image_shape = {self.image_shape!r}; give (height, width, channels)")
         for side in self.image_shape:
@@ -159,10 +158,14 @@ class Network(NetworkFields, Images, nnx.Module):
                 size or of other channels than the network is for; settings outside what they allow; spikes without a
                 key.
         """
-        shape = jnp.shape(images)
-        if len(shape) == 4 and 0 not in shape[1:] and self._layers(shape[1:]) != self._layers(self.image_shape):
-            height, width, channels = self.image_shape
-            raise ValueError(refusal(shape, (height, width, channels), self.preprocessing == "whitening"))
+        shape, (height, width, channels) = jnp.shape(images), self.image_shape
+        # Whitening gives as many components of any channels.
+        if (
+            len(shape) == 4
+            and 0 not in shape[1:]
+            and (shape[3] != channels or self._layers(shape[1:]) != self._layers(self.image_shape))
+        ):
+            raise ValueError(refusal(shape, (height, width, channels), any_channels=False))
 
         def block(name: str, settings: Mapping[str, Any], x: Array) -> Array:
             output: Array = getattr(self, name)(x, rngs=rngs)

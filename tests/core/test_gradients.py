@@ -153,3 +153,19 @@ def test_memory_does_not_grow_with_the_iterations(gradient):
 @pytest.mark.slow
 def test_memory_of_the_unrolled_gradient_grows():
     assert temporary_bytes("unrolled", 80) > 8 * temporary_bytes("unrolled", 5)
+
+
+@pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="this JAX does not follow what differs between devices")
+@pytest.mark.parametrize("gradient", ["approximate", "scaled", "implicit", "unrolled"])
+def test_weights_shared_by_the_devices_of_shard_map(gradient):
+    """One device is enough for JAX's types to tell weights that all share from inputs of which each has its own."""
+    x, w = problem()
+    everywhere, own = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("data")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), "data")
+
+    def loss(w, x):
+        return jnp.sum(jnp.sin(infer(x, w, gradient=gradient)))
+
+    mapped = jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=(everywhere, own), out_specs=everywhere)
+    ours, expected = jax.jit(mapped)(w, x), jax.jit(jax.grad(loss))(w, x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)

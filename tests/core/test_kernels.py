@@ -90,7 +90,10 @@ CHOICES = {
     "damped": ("streamed", {"epsilon": 0.5}),
     "multistep": ("resident", {"acceleration": "multistep", "exponent": 3.0, "num_iters": 6}),
     "stopping": ("resident", {"tolerance": 0.05}),
-    "stopping, multistep": ("streamed", {"acceleration": "multistep", "tolerance": 0.01, "num_iters": 30}),
+    "stopping, multistep": (
+        "streamed",
+        {"acceleration": "multistep", "exponent": 3.0, "tolerance": 0.01, "num_iters": 30},
+    ),
 }
 
 

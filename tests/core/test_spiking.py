@@ -81,9 +81,16 @@ class TestOneSpike:
         h, w = jnp.asarray([0.25, 0.75]), jnp.asarray([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])
         assert (spike_update(h, w, jnp.int32(2), 1.0) == h).all()
 
-    def test_a_number_that_is_no_input_gives_nan(self):
+    @pytest.mark.parametrize("number", [12, -1, -12])
+    def test_a_number_that_is_no_input_gives_nan(self, number):
         _, w = problem(rows=(1,))
-        assert jnp.isnan(spike_update(jnp.full((5,), 0.2), w, jnp.int32(12), 1.0)).all()
+        assert jnp.isnan(spike_update(jnp.full((5,), 0.2), w, jnp.int8(number), 1.0)).all()
+        assert jnp.isnan(infer_from_spikes(jnp.asarray([3, number]), w)).all()
+
+    def test_numbers_of_8_bits_name_any_input_that_they_hold(self):
+        _, w = problem(rows=(1,), n=300)
+        h = jnp.full((5,), 0.2)
+        np.testing.assert_array_equal(*(spike_update(h, w, jnp.asarray(7, d), 1.0) for d in ("int8", "int32")))
 
 
 class TestDraws:
@@ -102,6 +109,10 @@ class TestDraws:
     def test_one_entry_is_always_drawn(self, n):
         x = jax.nn.one_hot(jnp.arange(n), n)
         assert (draw_spikes(KEY, x, 5) == jnp.arange(n)).all()
+
+    def test_rows_of_zeros_have_zeros(self):
+        x = problem(rows=(2,))[0].at[0].set(0)
+        assert (draw_spikes(KEY, x, 5)[:, 0] == 0).all()
 
     def test_more_spikes_begin_with_the_same_ones(self):
         x, _ = problem()
@@ -228,6 +239,13 @@ def test_wrong_settings_are_named(settings, named):
     x, w = problem()
     with pytest.raises(ValueError, match=named):
         infer_spiking(KEY, x, w, **settings)
+
+
+def test_settings_may_be_arrays_without_axes():
+    x, w = problem()
+    given = {"num_spikes": jnp.int32(5), "epsilon": jnp.float32(0.5), "cg_steps": np.int64(2), "gradient": "implicit"}
+    plainly = {"num_spikes": 5, "epsilon": 0.5, "cg_steps": 2, "gradient": "implicit"}
+    np.testing.assert_array_equal(infer_spiking(KEY, x, w, **given), infer_spiking(KEY, x, w, **plainly))
 
 
 def test_spikes_of_ones_own_are_checked():

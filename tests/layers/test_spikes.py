@@ -104,6 +104,17 @@ def test_an_image_of_many_spikes_is_nearly_the_image():
 
 @pytest.mark.parametrize(
     "module",
+    [NMFConv(3, (3, 3), num_spikes=2), small(num_spikes=2, input_spikes=2)],
+    ids=["layer", "network"],
+)
+def test_an_empty_batch_has_no_spikes(module):
+    variables = jax.eval_shape(module.init, KEY, IMAGES)
+    empty = jax.eval_shape(module.apply, variables, IMAGES[:0], rngs=SPIKES)
+    assert empty.shape == (0, *jax.eval_shape(module.apply, variables, IMAGES, rngs=SPIKES).shape[1:])
+
+
+@pytest.mark.parametrize(
+    "module",
     [
         pytest.param(NMFConv(3, (3, 3), num_spikes=2), id="layer"),
         pytest.param(small(num_spikes=2, input_spikes=2), id="network", marks=pytest.mark.slow),

@@ -34,8 +34,28 @@ def test_the_parts_make_the_logits(settings: dict) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "after", "said"),
-    [({}, 4, "after"), ({}, 0, "after"), ({"residual": True}, 1, "residual"), ({"rectification": "on_off"}, 1, "relu")],
+    [
+        ({}, 4, "after"),
+        ({}, 0, "after"),
+        ({"residual": True}, 1, "residual"),
+        ({"rectification": "on_off"}, 1, "relu"),
+        ({"num_spikes": 100}, 1, "spikes"),
+        ({"block_settings": ({}, {"num_spikes": 100}, {}, {})}, 1, "spikes"),
+        ({"tolerance": 1e-3}, 1, "tolerance"),
+        ({"block_settings": ({}, {"tolerance": 1e-3}, {}, {})}, 1, "tolerance"),
+    ],
 )
 def test_what_cannot_be_cut_is_refused(settings: dict, after: int, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         cut_network(Network(**settings), {}, after, SHAPE)
+
+
+@pytest.mark.slow
+def test_the_gradient_is_that_asked_for_in_blocks_of_their_own_too() -> None:
+    model, variables, images = made()
+    own = model.clone(block_settings=({}, {"gradient": "approximate"}, {}, {}))
+    gradients = []
+    for each in (model, own):
+        first, rest = cut_network(each, variables, 1, SHAPE)
+        gradients.append(jax.grad(lambda a, rest=rest: rest(a)[:, 0].sum())(first(images)))
+    np.testing.assert_array_equal(*gradients)

@@ -54,8 +54,17 @@ def test_other_images_are_told_which_are_wanted(name, shape, advice):
 
 def test_whitened_images_tell_their_sides_alone():
     model = models.CNMF1x1(preprocessing="whitening", whitening=(3, 2, 10))
-    with pytest.raises(ValueError, match=r"for \(batch, 27, 27, c\): cut them"):
-        jax.eval_shape(model.apply, variables_for(model, 32, 32, 3), images(5, 40, 40, 3))
+    variables = variables_for(model, 32, 32, 3)
+    with pytest.raises(ValueError, match=r"for \(batch, 28, 28, c\): cut them"):
+        jax.eval_shape(model.apply, variables, images(5, 40, 40, 3))
+    jax.eval_shape(model.apply, variables, images(5, 28, 28, 3))
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_signs_apart_are_of_the_channels_that_the_variables_are_for(channels):
+    model = models.CNMF1x1(preprocessing="on_off")
+    with pytest.raises(ValueError, match=r"for \(batch, 28, 28, 3\): .*3"):
+        jax.eval_shape(model.apply, variables_for(model, 28, 28, 3), images(5, 28, 28, channels))
 
 
 @pytest.mark.parametrize("other", [models.CNMF1x1(features=(8, 8, 8)), models.CNMF1x1(kernels=(3, 5, 0, 1))], ids=str)

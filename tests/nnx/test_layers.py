@@ -165,6 +165,14 @@ def test_constructors_are_nnx_ones():
         assert rngs.kind is inspect.Parameter.KEYWORD_ONLY and rngs.default is inspect.Parameter.empty
 
 
+def test_settings_may_be_arrays_without_axes():
+    """They are constants, not parts of the module's state."""
+    layer = ours.NMFDense(4, 5, num_iters=np.int64(3), epsilon=jnp.float32(0.5), rngs=nnx.Rngs(0))
+    same = ours.NMFDense(4, 5, num_iters=3, epsilon=0.5, rngs=nnx.Rngs(0))
+    run = nnx.jit(lambda layer, x: layer(x))
+    np.testing.assert_array_equal(run(layer, X), run(same, X))
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

@@ -118,6 +118,10 @@ def test_images_of_another_size_and_mistakes():
         network(jnp.zeros((2, 14, 14, 3)))
     with pytest.raises(ValueError, match=r"jnp.repeat\(images, 3, axis=-1\)"):
         network(jnp.zeros((2, 12, 12, 1)))
+    for preprocessing in ("on_off", "whitening"):
+        other = ours.CNMF1x1(SHAPE, **SMALL, preprocessing=preprocessing, whitening=(3, 1, 5), rngs=nnx.Rngs(0))
+        with pytest.raises(ValueError, match=r"jnp.repeat\(images, 3, axis=-1\)"):
+            other(jnp.zeros((2, 12, 12, 1)))
     with pytest.raises(ValueError, match=r"images\[None\] is a batch of one"):
         network(jnp.zeros(SHAPE))
     with pytest.raises(ValueError, match=r"image_shape = \(12, 12\)"):

@@ -76,8 +76,13 @@ def _kernel(
     def factor(h: Array) -> Array:
         return over_chunks(lambda c, x, w: product(ratio(x, product(h, w, (1, 0))), w, (1, 1)), units)
 
-    total = over_chunks(lambda c, x, _: jnp.sum(x, axis=1, keepdims=True), 1)
+    def explained(_: Any, x: Array, w: Array) -> Array:
+        present = jnp.max(w.astype(jnp.float32), axis=0, keepdims=True) > 0
+        return jnp.sum(jnp.where(present, x, 0), axis=1, keepdims=True)
+
+    total = over_chunks(explained, 1)
     unit = lax.broadcasted_iota(jnp.int32, (tile, units), 1) < k
+    # A row that w explains nothing of stays 0 from its first step on.
     start = jnp.where(unit & (total > 0), jnp.float32(1 / k), jnp.float32(0))
     h = solve(Problem(k, start, total, first, factor), settings)
     present = blocks.both(
