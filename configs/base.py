@@ -78,7 +78,8 @@ BASE: dict[str, Any] = {
         "per": "image",  # one draw an "image", or a "batch" as in the authors' code
     },
     "loss": {
-        "mse_weight": 0.5,  # of the squared error beside the cross entropy, 0 or more
+        "mse_weight": 0.5,  # of the squared error beside the cross entropy, 0 or more. Losses that are printed,
+        # recorded and watched by the plateau rule have the paper's 0.5 whatever stands here, to compare runs by
     },
     "optimizer": {  # Adam
         "learning_rate": {"nmf": 0.001, "mixing": 0.001, "batch_norm": 0.001},  # of each parameter group

@@ -48,6 +48,8 @@ def start(arguments: Sequence[str], command: programs.Command = programs.MAIN) -
                     sys.exit(f"unknown arguments: {' '.join(rest[1:])}")
                 if needed and not FLAGS[needed].value:
                     sys.exit(f"{command.mode.format(FLAGS.mode)} needs --{needed}, a folder such as runs/quickstart")
+                if "experiment" not in FLAGS.config:  # whose groups are lists with names
+                    programs.check_single(argv, FLAGS.config)
                 return rest
         except Exception as reason:
             error = reason

@@ -13,7 +13,7 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
@@ -203,10 +203,27 @@ def mistake(arguments: Sequence[str], error: Exception | None, command: Command 
 
 def check_settings(arguments: Sequence[str], known: Sequence[str], file: str) -> None:
     """ValueError if one of the --config.NAME=VALUE among the arguments is none of the `known` settings of a config."""
-    names = [a.lstrip("-").partition("=")[0] for a in arguments if re.match("--?config[.]", a)]
-    for name in (name.removeprefix("config.") for name in names):
+    for name in _given_settings(arguments):
         if name not in known:
             raise ValueError(f"--config.{name} is no setting of {file}; {_near(name, known)}")
+
+
+def check_single(arguments: Sequence[str], config: Any) -> None:
+    """ValueError if one of the --config.NAME=VALUE puts a whole group of settings in the place of another: what it does
+    not name would be gone."""
+    for name in _given_settings(arguments):
+        group = reduce(lambda settings, part: settings[part], name.split("."), config)
+        if hasattr(group, "items"):
+            raise ValueError(
+                f"--config.{name} is a group of settings; give each that changes by itself, such as "
+                f"--config.{name}.{next(iter(group), 'NAME')}=..."
+            )
+
+
+def _given_settings(arguments: Sequence[str]) -> list[str]:
+    """NAME of each --config.NAME among the arguments."""
+    flags = [a.lstrip("-").partition("=")[0] for a in arguments if re.match("--?config[.]", a)]
+    return [flag.removeprefix("config.") for flag in flags]
 
 
 def check_target(path: Path) -> None:

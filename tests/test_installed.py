@@ -105,6 +105,23 @@ def test_pictures_of_any_size_and_kind_are_read_as_the_network_sees_them(tmp_pat
     )
 
 
+def test_what_is_no_picture_or_for_no_picture_is_told(tmp_path: Path) -> None:
+    trained = load_pretrained("cnmf_1x1")
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        prediction.read_image(tmp_path / "none.png", trained)
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(ValueError, match="text.png cannot be read as a picture"):
+        prediction.read_image(tmp_path / "text.png", trained)
+    # A decompression bomb, by what it says of its size.
+    header = b"P6 20000 20000 255\n"
+    (tmp_path / "bomb.ppm").write_bytes(header)
+    with pytest.raises(ValueError, match="bomb.ppm cannot be read as a picture: Image size"):
+        prediction.read_image(tmp_path / "bomb.ppm", trained)
+    spectral = trained._replace(image_shape=(12, 12, 4), results={"whole_shape": (12, 12, 4)})
+    with pytest.raises(ValueError, match="images of 4 channels"):
+        prediction.read_image(tmp_path / "text.png", spectral)
+
+
 @pytest.mark.slow
 def test_predictions_are_the_networks_probabilities(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / "a.png", tmp_path / "b.png"]

@@ -15,8 +15,9 @@ import pytest
 
 from deepnmf_jax import __version__
 from deepnmf_jax.data.datasets import load_npz
-from deepnmf_jax.training import prediction
+from deepnmf_jax.training import prediction, reports
 from deepnmf_jax.training.environment import git_commit
+from deepnmf_jax.training.records import trained_config
 from tests.programs import (
     NUM_CLASSES,
     NUM_EPOCHS,
@@ -231,9 +232,40 @@ class TestEvaluate:
             (["--config.model.layer=conv"], r"block1/(conv|nmf)/\S+:? .*(missing|not in|absent|only)"),
         ],
     )
-    def test_another_network(self, workdir: Path, programs: Programs, flags: list[str], message: str) -> None:
-        ended = programs.run("--mode=evaluate", f"--checkpoint={workdir}", *flags, status=1)
+    def test_another_network_than_that_of_a_step_alone(
+        self, workdir: Path, programs: Programs, tmp_path: Path, flags: list[str], message: str
+    ) -> None:
+        step = shutil.copytree(workdir / "checkpoints" / "latest" / str(NUM_STEPS), tmp_path / "step")
+        ended = programs.run("--mode=evaluate", f"--checkpoint={step}", *flags, status=1)
         assert re.search(message, ended.stderr) and "Traceback" not in ended.stderr
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"model.width": 0.5}, r"model.width = 0.5, then 0.25"),
+            ({"model.pooling": "max"}, r"model.pooling = 'max', then 'average'"),
+            ({"model.logit_scale": 10.0}, r"model.logit_scale = 10.0, then 1.0"),
+            ({"augmentation.crop": 9}, r"images of \(9, 9, 1\), not \(10, 10, 1\)"),
+            ({"num_seeds": 2}, r"has 1 seeds, not 2"),
+        ],
+        ids=str,
+    )
+    def test_another_network(self, workdir: Path, changes: dict[str, Any], message: str) -> None:
+        """Of other shapes or of the same: what it answers would be no measure of the run."""
+        config = trained_config(workdir)
+        config.update_from_flattened_dict(changes)
+        for checkpoint in (workdir, workdir / "checkpoints" / "latest" / str(NUM_STEPS)):
+            with pytest.raises(ValueError, match=message):
+                reports.evaluate(config, str(checkpoint))
+
+    def test_what_may_differ(self, workdir: Path) -> None:
+        """Statistics, how codes are found, and what training alone looks at."""
+        config = trained_config(workdir)
+        before = reports.evaluate(config, str(workdir))
+        config.model.init_exponent = 2.0
+        assert reports.evaluate(config, str(workdir)) == before
+        config.model.batch_statistics, config.model.num_iters = "batch", 3
+        assert reports.evaluate(config, str(workdir))["test_loss"] != before["test_loss"]
 
     def test_all_checkpoints_damaged(self, workdir: Path, programs: Programs, tmp_path: Path) -> None:
         shutil.copytree(workdir, tmp_path / "run")

@@ -19,6 +19,8 @@ WRONG_FLAGS = {
     "misspelt setting": (["--config.num_itters=5"], r"num_itters"),
     "misspelt nested setting": (["--config.model.num_itters=5"], r"num_itters.*num_iters"),
     "wrong type": (["--config.model.num_iters=many"], r"config.model.num_iters=many.*int"),
+    "a whole group": (["--config.loss={'mse_weight': 0.1}"], r"loss is a group of.* --config.loss.mse_weight=\.\.\."),
+    "a group in one": (["--config.optimizer.one_cycle={'warmup_share': 0.5}"], r"one_cycle.warmup_share=\.\.\."),
     "not whole": (["--config.model.num_iters=2.5"], r"config.model.num_iters=2.5.*int"),
     "mode": (["--mode=fly"], r"mode=fly.*train\|evaluate\|tune\|summary"),
     "flag": (["--fly"], r"fly"),

@@ -1,7 +1,8 @@
 """A user's own pictures in folders, one subfolder a class."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from deepnmf_jax.programs import home
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Without folders of its own for testing, this share of each class is tested on: each fifth picture.
 TEST_EVERY = 5
-_GREY = ("1", "L")
+# Modes of PIL: one bit, 8 bits, 8 bits with transparency, 16 bits.
+_GREY = ("1", "L", "LA", "I;16", "I;16B", "I;16L", "I")
 
 
 def is_folder(name: str | os.PathLike[str]) -> bool:
@@ -26,8 +28,9 @@ def read(folder: str | os.PathLike[str], size: int | None = None) -> Arrays:
     """The pictures of folder/CLASS/*, of which each fifth of a class, by name, is tested on; or, where there are these
     two folders, of folder/train/CLASS/* and folder/test/CLASS/*.
 
-    Pictures are turned as their camera says, and in colour unless all are grey. What is no picture by its name
-    (.png, .jpg, ...), and hidden folders, are left out. The classes are in the order of their names.
+    Pictures are turned as their camera says, and in colour unless all are grey. 16 bits of grey are made 8, and what is
+    transparent lies on white. What is no picture by its name (.png, .jpg, ...), and hidden folders, are left out. The
+    classes are in the order of their names.
 
     Args:
         folder: of the data set.
@@ -39,7 +42,7 @@ def read(folder: str | os.PathLike[str], size: int | None = None) -> Arrays:
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no classes, other classes to test on than to train on, a class without pictures, a file that is no
-            picture, pictures of several sizes without `size`.
+            picture or has levels of 32 bits, pictures of several sizes without `size`.
     """
     root = home(folder)
     if not root.is_dir():
@@ -80,33 +83,62 @@ def _by_class(folder: Path) -> dict[str, list[Path]]:
 
 
 def _mode(file: Path) -> str:
+    with opened(file) as picture:
+        mode: str = picture.mode
+    return mode
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """The picture of a file, by PIL.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, here or where its pixels are first looked at.
+    """
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
-            return picture.mode
+            yield picture
+    except FileNotFoundError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} cannot be read as a picture: {error}") from error
 
 
 def upright(picture: Any, grey: bool) -> Any:
-    """A PIL image in levels of grey or in colours, turned as the camera noted."""
-    from PIL import ImageOps
+    """A PIL image in 8 bits, in levels of grey or in colours, turned as the camera noted, and on white.
 
-    return (ImageOps.exif_transpose(picture) or picture).convert("L" if grey else "RGB")
+    Raises:
+        ValueError: levels of 32 bits.
+    """
+    from PIL import Image, ImageOps
+
+    # Older releases of Pillow read the 16 bits of a PNG as 32.
+    sixteen = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
+    picture = ImageOps.exif_transpose(picture) or picture
+    if picture.mode in ("I", "F") and not sixteen:
+        raise ValueError(
+            f"its levels have 32 bits (mode {picture.mode}), of which nothing says what is white; use 8 or 16"
+        )
+    if sixteen:  # Pillow would cut off what is above 255.
+        picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        # What is behind it may be anything, black where a drawing is black.
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("L" if grey else "RGB")
 
 
 def _images(files: Sequence[Path], grey: bool, size: int | None) -> np.ndarray:
     """uint8 (number, height, width, 1 or 3)."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     images: list[np.ndarray] = []
     for file in files:
-        try:
-            with Image.open(file) as opened:
-                picture = upright(opened, grey)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file} cannot be read as a picture: {error}") from error
+        with opened(file) as original:
+            picture = upright(original, grey)
         if size is not None:
             picture = ImageOps.fit(picture, (size, size))
         image = np.asarray(picture)

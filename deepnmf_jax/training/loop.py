@@ -292,13 +292,16 @@ class Training:
         self.unsaved_best, self.saved = False, step
 
     def _update_state(self, epoch: int, train_loss: np.ndarray, validation: Evaluation | None) -> bool:
-        """Plateau rule and best variables after an epoch; whether any seed improved.
+        """Best variables, and rates by the plateau rule if that is the schedule, after an epoch; whether any seed
+        improved.
 
         Without validation images the last variables are the best.
         """
         state: TrainState = jax.device_get(self.state)
-        watched = train_loss if validation is None or self.config.optimizer.plateau.loss == "train" else validation.loss
-        plateau = self.next_plateau(state.plateau, jnp.asarray(watched, jnp.float32))
+        plateau, optimizer = state.plateau, self.config.optimizer
+        if optimizer.schedule == "plateau":
+            watched = train_loss if validation is None or optimizer.plateau.loss == "train" else validation.loss
+            plateau = self.next_plateau(plateau, jnp.asarray(watched, jnp.float32))
         accuracy = np.asarray(np.full_like(train_loss, -1) if validation is None else validation.accuracy, np.float32)
         better = np.asarray(accuracy > state.best.accuracy) | (validation is None)
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from deepnmf_jax.data.datasets import KNOWN
-from deepnmf_jax.data.image_folders import upright
+from deepnmf_jax.data.image_folders import opened, upright
 from deepnmf_jax.models import Pretrained, load_pretrained
 from deepnmf_jax.models.pretrained import middle
 from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
-from deepnmf_jax.training.records import described_images, read_json
+from deepnmf_jax.training.records import described_images, trained_config
 from deepnmf_jax.training.reports import PRETRAINED
 from deepnmf_jax.training.setup import cropped_shape, prepare, without_data
 from deepnmf_jax.training.state import TrainState
@@ -56,15 +56,10 @@ def load_trained(workdir: str | os.PathLike[str]) -> Pretrained:
         OSError: no intact checkpoint; or images.json is damaged, or missing as of an older release and the run's data
             set is not there.
     """
-    from ml_collections import ConfigDict
-
     folder = home(workdir)
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json; give the workdir of a run, or {PRETRAINED}NAME")
-    settings = read_json(path)
-    settings.pop("data_fingerprint", None)
-    config = ConfigDict(settings)
+    config = trained_config(folder)
     described = described_images(folder)
     if described is None:
         dataset = prepare(config).dataset
@@ -83,16 +78,21 @@ def read_image(path: Path, trained: Pretrained) -> np.ndarray:
     """A picture of any size as the network takes it: its middle, float32 (1, height, width, channels) in [0, 1].
 
     Raises:
-        OSError: no picture there, or one that cannot be read.
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, or has levels of 32 bits; the network is for images of other than 1 or 3 channels.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     # The network sees the middle of its data set's images: the picture is brought to their size first.
     shape = trained.image_shape
     known = KNOWN.get(Path(str(trained.results.get("config", {}).get("dataset", ""))).stem)
     usual = known.image_shape if known and known.image_shape[2] == shape[2] else shape
     height, width, channels = trained.results.get("whole_shape") or usual
-    with Image.open(path) as picture:
+    if channels not in (1, 3):
+        raise ValueError(
+            f"the network is for images of {channels} channels; files of pictures give 1 or 3: use `predict`"
+        )
+    with opened(path) as picture:
         fitted = np.asarray(ImageOps.fit(upright(picture, channels == 1), (width, height)))
     # By itself `prepare` refuses images that are much larger.
     return trained.prepare(middle(fitted.reshape(height, width, channels), *shape[:2]))

@@ -72,6 +72,20 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error})") from error
 
 
+def trained_config(workdir: Path) -> Any:
+    """The config of the run in a workdir, from its config.json.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is damaged.
+    """
+    from ml_collections import ConfigDict
+
+    settings = read_json(workdir / "config.json")
+    settings.pop("data_fingerprint", None)
+    return ConfigDict(settings)
+
+
 def describe_images(workdir: Path, shape: Sequence[int], class_names: Sequence[str]) -> None:
     """Writes images.json, by which the network can be used where its data set is not: the shape (height, width,
     channels) of its images, before they are cropped, and the names of the classes."""

@@ -11,18 +11,20 @@ import numpy as np
 
 from deepnmf_jax.core.normalization import normalize_weights
 from deepnmf_jax.layers.fields import InferenceFields
-from deepnmf_jax.models import load_pretrained, pretrained_names
+from deepnmf_jax.models import Network, load_pretrained, pretrained_names
 from deepnmf_jax.programs import home
 from deepnmf_jax.training import checkpoints
 from deepnmf_jax.training.devices import place, replicated
 from deepnmf_jax.training.environment import environment, installed
 from deepnmf_jax.training.evaluation import Evaluation
-from deepnmf_jax.training.records import write_results
-from deepnmf_jax.training.setup import Run, prepare
+from deepnmf_jax.training.records import trained_config, write_results
+from deepnmf_jax.training.setup import Run, cropped_shape, prepare, without_data
 from deepnmf_jax.training.state import TrainState, count_parameters
 
 # Fields of a network that say how the codes of the same weights are found: a trained one may be tested with others.
 _CODING = {f.name for f in fields(InferenceFields)} | {"block_settings", "input_spikes", "batch_statistics"}
+# Those that training alone looks at.
+_OF_TRAINING = {"local_learning", "init_exponent", "batch_norm_momentum"}
 # What --checkpoint starts with for a network of the package.
 PRETRAINED = "pretrained:"
 
@@ -84,7 +86,8 @@ def evaluate(config: Any, checkpoint: str) -> dict[str, Any]:
         FileNotFoundError: no checkpoint there.
         OSError: all checkpoints there are damaged.
         ValueError: it was trained with a config of another network, or the name is unknown. How the network finds its
-            codes (iterations, acceleration, spikes) and which statistics it takes may differ from the training.
+            codes (iterations, acceleration, spikes) and which statistics it takes may differ from the training. Of the
+            folder of a step that lies alone, without its run's config.json, only the shapes are compared.
     """
     # Before the data are read: they may take long, or not be there.
     check_name(checkpoint)
@@ -119,7 +122,7 @@ def variables_of(run: Run, checkpoint: str) -> tuple[tuple[Any, Any], int]:
 
 
 def _of_a_run(checkpoint: Path, run: Run) -> tuple[tuple[Any, Any], int]:
-    restored = checkpoints.restore_path(checkpoint, run.template())
+    restored = checkpoints.restore_path(checkpoint, _template(checkpoint, run))
     state: TrainState = place(restored.state, replicated(run.mesh))
     # A step of checkpoints/latest stands for itself; a workdir, or a step of checkpoints/best, for its best.
     itself = restored.folder == checkpoint.absolute() and restored.folder.parent.name == "latest"
@@ -131,21 +134,45 @@ def _of_a_run(checkpoint: Path, run: Run) -> tuple[tuple[Any, Any], int]:
     return (state.best.params, state.best.batch_stats), restored.step
 
 
+def _template(checkpoint: Path, run: Run) -> TrainState:
+    """Of the state that was saved there, which the run's network must fit."""
+    workdir = next(
+        (f for f in (checkpoint, *checkpoint.absolute().parents[2:3]) if (f / "config.json").is_file()), None
+    )
+    if workdir is None:  # a step's folder alone
+        return run.template()
+    config = trained_config(workdir)
+    trained, template = without_data(config, run.image_shape, run.dataset.num_classes)
+    seen = cropped_shape(config.augmentation.crop, run.dataset.train_images.shape[1:])
+    _check_same(trained, seen, run, f"of {workdir}", "the flags of its training")
+    if config.num_seeds != len(run.seeds):
+        raise ValueError(f"{workdir} has {config.num_seeds} seeds, not {len(run.seeds)}; set num_seeds")
+    return template
+
+
 def _of_the_package(name: str, run: Run) -> tuple[tuple[Any, Any], int]:
     found = load_pretrained(name)
-    trained, given = found.model, run.model
-    other = {f.name for f in fields(trained) if f.init and getattr(trained, f.name) != getattr(given, f.name)}
-    if other - _CODING or found.image_shape != run.image_shape:
-        differs = ", ".join(sorted(other - _CODING)) or f"images of {run.image_shape}, not {found.image_shape}"
-        raise ValueError(
-            f"the config does not describe the network {name!r} (other: {differs}); give the one it was trained with, "
-            f"--config={found.results.get('config_file', 'see its results.json')}"
-        )
-    if other:
-        changes = ", ".join(f"{n} = {getattr(given, n)} (then {getattr(trained, n)})" for n in sorted(other))
-        _log.info("testing the network %r otherwise than it was trained: %s", name, changes)
+    config_file = f"--config={found.results.get('config_file', 'see its results.json')}"
+    _check_same(found.model, found.image_shape, run, repr(name), config_file)
     variables = (found.variables["params"], found.variables.get("batch_stats", {}))
     return place(variables, replicated(run.mesh)), found.results["steps"]
+
+
+def _check_same(trained: Network, image_shape: tuple[int, ...], run: Run, name: str, advice: str) -> None:
+    """ValueError if the run's network is another than the trained one of that name."""
+    given = run.model
+    other = {f.name for f in fields(trained) if f.init and getattr(trained, f.name) != getattr(given, f.name)}
+    if other - _CODING - _OF_TRAINING or image_shape != run.image_shape:
+        differs = ", ".join(
+            f"model.{n} = {getattr(given, n)!r}, then {getattr(trained, n)!r}" for n in sorted(other - _CODING)
+        )
+        differs = differs or f"images of {run.image_shape}, not {image_shape}"
+        raise ValueError(f"the config does not describe the network {name} ({differs}); give {advice}")
+    if trained.batch_statistics == "batch" != given.batch_statistics:
+        raise ValueError(f"the network {name} has no running statistics; set model.batch_statistics = 'batch'")
+    if other & _CODING:
+        changes = ", ".join(f"{n} = {getattr(given, n)} (then {getattr(trained, n)})" for n in sorted(other & _CODING))
+        _log.info("testing the network %s otherwise than it was trained: %s", name, changes)
 
 
 def _test(run: Run, params: Any, batch_stats: Any) -> Evaluation:

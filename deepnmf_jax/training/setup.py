@@ -229,7 +229,7 @@ def _check_against_images(config: Any, dataset: Dataset) -> None:
     _check_at_most("eval_batch_size", config.eval_batch_size, most, "smaller sets are padded to it")
     height, width = dataset.train_images.shape[1:3]
     images = f"the images are {height} x {width}"
-    _check_at_most("augmentation.pad", config.augmentation.pad, min(height, width), images)
+    _check_at_most("augmentation.pad", config.augmentation.pad, min(height, width) - 1, images)
     _check_at_most("augmentation.cutout", config.augmentation.cutout, 2 * max(height, width), images)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepnmf_jax.core.checks import check_number
 from deepnmf_jax.core.iteration import Settings
+from deepnmf_jax.data.datasets import split_train_validation
 from deepnmf_jax.models.fields import hashable
 from deepnmf_jax.training.devices import place, replicated
 from deepnmf_jax.training.evaluation import Evaluation, Evaluator
@@ -75,7 +76,8 @@ def tune(config: Any, checkpoint: str, tolerance: float = 0.01) -> dict[str, Any
 def _plain_blocks(run: Run) -> BlockSettings:
     """The iterations of each block as they are."""
     blocks = []
-    for fields in run.model.block_fields(run.image_shape[-1]):
+    all_fields = run.model.block_fields(run.image_shape[-1])
+    for fields, own in zip(all_fields, run.model.block_settings or ({},) * len(all_fields), strict=True):
         settings = Settings(**{name: fields["inference"][name] for name in Settings._fields})
         if run.model.layer != "nmf" or run.model.needs_spikes:
             raise ValueError("there is nothing to tune: the network has no NMF layers that iterate")
@@ -84,7 +86,7 @@ def _plain_blocks(run: Run) -> BlockSettings:
                 f"a block has acceleration = {settings.acceleration!r}, epsilon = {settings.epsilon} and tolerance = "
                 f"{settings.tolerance}; only plain iterations ('none', 1 and 0) are tuned"
             )
-        blocks.append({"num_iters": settings.num_iters, "acceleration": "none"})
+        blocks.append({**own, "num_iters": settings.num_iters, "acceleration": "none"})
     return tuple(blocks)
 
 
@@ -94,8 +96,11 @@ class _Search:
     def __init__(self, run: Run, variables: tuple[Any, Any], plain: BlockSettings):
         self.run, self.variables, self.plain, self.chosen = run, variables, plain, plain
         subset = run.split.validation if len(run.split.validation) else run.split.train
-        batch = min(run.config.eval_batch_size, len(subset), MOST_IMAGES)
-        self.subset, self.batch = subset[: min(len(subset), MOST_IMAGES) // batch * batch], batch
+        if len(subset) > MOST_IMAGES:
+            # Of every class its share: data may be sorted by class.
+            labels = run.dataset.train_labels[subset]
+            subset = subset[split_train_validation(labels, MOST_IMAGES, run.config.split_seed).validation]
+        self.subset, self.batch = subset, min(run.config.eval_batch_size, len(subset))
         self.images = place((run.dataset.train_images, run.dataset.train_labels), replicated(run.mesh))
         self._evaluators: dict[Any, Evaluator] = {}
         self._evaluations: dict[Any, Evaluation] = {}
@@ -123,8 +128,8 @@ class _Search:
 
     def _with(self, block: int, pairs: int) -> BlockSettings:
         reach = (self.plain[block]["num_iters"] - 1) / max(pairs - 1, 1)
-        own = {"num_iters": pairs, "acceleration": "multistep", "exponent": round(reach, 2)}
-        return (*self.chosen[:block], own, *self.chosen[block + 1 :])
+        found = {"num_iters": pairs, "acceleration": "multistep", "exponent": round(reach, 2)}
+        return (*self.chosen[:block], {**self.plain[block], **found}, *self.chosen[block + 1 :])
 
     def changed(self, settings: BlockSettings) -> float:
         """The share of images that get another answer than by the plain iterations."""

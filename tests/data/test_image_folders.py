@@ -68,6 +68,47 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path) -> None:
     assert load_folder(tmp_path).train_images.shape[1:] == (4, 6, 3)
 
 
+def test_levels_of_16_bits_are_made_8(tmp_path: Path) -> None:
+    levels = np.arange(0, 65536, 257 * 15, dtype=np.uint16)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2):
+            Image.fromarray(levels[None]).save(tmp_path / name / f"{number}.png")
+    found = load_folder(tmp_path)
+    assert found.train_images.shape[3] == 1  # they are grey
+    np.testing.assert_array_equal(found.train_images[0, 0, :, 0], levels // 257)
+    write(tmp_path / "a", 3, size=(18, 1))
+    np.testing.assert_array_equal(load_folder(tmp_path).test_images[-1, 0, :, 1], levels // 257)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_lies_on_white(tmp_path: Path, mode: str) -> None:
+    """A black drawing on transparent black."""
+    drawing = Image.new("LA", (4, 4), (0, 0))
+    drawing.paste((0, 255), (0, 0, 2, 4))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2):
+            path = tmp_path / name / f"{number}.png"
+            if mode == "P":
+                Image.fromarray(np.uint8([[0, 0, 1, 1]] * 4)).convert("P").save(path, transparency=1)
+            else:
+                drawing.convert(mode).save(path)
+    images = load_folder(tmp_path).train_images
+    assert images.shape[3] == (1 if mode == "LA" else 3)
+    assert (images[:, :, :2] == 0).all() and (images[:, :, 2:] == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_levels_of_32_bits_are_refused(tmp_path: Path, mode: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2):
+            Image.new(mode, (4, 4)).save(tmp_path / name / f"{number}.tiff")
+    with pytest.raises(ValueError, match=f"2.tiff cannot be read .* 32 bits .mode {mode}.* use 8 or 16"):
+        load_folder(tmp_path)
+
+
 def test_mistakes_are_told(tmp_path: Path) -> None:
     def refused(message: str, error: type[Exception] = ValueError, folder: Path = tmp_path, size: int | None = None):
         with pytest.raises(error, match=message):

@@ -1,14 +1,18 @@
-"""The loop compiles its programs in the first epoch, and nothing after it."""
+"""The loop compiles its programs in the first epoch, and nothing after it; the rates are those of the schedule."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from configs import quickstart
 from deepnmf_jax.training import loop
 from deepnmf_jax.training.interruption import Interrupted, Interruption
+from deepnmf_jax.training.optimizers import learning_rates
+from deepnmf_jax.training.setup import prepare
 from tests.programs import NUM_STEPS, STEPS_PER_EPOCH, TWO_BLOCKS, write_images
 
 COMPILED: list[str] = []
@@ -53,3 +57,20 @@ def test_nothing_is_compiled_after_the_first_epoch(
     results = loop.train_and_evaluate(config, tmp_path / "run")
     assert 3 < results["epochs"] < 7, "the rates were to end the training"
     assert len(counts) == results["epochs"] - 2 and len(set(counts)) == 1, counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_the_plateau_rule_is_of_its_own_schedule(schedule: str, tmp_path: Path) -> None:
+    """Whose patience here would end with the first epoch, as no loss falls by nine tenths."""
+    config = quickstart.get_config()
+    settings = TWO_BLOCKS | {"model.layer": "conv", "model.mixing": False, "num_epochs": 3}
+    settings |= {"optimizer.schedule": schedule, "optimizer.plateau.patience": 0, "optimizer.plateau.threshold": 0.9}
+    config.update_from_flattened_dict({"dataset": str(write_images(tmp_path / "images.npz")), **settings})
+    loop.train_and_evaluate(config, tmp_path / "run")
+    found = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    run = prepare(config)
+    for record in found:
+        expected = learning_rates(config.optimizer, run.num_steps, record["step"] - 1, np.float32(1))
+        for name, rate in expected.items():
+            assert record[name] == pytest.approx(float(rate), rel=1e-6)

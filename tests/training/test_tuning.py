@@ -1,5 +1,6 @@
 """Accelerated iterations that stand in for a trained network's plain ones."""
 
+import numpy as np
 import pytest
 
 from configs import quickstart
@@ -51,6 +52,28 @@ def test_the_fewest_pairs_that_change_little_enough(tune, config, monkeypatch):
     first, second = tune(0.4)["block_settings"]
     assert first == {"num_iters": 3, "acceleration": "multistep", "exponent": 5.5}  # 0.2 for one block of two
     assert second == {"num_iters": 2, "acceleration": "multistep", "exponent": 11.0}
+
+
+def test_all_images_are_looked_at_and_of_many_a_share_of_each_class(config, tune, monkeypatch):
+    """Images in folders lie class after class, and the last batch need not be full."""
+    config.eval_batch_size = 7
+    assert tune(0.0)["images"] == 10
+    config.num_validation = 0
+    config.optimizer.plateau.loss = "train"
+    monkeypatch.setattr(tuning, "MOST_IMAGES", 12)
+    seen = []
+    monkeypatch.setattr(tuning._Search, "accelerate", lambda search, *_: seen.append(search))
+    assert tune(0.0)["images"] == 12
+    labels = seen[0].run.dataset.train_labels
+    np.testing.assert_allclose(np.bincount(labels[seen[0].subset]), np.bincount(labels) * 12 / len(labels), atol=1)
+
+
+@pytest.mark.slow
+def test_other_settings_of_a_block_stay_as_they_are(config, tune):
+    config.model.block_settings = ({"products": "bfloat16"}, {})
+    found = tune(1.0)["block_settings"]
+    assert [own.get("products") for own in found] == ["bfloat16", None]
+    assert [own["acceleration"] for own in found] == ["multistep"] * 2
 
 
 @pytest.mark.slow
