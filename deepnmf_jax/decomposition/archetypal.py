@@ -52,7 +52,10 @@ class ArchetypalAnalysis(ConvexNMF):
             random_state=random_state,
             dtype=dtype,
         )
-        self._constraints = Constraints(True, True)
+
+    @property
+    def _constraints(self) -> Constraints:
+        return super()._constraints._replace(simplex_z=True, simplex_w=True)
 
     def init_random_z(self, A: Any, key: Any = None) -> Any:
         """Random codes (n, k) on the simplex, of the kind of A."""

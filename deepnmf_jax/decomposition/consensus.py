@@ -232,7 +232,7 @@ def consensus(
 
     Raises:
         ValueError: an argument outside what it allows; data that `NMF.fit` would not take, or that is 0; fewer than k
-            components without a dead one in all fits.
+            components without a dead one in all fits, or fewer than k distinct ones.
 
     Source: Kotliar et al. 2019, eLife 8:e43803.
     """

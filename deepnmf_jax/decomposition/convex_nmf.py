@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from deepnmf_jax.core.checks import check_flag
+from deepnmf_jax.core.checks import check_choice, check_flag
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays
 from deepnmf_jax.decomposition.io.checked import Data, dense
@@ -230,7 +230,12 @@ class ConvexNMF(SignedEstimator):
             dtype=dtype,
         )
         self.strict_convex = check_flag("strict_convex", strict_convex)
-        self._constraints = Constraints(False, self.strict_convex, self.solver)
+
+    @property
+    def _constraints(self) -> Constraints:
+        # Of the arguments as they are now: they may be set to others after the constructor has checked them.
+        solver = check_choice("solver", self.solver, self.solvers)
+        return Constraints(False, check_flag("strict_convex", self.strict_convex), solver)
 
     def _forget(self) -> None:
         super()._forget()
@@ -255,11 +260,11 @@ class ConvexNMF(SignedEstimator):
             data = self._read(A, dtype)
             a = dense(data.a)
             signed = bool(jnp.any(a < 0))
-            if self.solver == "mu" and signed and a.shape[0] > LARGEST_KERNEL:
+            constraints, length = self._constraints._replace(signed=signed), history_length(limit)
+            if constraints.solver == "mu" and signed and a.shape[0] > LARGEST_KERNEL:
                 raise ValueError(f"solver 'mu' forms {a.shape[0]} x {a.shape[0]} matrices here; use solver='pgd'")
+            l1 = self._l1(a.shape[1], data.scale, data.scale)
             self._begin(A, data)
-            constraints = self._constraints._replace(signed=signed)
-            l1, length = self._l1(a.shape[1], data.scale), history_length(limit)
             compiled = partial(solve, a=a, l1=l1, constraints=constraints, tol=self.tol, length=length)
             done = self._descend(compiled, self._start(a), limit)
             self._w = done.state[1]
@@ -281,9 +286,9 @@ class ConvexNMF(SignedEstimator):
         codes = solve_codes(a, product(w, a), 0.0, self._constraints.simplex_z, 0.0, 20, 64).state
         return (codes if self._constraints.simplex_z else codes + 0.2 / k), w
 
-    def _dictionary_unit(self) -> float:
+    def _dictionary_unit(self, scale: float | None = None) -> float:
         # W and Z are numbers; the dictionary W A has the unit of the data.
-        return self._scale
+        return self._scale if scale is None else scale
 
     def _read_near(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         data = super()._read_near(a, dtype, **more)

@@ -49,7 +49,8 @@ class Estimator:
         D: the dictionary (k, p), of the kind of array given to `fit`; None before.
         converged_: whether the tolerance ended the fit.
         n_iter_: sweeps made.
-        loss_history_: objective at the start and after every tenth sweep, as numpy.
+        loss_history_: objective at the start and after every tenth sweep, as numpy; of batches one entry an epoch, none
+            for the start.
         reconstruction_err_: ||A - Z D||_F, for other divergences the root of twice the divergence.
     """
 
@@ -116,9 +117,9 @@ class Estimator:
             raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
         return self._d
 
-    def _dictionary_unit(self) -> float:
-        """What the dictionary of scaled data is multiplied with."""
-        return math.sqrt(self._scale)
+    def _dictionary_unit(self, scale: float | None = None) -> float:
+        """What the dictionary of data divided by `scale` is multiplied with; None: of the data of the fit."""
+        return math.sqrt(self._scale if scale is None else scale)
 
     def _codes_unit(self, data: Data) -> float:
         """What codes of scaled data for the scaled dictionary are multiplied with.
@@ -241,18 +242,23 @@ class Estimator:
             return self._restore(factor.T if axis == 0 else factor, arrays.kind_of(a), a)
 
     def to(self, device: Any) -> Self:
-        """The same estimator, its dictionary on another device ("cpu", "gpu", "cuda:1", a device of JAX or torch).
+        """The same estimator, all it holds on another device ("cpu", "gpu", "cuda:1", a device of JAX or torch).
 
         Raises:
             ValueError: what names no device. One that is not here is refused when there is a dictionary to move, or
                 else by `fit`.
         """
         device = arrays.check_device(device)
-        if self._d is not None:
-            with arrays.with_precision(self._d.dtype):
-                self._d = jax.device_put(self._d, arrays.device_of(device))
-        self.device = device
+        moved: dict[str, Any] = {"device": device}
+        for name, value in self._arrays().items():
+            with arrays.with_precision(value.dtype):
+                moved[name] = jax.device_put(value, arrays.device_of(device))
+        vars(self).update(moved)
         return self
+
+    def _arrays(self) -> dict[str, Array]:
+        """The arrays of JAX, by the names of their attributes."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Array)}
 
     def arguments(self) -> dict[str, Any]:
         """The constructor's arguments, from which the same unfitted estimator can be made."""
@@ -261,7 +267,7 @@ class Estimator:
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle, joblib and deepcopy keep: arrays as numpy ones, since JAX would make float32 of float64."""
-        held = {name: np.asarray(value) for name, value in vars(self).items() if isinstance(value, Array)}
+        held = {name: np.asarray(value) for name, value in self._arrays().items()}
         return vars(self) | held | {"device": arrays.name_of(self.device), "_held": tuple(held)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -272,7 +278,8 @@ class Estimator:
         vars(self).update(state)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write arguments, dictionary and report to one .npz file, without pickle; `load` reads it again."""
+        """Write arguments, dictionary, sums of batches, `n_iter_`, `converged_`, `loss_history_` and
+        `reconstruction_err_` to one .npz file, without pickle; `load` reads it again."""
         numbers = {
             "scale": self._scale,
             "kind": self._kind,

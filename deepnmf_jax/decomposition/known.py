@@ -19,14 +19,15 @@ class Known(NamedTuple):
 
 
 def check_known(given: Any, k: int) -> np.ndarray | None:
-    """`known_D` as a float64 array (f, p), NaN where D is free; None where nothing is known.
+    """`known_D` as a float64 array (f, p) of our own, NaN where D is free; None where nothing is known.
 
     Raises:
         ValueError: no matrix of at most k rows; entries that are negative or infinite; a row that is 0 as a whole.
     """
     if given is None:
         return None
-    known = arrays.to_numpy(given, np.float64)
+    # A copy: what the caller writes to it later would get past these checks.
+    known = np.array(arrays.to_numpy(given, np.float64))
     if known.ndim != 2 or not 1 <= len(known) <= k or not known.size:
         raise ValueError(
             f"known_D has shape {known.shape}; it must be (f, p): one row for each of the first f atoms, f <= {k} "

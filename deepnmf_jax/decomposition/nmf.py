@@ -21,11 +21,10 @@ from deepnmf_jax.decomposition.io.units import power, reconstruction_error, unit
 from deepnmf_jax.decomposition.known import Known, check_known, free_of, with_known
 from deepnmf_jax.decomposition.neighborhood import graph_of
 from deepnmf_jax.decomposition.starting import Starting
-from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.fit import Factorization, Report, best_of, fit, judge, report_of
 from deepnmf_jax.decomposition.updates.loop import Descent, history_length, in_view
 from deepnmf_jax.decomposition.updates.objective import Smoothness, Target, at_unit
-from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_solver
+from deepnmf_jax.decomposition.updates.solvers import SOLVERS, settings_of
 from deepnmf_jax.decomposition.updates.starts import INITS
 
 
@@ -59,7 +58,8 @@ class NMF(Starting):
         l1_ratio: share of the L1 norm in the penalties, in [0, 1].
         dtype: "float32" or "float64" to compute in; None: float64 for float64 data, else float32.
         n_restarts: so many starts at once (the first by `init`, the others random); the best one is kept.
-        warm_start: whether `fit` goes on from the last dictionary and codes, if the shapes are the same.
+        warm_start: whether `fit` goes on from the last dictionary and codes, if the shapes are the same. Codes are not
+            saved: after `load` the first `fit` begins anew.
         inner_iter: repeats of the column loop of "hals" (updates of "mu") for each product with A.
         shuffle: whether "hals" goes through the atoms in an order drawn once a fit; D has the order of the start.
         known_D: (f, p), f <= k, what is known of the first f rows of D: numbers stay as they are, NaN is found.
@@ -69,7 +69,7 @@ class NMF(Starting):
         ortho_H: penalty of atoms that overlap; needs alpha_W, which keeps the codes from growing.
 
     Attributes:
-        report_: how the fit ended (`Report`).
+        report_: how the fit ended (`Report`). It and the next two are None after a fit of batches and after `load`.
         n_dead_: atoms without effect.
         restart_errors_: reconstruction error of every restart, of the start that was kept alone if there was one.
 
@@ -132,8 +132,7 @@ class NMF(Starting):
         if self.alpha_H != "same":
             self.alpha_H = check_number("alpha_H (unless 'same')", self.alpha_H, 0)
         self.l1_ratio = check_number("l1_ratio", l1_ratio, 0, 1)
-        self._settings = SolverSettings(self.solver, beta_of(self.beta_loss), self.inner_iter)
-        check_solver(self._settings)
+        settings_of(self.solver, self.beta_loss, self.inner_iter)
         self.known_D = check_known(known_D, self.nb_concepts)
         self.alpha_graph = check_number("alpha_graph", alpha_graph, 0)
         self.ortho_W, self.ortho_H = check_number("ortho_W", ortho_W, 0), check_number("ortho_H", ortho_H, 0)
@@ -206,23 +205,27 @@ class NMF(Starting):
             unit_of_objective(data.scale, self._settings.beta)
             known = self._known(data.a.shape[1], data.scale, dtype)
             smooth = self._smoothness(graph, labels, data)
-            self._begin(A, data)
             if data.zero:
+                self._begin(A, data)
                 return self._fit_zeros(data, dtype, known)
             target = self._target(data, on_host=smooth is None)._replace(smooth=smooth, free=free_of(known))
-            return self._fit(data, target, self._starts(data, target, start, known), limit)
+            starts = self._starts(data, target, start, known)
+            # Only now, as penalties may be refused too.
+            self._begin(A, data)
+            return self._fit(data, target, starts, limit)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         # Batches of a stream come without a mask, and their weights are not used.
         return read_data(a, dtype, self.device, beta=self._settings.beta, takes_mask="mask" in more, **more)
 
     def _target(self, data: Data, both: bool = True, on_host: bool = False) -> Target:
-        """What is to be approximated, by codes and dictionary (`both`) or by codes alone; if `on_host`, of a sparse
-        matrix that is there by products of SciPy, for a call that is not compiled as a whole."""
+        """What is to be approximated, by codes and dictionary (`both`) or by codes alone, for the dictionary of the
+        fit; if `on_host`, of a sparse matrix that is there by products of SciPy, for a call that is not compiled as a
+        whole."""
         n, p = data.a.shape
         a = host_matrix_of(data.a) if on_host and self._settings.beta == 2 else data.a
         a = self._matrix(a, both)
-        return Target(a, self._penalties(n, p, data.scale, self._scale), data.weights)
+        return Target(a, self._penalties(n, p, data.scale, None if both else self._scale), data.weights)
 
     def _smoothness(self, graph: Any, labels: Any, data: Data) -> Smoothness | None:
         if not self.alpha_graph:

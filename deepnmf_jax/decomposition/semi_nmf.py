@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition.codes import encode, find_codes
 from deepnmf_jax.decomposition.estimator import ENCODE_LIMIT, FIT_LIMIT
 from deepnmf_jax.decomposition.io import arrays, progress
@@ -126,12 +127,18 @@ class SemiNMF(SignedEstimator):
             dtype=dtype,
         )
 
+    @property
+    def _settings(self) -> SolverSettings:
+        # Of the solver as it is now: it may be set to another after the constructor has checked it.
+        return SolverSettings(check_choice("solver", self.solver, self.solvers))
+
     def fit(self, A: Any, max_iter: int | None = None) -> tuple[Any, Any]:
         """Z (n, k) and D (k, p) for A (n, p) of any sign, of the kind of A. ValueError for what is no such matrix."""
         limit = self._limit(max_iter, FIT_LIMIT)
         dtype = arrays.dtype_for(A, self.dtype)
         with arrays.with_precision(dtype):
             data = self._read(A, dtype)
+            l1, solver = self._l1(data.a.shape[1], data.scale, data.scale), self._settings.solver
             self._begin(A, data)
             a, root = dense(data.a), self._dictionary_unit()
             zt = random_factor(self._key(), jnp.mean(jnp.abs(a)), (self.nb_concepts, a.shape[0]))
@@ -140,8 +147,7 @@ class SemiNMF(SignedEstimator):
                 self._d = nothing
                 self._report(0, True, np.zeros(1), 0.0)
                 return self._restore(jnp.zeros_like(zt).T), self.D
-            l1, length = self._l1(a.shape[1], data.scale), history_length(limit)
-            compiled = partial(solve, a=a, l1=l1, solver=self.solver, tol=self.tol, length=length)
+            compiled = partial(solve, a=a, l1=l1, solver=solver, tol=self.tol, length=history_length(limit))
             done = self._descend(compiled, (zt, _dictionary(a, zt, nothing)), limit)
             self._d = done.state[1] * root
             zt = self._codes(data, self._limit(None, ENCODE_LIMIT), self.tol)
@@ -152,11 +158,11 @@ class SemiNMF(SignedEstimator):
         target = Target(data.a, Penalties(l1_z=self._l1(data.a.shape[1], data.scale)))
         d = self._dictionary() / self._dictionary_unit()
         with progress.bar(self.verbose, limit, "encode", shows="gradient") as report:
-            return find_codes(target, d, SolverSettings(self.solver), limit, tol, report)
+            return find_codes(target, d, self._settings, limit, tol, report)
 
     def _differentiable_codes(self, a: Array, d: Array, limit: int, tol: float) -> Array:
         penalties, d = Penalties(l1_z=self._l1(a.shape[1], self._scale)), d / self._dictionary_unit()
-        return encode(a, d, penalties, None, SolverSettings(self.solver), limit, tol)
+        return encode(a, d, penalties, None, self._settings, limit, tol)
 
     def init_random_d(self, A: Any, Z: Any = None, key: Array | None = None) -> Any:  # type: ignore[override]
         """Least-squares dictionary for the codes Z (n, k), by default random ones; of the kind of A."""

@@ -35,10 +35,10 @@ class SignedEstimator(Estimator):
         unit_of_objective(data.scale)
         super()._begin(x, data)
 
-    def _l1(self, p: int, scale: float) -> float:
+    def _l1(self, p: int, scale: float, fitted: float | None = None) -> float:
         """Weight of sum Z beside half the squared error, of data divided by `scale`: of mean squared error
-        + l1 mean |Z|, times n p / 2."""
-        return at_unit(self.l1_penalty * p / (2 * self.nb_concepts), 1 / scale / self._dictionary_unit(), scale)
+        + l1 mean |Z|, times n p / 2. The dictionary is of data divided by `fitted`; None: that of the fit."""
+        return at_unit(self.l1_penalty * p / (2 * self.nb_concepts), 1 / scale / self._dictionary_unit(fitted), scale)
 
     def _read(self, a: Any, dtype: np.dtype, **more: Any) -> Data:
         return read_data(a, dtype, self.device, nonnegative=False, sparse=False, **more)

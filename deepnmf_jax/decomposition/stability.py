@@ -165,7 +165,7 @@ def agreement(zts: np.ndarray, ds: np.ndarray, threshold: float, share: float) -
         share: how many are the nearest ones, as a share of r.
 
     Raises:
-        ValueError: fewer than k components have an effect.
+        ValueError: fewer than k components have an effect, or differ from one another.
     """
     r, k, p = ds.shape
     rows = ds.reshape(r * k, p)
@@ -183,6 +183,9 @@ def agreement(zts: np.ndarray, ds: np.ndarray, threshold: float, share: float) -
     dense = kept[alive]
     fits = np.repeat(np.arange(r), k)
     clusters = kmeans(rows[dense], modes(rows[dense], fits[kept], k, threshold))
+    distinct = len(np.unique(clusters))
+    if distinct < k:
+        raise ValueError(f"the fits have {distinct} distinct components, less than {k}; take fewer concepts")
     amounts = np.bincount(clusters, usage[dense], k)
     clusters = np.argsort(np.argsort(-amounts, kind="stable"))[clusters]
     medians = np.stack([_median(rows[dense][clusters == j]) for j in range(k)])

@@ -29,7 +29,7 @@ from deepnmf_jax.decomposition.updates.objective import (
     scaled_penalties,
     square_sum,
 )
-from deepnmf_jax.decomposition.updates.solvers import SolverSettings, check_batches
+from deepnmf_jax.decomposition.updates.solvers import SolverSettings, check_batches, settings_of
 from deepnmf_jax.decomposition.updates.starts import compiled_start
 
 _divergence = jax.jit(divergence, static_argnames=("beta",))
@@ -139,7 +139,13 @@ class FromBatches(Estimator):
     ortho_W: float
     ortho_H: float
     known_D: np.ndarray | None
-    _settings: SolverSettings
+    beta_loss: float | str
+    inner_iter: int
+
+    @property
+    def _settings(self) -> SolverSettings:
+        # Of the arguments as they are now: they may be set to others after the constructor has checked them.
+        return settings_of(self.solver, self.beta_loss, self.inner_iter)
 
     def _forget(self) -> None:
         super()._forget()
@@ -195,40 +201,42 @@ class FromBatches(Estimator):
             data = self._read(batch, dtype, **fixed, **({} if d is None else {"scale": self._scale}))
             count = 0 if self._seen is None or self.n_iter_ is None else self.n_iter_
             nothing = d is None or (self._seen is None and not bool(jnp.any(d)))
-            if nothing or outweighs(data, self._scale):
-                # The batch is the first one that counts.
+            # Whether the batch is the first one that counts.
+            first = nothing or outweighs(data, self._scale)
+            if first:
                 data, count = data if d is None else self._read(batch, dtype, **fixed), 0
-                known = self._known(data.a.shape[1], data.scale, dtype)
+            known = self._known(data.a.shape[1], data.scale, dtype)
+            kept = self._kind, self._like
+            if data.zero and first:
                 self._begin(batch, data)
-                if data.zero:
-                    # What is known comes in with the first batch that counts: nothing of a start may look like one.
-                    self._d, self.n_iter_ = jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype), 1
-                    return jnp.zeros((self.nb_concepts, data.a.shape[0]), dtype)
-                d = self._first_dictionary(data.a, known)
-            else:
-                d = cast(Array, d) / math.sqrt(self._scale)
-                known = self._known(d.shape[1], self._scale, dtype)
-            penalties_for = partial(self._penalties, p=d.shape[1], scale=self._scale)
-            zt, d, sums = self._improve(d, self._matrix(data.a, both=True), penalties_for, free_of(known))
-            kept = self._kind, self._like, self._scale
-            self._forget()
-            self._kind, self._like, self._scale = kept
+                # What is known comes in with the first batch that counts: nothing of a start may look like one.
+                self._d, self.n_iter_ = jnp.zeros((self.nb_concepts, data.a.shape[1]), dtype), 1
+                return jnp.zeros((self.nb_concepts, data.a.shape[0]), dtype)
+            root = math.sqrt(data.scale)
+            d = self._first_dictionary(data.a, known) if first else cast(Array, d) / root
+            penalties_for = partial(self._penalties, p=d.shape[1], scale=data.scale)
+            zt, d, sums = self._improve(d, self._matrix(data.a, both=True), penalties_for, free_of(known), first)
+            # Only now, as penalties may be refused too.
+            self._begin(batch, data)
+            if not first:
+                self._kind, self._like = kept
             self._m, self._n, self._below, self._seen = sums
-            self._d, self.n_iter_ = d * math.sqrt(self._scale), count + 1
-            return zt * math.sqrt(self._scale)
+            self._d, self.n_iter_ = d * root, count + 1
+            return zt * root
 
     def _improve(
-        self, d: Array, a: Matrix, penalties_for: Callable[[int], Penalties], free: Array | None
+        self, d: Array, a: Matrix, penalties_for: Callable[[int], Penalties], free: Array | None, first: bool
     ) -> tuple[Array, Array, tuple]:
-        """Codes of a batch A, the dictionary after it, and what is kept: `_m`, `_n`, `_below`, `_seen`."""
+        """Codes of a batch A, the `first` one or not, the dictionary after it, and what is kept: `_m`, `_n`, `_below`,
+        `_seen`."""
         if self._settings.beta == 2:
             so_far = no_statistics(d)
-            if self._m is not None and self._n is not None:
+            if self._m is not None and self._n is not None and not first:
                 so_far = Statistics(self._m, self._n, jnp.asarray(self._seen, d.dtype))
             zt, d, (m, n, seen) = step(d, so_far, a, penalties_for, self._settings, free)
             return zt, d, (m, n, None, seen)
         sums = beta_batches.no_sums(d)
-        if self._m is not None and self._below is not None:
+        if self._m is not None and self._below is not None and not first:
             sums = beta_batches.Sums(self._m, self._below, jnp.asarray(self._seen, d.dtype))
         zt, d, (m, below, seen) = beta_batches.step(d, sums, a, penalties_for, self._settings, free)
         return zt, d, (m, None, below, seen)

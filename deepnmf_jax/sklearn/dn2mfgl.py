@@ -47,7 +47,7 @@ class Dn2MFGL(ClassNamePrefixFeaturesOutMixin, decomposition.Dn2MFGL, ClusterMix
     @AvailableIf(_has_clusters)
     def predict(self, X: Any) -> np.ndarray:
         """See `deepnmf_jax.Dn2MFGL.predict`. UnavailableError (a ValueError) without n_clusters."""
-        check_is_fitted(self)
+        check_is_fitted(self, "cluster_centers_", msg="this %(name)s has no clusters yet; call fit first")
         return super().predict(X)
 
     @property

@@ -7,10 +7,8 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from deepnmf_jax import decomposition
-from deepnmf_jax.core.checks import check_choice
 from deepnmf_jax.decomposition.protocol import AvailableIf
-from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
-from deepnmf_jax.decomposition.updates.solvers import SOLVERS, SolverSettings, check_batches, check_solver
+from deepnmf_jax.decomposition.updates.solvers import check_batches, settings_of
 from deepnmf_jax.sklearn.base import Factorization
 from deepnmf_jax.sklearn.checks import (
     FLOATS,
@@ -27,10 +25,7 @@ THEIR_SOLVERS = {"cd": "hals"}
 
 
 def _takes_batches(model: "NMF") -> None:
-    check_choice("solver", model._solver, tuple(SOLVERS))
-    settings = SolverSettings(model._solver, beta_of(model.beta_loss))
-    check_solver(settings)
-    check_batches(settings)
+    check_batches(settings_of(model._solver, model.beta_loss))
 
 
 class NMF(Factorization):

@@ -120,6 +120,37 @@ def test_what_no_argument_can_be(kind: Any) -> None:
                 kind(**({"nb_concepts": 2} | {name: value}))
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "wrong"),
+    [
+        (NMF, {"solver": "mu", "beta_loss": np.float32(1)}, {"beta_loss": "poisson"}),
+        (NMF, {"inner_iter": 1}, {"inner_iter": 0}),
+        (ConvexNMF, {"solver": "mu", "strict_convex": True}, {"strict_convex": "mu"}),
+        pytest.param(NMF, {"solver": "anls"}, {"beta_loss": 1}, marks=pytest.mark.slow),
+        pytest.param(SemiNMF, {"solver": "mu"}, {"solver": "anls"}, marks=pytest.mark.slow),
+        pytest.param(ArchetypalAnalysis, {"solver": "pgd"}, {"solver": "mu"}, marks=pytest.mark.slow),
+    ],
+)
+def test_an_argument_set_later_is_that_of_the_constructor(
+    kind: Any, given: dict[str, Any], wrong: dict[str, Any], tmp_path: Path
+) -> None:
+    a = np.random.default_rng(0).random((16, 6)).astype("f4")
+    model, expected = kind(3, max_iter=4), kind(3, max_iter=4, **given)
+    for name, value in given.items():
+        setattr(model, name, value)
+    z, d = model.fit(a)
+    np.testing.assert_array_equal(z, expected.fit(a)[0])
+    np.testing.assert_array_equal(d, expected.D)
+    model.save(tmp_path / "m.npz")
+    np.testing.assert_array_equal(kind.load(tmp_path / "m.npz").encode(a), model.encode(a))
+    for name, value in wrong.items():
+        setattr(model, name, value)
+    for method in (model.fit, model.encode):
+        with pytest.raises(ValueError, match="= .*(is unknown|must be|needs solver)"):
+            method(a)
+    np.testing.assert_array_equal(model.D, d)
+
+
 def test_no_two_seeds_are_one() -> None:
     """Without float64 JAX cuts seeds to 32 bits; larger ones are refused before any work, here and by k-means."""
     a = np.random.default_rng(0).random((16, 6)).astype("f4")

@@ -1,11 +1,12 @@
 """Bad data and bad arguments: clear errors, and nothing half-fitted."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 
-from deepnmf_jax.decomposition import NMF, ConvergenceWarning
+from deepnmf_jax.decomposition import NMF, ConvergenceWarning, ConvexNMF, SemiNMF
 from tests.decomposition.test_nmf import K, N, P, data
 
 
@@ -38,6 +39,33 @@ def test_bad_data(change: object, match: str) -> None:
         with pytest.raises(ValueError, match=match):
             method(change(data()))  # type: ignore[operator]
     np.testing.assert_array_equal(model.D, d)
+
+
+@pytest.mark.parametrize(("kind", "penalty"), [(NMF, "alpha_W"), (SemiNMF, "l1_penalty"), (ConvexNMF, "l1_penalty")])
+def test_a_penalty_that_leaves_nothing_of_the_data_leaves_the_fit(kind: Any, penalty: str) -> None:
+    a, model = data(), kind(K, max_iter=5, **{penalty: 1.0})
+    _, d = model.fit(a)
+    error, codes = model.reconstruction_err_, model.encode(a)
+    with pytest.raises(ValueError, match="lower the penalty"):
+        model.fit(1e-18 * a)
+    np.testing.assert_array_equal(model.D, d)
+    np.testing.assert_array_equal(model.encode(a), codes)
+    assert model.reconstruction_err_ == error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unit", "later"), [({}, 1e-30, 1e-16), ({"solver": "mu", "beta_loss": 0}, 1.0, 1e18)]
+)
+def test_a_batch_with_such_a_penalty_leaves_the_sums(arguments: dict[str, Any], unit: float, later: float) -> None:
+    a = data()
+    model, plain = (NMF(K, **arguments).partial_fit(unit * a) for _ in range(2))
+    d, model.alpha_W = model.D, 1.0
+    # Beside this batch the first one would be nothing.
+    with pytest.raises(ValueError, match="lower the penalty"):
+        model.partial_fit(later * a)
+    np.testing.assert_array_equal(model.D, d)
+    model.alpha_W = 0.0
+    np.testing.assert_array_equal(model.partial_fit(unit * a).D, plain.partial_fit(unit * a).D)
 
 
 def test_bad_arguments() -> None:

@@ -144,6 +144,12 @@ def test_a_dead_component_is_in_no_cluster() -> None:
         consensus(a, 4, 2, alpha_W=0.5, l1_ratio=1.0)
 
 
+def test_fewer_distinct_components_than_concepts_are_refused() -> None:
+    a = np.outer(np.arange(1, 11), np.arange(1, 9)).astype(np.float32)
+    with pytest.raises(ValueError, match="1 distinct components, less than 2; take fewer concepts"):
+        consensus_of_each(a, [2], n_restarts=5, max_iter=60, tol=1e-2)
+
+
 def test_the_progress_and_the_limit(capsys: pytest.CaptureFixture[str]) -> None:
     a, _ = planted(0, n=40, k=4, parts=1, noise=0.01)
     with pytest.warns(ConvergenceWarning, match="of 3 fits stopped at max_iter"):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.experimental.sparse import BCOO
 
-from deepnmf_jax import NMF, compiled
+from deepnmf_jax import NMF, SymmetricNMF, compiled
 from deepnmf_jax.decomposition import ConvergenceWarning, nmf
 from deepnmf_jax.decomposition.io.host_matrix import HostMatrix
 from deepnmf_jax.decomposition.updates.linear_algebra import product
@@ -138,3 +139,34 @@ def test_a_bar_shows_the_fit(capsys: pytest.CaptureFixture[str]) -> None:
     model = NMF(3, max_iter=30, tol=0, verbose=True)
     model.fit(words())
     assert "30/30" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{}, *(pytest.param({"solver": "mu", "beta_loss": beta}, marks=pytest.mark.slow) for beta in (1, 1.5))],
+)
+def test_nothing_stored_is_a_matrix_of_zeros(named: dict[str, Any]) -> None:
+    a, named = words(), {"nb_concepts": 3, "max_iter": 4, "tol": 0.0, "dtype": "float64"} | named
+    nothing = sparse.csr_matrix((2, 25))
+    for empty in (nothing, BCOO.fromdense(jnp.zeros((2, 25)))):
+        assert empty.data.size == 0
+        model = NMF(**named)
+        z, d = model.fit(empty)
+        assert z.shape == (2, 3) and d.shape == (3, 25) and not np.any(z) and not np.any(d)
+        model.fit(a)
+        codes = model.encode(empty)
+        assert codes.shape == (2, 3) and not np.any(codes)
+    # Among batches it has a place as zeros that are written out have.
+    for batches in ([a, nothing], [nothing, a]):
+        dense = [batch.toarray() for batch in batches]
+        for found, expected in zip(NMF(**named).fit(batches), NMF(**named).fit(dense), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        ours, theirs = NMF(**named), NMF(**named)
+        for batch, written in zip(batches, dense, strict=True):
+            np.testing.assert_allclose(ours.partial_fit(batch).D, theirs.partial_fit(written).D, atol=1e-6)
+
+
+def test_nothing_stored_of_similarities_and_of_what_takes_no_zeros() -> None:
+    assert not np.any(SymmetricNMF(2).fit(sparse.csr_matrix((5, 5)))[0])
+    with pytest.raises(ValueError, match="A has 10 zeros"):
+        NMF(2, solver="mu", beta_loss=0).fit(sparse.csr_matrix((2, 5)))

@@ -86,6 +86,14 @@ def test_the_unit_of_the_data_does_not_matter() -> None:
     assert np.linalg.norm(a - z_small @ d_small) < 0.2 * np.linalg.norm(a)
 
 
+def test_what_was_checked_does_not_change_with_the_array_of_the_caller() -> None:
+    a, _, known = mixtures()
+    given = known.copy()
+    model = NMF(K, known_D=given, max_iter=5, tol=0)
+    given[0] = -1
+    assert_known(model.fit(a)[1], known)
+
+
 @pytest.mark.parametrize("more", [{"shuffle": True}, {"n_restarts": 3}, {"init": "random"}, {"warm_start": True}])
 def test_every_start_has_it(more: dict) -> None:
     a, _, known = mixtures()

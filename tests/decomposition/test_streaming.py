@@ -203,6 +203,18 @@ def test_columns_and_atoms_that_come_late() -> None:
     assert relative_error(a[:10], model.encode(a[:10]), model.D) < 0.15
 
 
+def test_what_is_reported_of_batches_and_of_a_file(tmp_path: Path) -> None:
+    a = data(dtype=np.float32)
+    model = NMF(K, max_iter=3, tol=0)
+    model.fit(a)
+    model.save(tmp_path / "m.npz")
+    again = NMF.load(tmp_path / "m.npz")
+    model.fit([a[:10], a[10:]])
+    assert len(model.loss_history_) == model.n_iter_ == 3 and len(again.loss_history_) == 2
+    for name in ("report_", "restart_errors_", "n_dead_"):
+        assert getattr(model, name) is None and getattr(again, name) is None
+
+
 def test_a_fit_is_no_report_of_the_batches_after_it() -> None:
     a = data(dtype=np.float32)
     model = NMF(K, max_iter=3, tol=0)

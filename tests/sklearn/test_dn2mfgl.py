@@ -52,6 +52,15 @@ def test_methods_of_clusters_are_there_with_clusters() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_clusters_that_no_fit_has_made() -> None:
+    x = np.random.default_rng(0).random((20, 6))
+    model = Dn2MFGL((2,), alpha=1.0, max_iter=10).fit(x).set_params(n_clusters=2)
+    for estimator in (model, Dn2MFGL((2,), n_clusters=2)):
+        with pytest.raises(NotFittedError, match="this Dn2MFGL has no clusters yet; call fit first"):
+            estimator.predict(x)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_tables_in_and_out() -> None:
     pd = pytest.importorskip("pandas")
     x = np.random.default_rng(0).random((20, 6))

@@ -255,6 +255,11 @@ def test_masked_data_are_refused() -> None:
             NMF(3).fit(given)
 
 
+def test_a_sample_without_a_stored_entry_has_codes_of_0() -> None:
+    model = NMF(3, max_iter=300, random_state=0).fit(data())
+    np.testing.assert_array_equal(model.transform(sparse.csr_matrix((1, data().shape[1]))), np.zeros((1, 3)))
+
+
 @pytest.mark.slow
 def test_sparse_matrices_of_jax_are_scipys() -> None:
     holes = np.where(data() > 0.7, data(), 0).astype(np.float32)

@@ -24,8 +24,22 @@ OF_CLUSTERS = ("labels_", "cluster_centers_")
 
 
 def contents_of(model: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
-    """Arguments, numbers and arrays of a fitted estimator, as `io.saving.write` takes them."""
+    """Arguments, numbers and arrays of a fitted estimator, as `io.saving.write` takes them.
+
+    Raises:
+        ValueError: an argument outside what it allows, or one that lengths of the arrays follow from and that is not
+            that of the fit any more: `fill` would take the file for a damaged one.
+    """
     arguments = check_arguments(model.get_params())
+    fitted: dict[str, Any] = {"layer_sizes": tuple(h.shape[1] for h in model.dictionaries_)}
+    if arguments["n_clusters"] is not None:
+        fitted["n_clusters"] = len(model.cluster_centers_) if hasattr(model, "cluster_centers_") else None
+    for name, value in fitted.items():
+        if arguments[name] != value:
+            raise ValueError(
+                f"{name} = {arguments[name]} was set after the fit, which had {value}; call fit again, or "
+                f"set_params({name}={value})"
+            )
     numbers = {
         "choice": list(model.choice_),
         "certificate": [model.certificate_.status, model.certificate_.reason, model.certificate_.value],

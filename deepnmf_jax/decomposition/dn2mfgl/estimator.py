@@ -236,7 +236,7 @@ class Dn2MFGL:
             return np.array(codes.T) * dtype.type(scale / size)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The cluster (n,) whose center is nearest to the codes of `transform`. ValueError without n_clusters.
+        """The cluster (n,) whose center is nearest to the codes of `transform`. ValueError without n_clusters in a fit.
 
         The codes of new samples know nothing of neighbours: with a large alpha they are spread more than those that
         the clusters come from.
@@ -245,19 +245,17 @@ class Dn2MFGL:
             raise ValueError("predict needs n_clusters, the number of clusters")
         if is_traced(X):
             raise ValueError("predict cannot be traced by jax.jit, grad or vmap; transform can, and gives the codes")
-        codes = self._for_clusters(self.transform(X))
+        self._check_fitted("cluster_centers_", "clusters")
         unit = units.unit_of_codes(self.cluster_centers_)
-        codes, centers = codes / unit, self.cluster_centers_ / unit
-        squares = np.sum(centers**2, axis=1) - 2 * codes @ centers.T
-        return np.argmin(squares, axis=1)
+        return scores.nearest(self._for_clusters(self.transform(X)) / unit, self.cluster_centers_ / unit)
 
     def _for_clusters(self, codes: Any) -> np.ndarray:
         """Codes (a table where scikit-learn's `set_output` made one) at unit length, as the samples, if `normalize`."""
         return directions(np.asarray(codes)) if self.normalize else np.asarray(codes)
 
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "components_"):
-            raise NotFittedError(f"this {type(self).__name__} has no dictionary yet; call fit first")
+    def _check_fitted(self, attribute: str = "components_", what: str = "dictionary") -> None:
+        if not hasattr(self, attribute):
+            raise NotFittedError(f"this {type(self).__name__} has no {what} yet; call fit first")
 
     def _read(self, X: Any, dtype: np.dtype, features: int | None = None) -> tuple[jax.Array, float]:
         return units.read_samples(X, dtype, self.normalize, self.mode == "released", features)
@@ -326,7 +324,10 @@ class Dn2MFGL:
         self.n_features_in_ = features
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write arguments, dictionaries, codes and clusters to one .npz file, without pickle; `load` reads it."""
+        """Write arguments, dictionaries, codes and clusters to one .npz file, without pickle; `load` reads it.
+
+        ValueError before a fit, and where layer_sizes or n_clusters have been set to others since.
+        """
         self._check_fitted()
         saving.write(path, type(self).__name__, *contents_of(self))
 

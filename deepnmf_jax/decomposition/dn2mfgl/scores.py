@@ -47,6 +47,12 @@ def kmeans(codes: Any, n_clusters: int, random_state: int = 0, n_init: int = 10)
     return fitted.labels_, fitted.cluster_centers_
 
 
+def nearest(codes: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """The number (n,) of the center (c, k) that is nearest to each of the codes (n, k)."""
+    squares = np.sum(centers**2, axis=1) - 2 * codes @ centers.T
+    return np.argmin(squares, axis=1)
+
+
 def accuracy(truth: Any, labels: Any) -> float:
     """Share of samples that are right under the best one-to-one map of clusters to classes (Hungarian method).
 

@@ -214,11 +214,12 @@ def _start_in_unit(z: Array, d: Array, root: float) -> tuple[Array, Array]:
 
 @where_it_lies
 def _survey(values: Array) -> tuple[Array, Array, Array, Array]:
-    """Whether all entries are finite, the smallest one, the largest absolute value, and the mean of those (over the
-    largest where that is below 1: the sum of very small numbers over their count is 0)."""
+    """Whether all entries are finite, the smallest one (0 where none is negative), the largest absolute value, and the
+    mean of those (over the largest where that is below 1: the sum of very small numbers over their count is 0)."""
     xp = namespace(values)
     sizes = xp.abs(values)
-    smallest, largest = xp.min(values, initial=xp.inf), xp.max(sizes, initial=0)
+    # From 0: a sparse matrix may have no entries at all.
+    smallest, largest = xp.min(values, initial=0), xp.max(sizes, initial=0)
     unit = xp.where(largest > 0, xp.minimum(largest, 1), 1)
     mean = xp.sum(sizes / unit / float(max(values.size, 1)))
     return xp.isfinite(largest) & xp.isfinite(smallest), smallest, largest, mean
@@ -257,9 +258,10 @@ def check_values(
     if positive:
         zeros = values == 0 if weights is None else (values == 0) & (weights > 0)
         if bool(jnp.any(zeros)) or isinstance(a, BCOO):
+            count = int(jnp.sum(zeros)) + math.prod(a.shape) - values.size
             raise ValueError(
-                f"A has {int(jnp.sum(zeros))} zeros, for which a beta_loss of 0 or less is infinite; add a small "
-                "number to A or use a beta_loss above 0"
+                f"A has {count} zeros, for which a beta_loss of 0 or less is infinite; add a small number to A or use "
+                "a beta_loss above 0"
             )
     found = min(float(largest), 1.0) * float(mean) * (lift or 1.0)
     return max(found, math.ulp(0.0)) if float(largest) > 0 else 0.0

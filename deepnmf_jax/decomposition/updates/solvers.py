@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax import Array
 
+from deepnmf_jax.core.checks import check_choice, check_integer, plain
 from deepnmf_jax.decomposition.updates import hals, multiplicative, projected_gradient
+from deepnmf_jax.decomposition.updates.beta_divergence import beta_of
 from deepnmf_jax.decomposition.updates.objective import Half, Target
 
 
@@ -52,13 +54,20 @@ SOLVERS = {
 }
 
 
-def check_solver(settings: SolverSettings) -> None:
-    """ValueError where the solver does not minimise this divergence."""
+def settings_of(solver: Any, beta_loss: Any, inner_iter: Any = 1) -> SolverSettings:
+    """The settings of the arguments of an estimator.
+
+    Raises:
+        ValueError: one of them is outside what it allows; the solver does not minimise this divergence.
+    """
+    name = check_choice("solver", solver, tuple(SOLVERS))
+    settings = SolverSettings(name, beta_of(plain(beta_loss)), check_integer("inner_iter", inner_iter, 1))
     if settings.beta != 2 and not SOLVERS[settings.solver].any_beta:
         raise ValueError(
             f"beta = {settings.beta:g} needs solver = {_those(lambda s: s.any_beta)}; {settings.solver!r} minimises "
             "the squared error"
         )
+    return settings
 
 
 def check_batches(settings: SolverSettings) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deepnmf_jax import Dn2MFGL
-from deepnmf_jax.decomposition import ConvergenceWarning, UnboundedWarning
+from deepnmf_jax.decomposition import ConvergenceWarning, NotFittedError, UnboundedWarning
 from deepnmf_jax.decomposition.dn2mfgl import scores
 from deepnmf_jax.decomposition.updates.graph import find_neighbors, knn_graph
 
@@ -53,6 +53,20 @@ def test_save_and_load(fitted: Dn2MFGL, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.transform(x), fitted.transform(x))
     np.testing.assert_array_equal(again.labels_, fitted.labels_)
     assert again.get_params() == fitted.get_params() and again.choice_ == fitted.choice_
+
+
+def test_arguments_set_after_a_fit_do_not_belong_to_it(tmp_path: Path) -> None:
+    x, path = blobs()[0], tmp_path / "m.npz"
+    model = Dn2MFGL(SIZES, alpha=1.0, max_iter=5).fit(x).set_params(n_clusters=3)
+    with pytest.raises(NotFittedError, match="this Dn2MFGL has no clusters yet; call fit first"):
+        model.predict(x)
+    with pytest.raises(ValueError, match="n_clusters = 3 was set after the fit, which had None; call fit again"):
+        model.save(path)
+    with pytest.raises(ValueError, match=r"layer_sizes = \(4,\) was .* set_params\(layer_sizes=\(6, 3\)\)"):
+        model.set_params(layer_sizes=4, n_clusters=None).save(path)
+    assert not path.exists()
+    model.set_params(layer_sizes=SIZES, max_iter=7).save(path)
+    np.testing.assert_array_equal(Dn2MFGL.load(path).transform(x), model.transform(x))
 
 
 @pytest.mark.parametrize("robust", ["sample", "feature", "none"])
