@@ -51,8 +51,9 @@ def test_a_published_network_is_the_runs_best_and_evaluates_to_its_number(
     losses = {evaluate(config, checkpoint)["test_loss"] for checkpoint in (str(tmp_path / "run"), "pretrained:net")}
     assert len(losses) == 1 and losses != {results["test_loss"]}
     config.model.logit_scale = 3.0
-    with pytest.raises(ValueError, match=r"\(other: logit_scale\).*configs/x.py"):
-        evaluate(config, "pretrained:net")
+    for checkpoint, advice in (("pretrained:net", "configs/x.py"), (str(tmp_path / "run"), "flags of its training")):
+        with pytest.raises(ValueError, match=rf"\(model.logit_scale = 3.0, then .*\).*{advice}"):
+            evaluate(config, checkpoint)
 
 
 @pytest.mark.slow
