@@ -329,7 +329,7 @@ def _draw(keys: Array, chunk: Array, table: tuple[Array, Array], n: int) -> Arra
         # Two short counts in place of a search: of the blocks that end below u, then of the entries of the next one.
         block = jnp.sum(ends[None, :-1] <= u[:, None], axis=-1, dtype=jnp.int32)
         entry = jnp.sum(sums[block] <= u[:, None], axis=-1, dtype=jnp.int32)
-        # Rounding may bring u to the last sum; a row of zeros has all of its sums there.
+        # Of rounding u may be the last sum itself. A row of zeros, whose sums are all 0, draws nothing.
         return jnp.where(ends[-1] > 0, jnp.minimum(block * width + entry, n - 1), 0)
 
     flat = jax.vmap(row)(keys.reshape(-1), sums.reshape(-1, blocks, width), ends.reshape(-1, blocks))

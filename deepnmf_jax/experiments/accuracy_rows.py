@@ -11,7 +11,7 @@ import numpy as np
 
 from deepnmf_jax.experiments import jpeg_quality, run_records
 from deepnmf_jax.experiments.acceleration import BY_BLOCK
-from deepnmf_jax.experiments.tables import ROOT, loss_and_accuracy, mean_and_deviation, table
+from deepnmf_jax.experiments.tables import ROOT, cores, loss_and_accuracy, mean_and_deviation, table
 
 RECORDS = ROOT / "docs" / "results" / "accuracy"
 
@@ -271,4 +271,4 @@ def _conditions(rows: Sequence[Row]) -> str:
 def _device(results: dict[str, Any]) -> str:
     if results["device_backend"] == "gpu":
         return results["device"] + (", the seeds at once" if "seeds_at_once" in results else "")
-    return f"{results['cpu_count']} core{'s' * (results['cpu_count'] > 1)}, {results['device_backend']}"
+    return f"{cores(results['cpu_count'])}, {results['device_backend']}"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from deepnmf_jax.experiments.tables import ROOT, as_json, rounded
+from deepnmf_jax.experiments.tables import ROOT, as_json, cores, rounded
 from deepnmf_jax.experiments.trials import settings_of
 from deepnmf_jax.files import write_atomically
 from deepnmf_jax.plotting import save
@@ -148,11 +148,10 @@ def stored(experiment: str) -> Record | None:
 
 def source(record: Mapping[str, Any]) -> str:
     """Where the numbers of a record are from, in a line for the page that shows them."""
-    device = record["cpu"] if record["device_backend"] == "cpu" else record["device"]
-    count = record["cpu_count"]
-    cores = f", {count} core{'s' if count != 1 else ''}" if record["device_backend"] == "cpu" else ""
+    on_cpu = record["device_backend"] == "cpu"
+    device = f"{record['cpu']}, {cores(record['cpu_count'])}" if on_cpu else record["device"]
     return (
-        f"`{record['command']}`; {record['seconds'] / 60:.0f} min on {device}{cores}; jax {record['versions']['jax']}; "
+        f"`{record['command']}`; {record['seconds'] / 60:.0f} min on {device}; jax {record['versions']['jax']}; "
         f"{record['date'][:10]}"
     )
 

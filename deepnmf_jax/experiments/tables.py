@@ -42,6 +42,11 @@ def mean_and_deviation(values: Sequence[float] | np.ndarray, digits: int = 1) ->
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
+def cores(count: int) -> str:
+    """The number of cores in words: "1 core", "2 cores"."""
+    return f"{count} core{'s' * (count != 1)}"
+
+
 def loss_and_accuracy(epoch: Mapping[str, float]) -> str:
     """Of one epoch the loss on the training images and the accuracy on the validation images, for a cell of a table."""
     return f"{epoch['train_loss']:.3f}, {100 * epoch['validation_accuracy']:.1f} %"

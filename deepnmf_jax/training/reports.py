@@ -162,10 +162,8 @@ def _check_same(trained: Network, image_shape: tuple[int, ...], run: Run, name: 
     """ValueError if the run's network is another than the trained one of that name."""
     given = run.model
     other = {f.name for f in fields(trained) if f.init and getattr(trained, f.name) != getattr(given, f.name)}
-    if other - _CODING - _OF_TRAINING or image_shape != run.image_shape:
-        differs = ", ".join(
-            f"model.{n} = {getattr(given, n)!r}, then {getattr(trained, n)!r}" for n in sorted(other - _CODING)
-        )
+    if (wrong := other - _CODING - _OF_TRAINING) or image_shape != run.image_shape:
+        differs = ", ".join(f"model.{n} = {getattr(given, n)!r}, then {getattr(trained, n)!r}" for n in sorted(wrong))
         differs = differs or f"images of {run.image_shape}, not {image_shape}"
         raise ValueError(f"the config does not describe the network {name} ({differs}); give {advice}")
     if trained.batch_statistics == "batch" != given.batch_statistics:

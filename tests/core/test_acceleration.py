@@ -42,7 +42,7 @@ def divergences(x, w):
 
 
 def with_inputs_left_out(seed=8, rows=30):
-    """A problem in which no unit has 3 of the 12 inputs: its divergence is above what can be changed."""
+    """A problem in which no unit has 3 of the 20 inputs: its divergence is above what can be changed."""
     x, w = problem(seed=seed, rows=rows)
     return x, normalize_weights(w.at[:, :3].set(0))
 

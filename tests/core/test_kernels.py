@@ -124,6 +124,14 @@ def test_the_gradients_are_those_of_the_plain_path(choice):
         assert_agrees(value, expected)
 
 
+def test_long_steps_with_a_tolerance_end_as_low_as_the_plain_paths():
+    # A step of 8 multiplies the rounding of log q by some 28, which the activities show, their divergence does not.
+    x, w = problem(n=WIDTHS["streamed"])
+    choice = {"acceleration": "multistep", "tolerance": 0.01, "num_iters": 30}
+    ours, plain = (kl_divergence(x, w, activities(how, "streamed", **choice)) for how in ("interpret", "xla"))
+    np.testing.assert_allclose(ours, plain, atol=1e-6)
+
+
 def test_adaptive_exponents_are_as_good_as_the_plain_paths():
     # Exponents are powers of two: rounding can decide between two of them, so that a few rows may differ.
     x, w = problem(n=WIDTHS["resident"])

@@ -1,6 +1,5 @@
 """The loop compiles its programs in the first epoch, and nothing after it; the rates are those of the schedule."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ from configs import quickstart
 from deepnmf_jax.training import loop
 from deepnmf_jax.training.interruption import Interrupted, Interruption
 from deepnmf_jax.training.optimizers import learning_rates
-from deepnmf_jax.training.setup import prepare
-from tests.programs import NUM_STEPS, STEPS_PER_EPOCH, TWO_BLOCKS, write_images
+from tests.programs import NUM_STEPS, STEPS_PER_EPOCH, TWO_BLOCKS, metrics, write_images
 
 COMPILED: list[str] = []
 
@@ -68,9 +66,7 @@ def test_the_plateau_rule_is_of_its_own_schedule(schedule: str, tmp_path: Path) 
     settings |= {"optimizer.schedule": schedule, "optimizer.plateau.patience": 0, "optimizer.plateau.threshold": 0.9}
     config.update_from_flattened_dict({"dataset": str(write_images(tmp_path / "images.npz")), **settings})
     loop.train_and_evaluate(config, tmp_path / "run")
-    found = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    run = prepare(config)
-    for record in found:
-        expected = learning_rates(config.optimizer, run.num_steps, record["step"] - 1, np.float32(1))
+    for record in metrics(tmp_path / "run"):
+        expected = learning_rates(config.optimizer, 3 * STEPS_PER_EPOCH, record["step"] - 1, np.float32(1))
         for name, rate in expected.items():
             assert record[name] == pytest.approx(float(rate), rel=1e-6)
